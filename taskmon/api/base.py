@@ -1,0 +1,202 @@
+"""ApiHandler: what happens to every request before and after its handler. Event loop only.
+
+`prepare` decides in this order: host, credentials, role. Whatever is raised on purpose becomes a status and a JSON
+body by one table.
+"""
+
+import logging
+from collections.abc import Awaitable
+from http.client import responses
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any, ClassVar, Final
+
+from tornado.web import Finish, HTTPError, RequestHandler
+
+from ..auth import Role, User
+from ..errors import (
+    Forbidden,
+    InvalidArgument,
+    NotAuthenticated,
+    TaskmonError,
+    TooManyRequests,
+    Unavailable,
+    UnknownTask,
+)
+from ..serializers import encode, error_body
+from ..services import Services
+
+log = logging.getLogger(__name__)
+
+STATUSES: Final[dict[type[TaskmonError], int]] = {
+    InvalidArgument: 400,
+    NotAuthenticated: 401,
+    Forbidden: 403,
+    UnknownTask: 404,
+    TooManyRequests: 429,
+    Unavailable: 503,
+}
+
+#: On every answer: it is data for one user, no page to embed, and not to be guessed at.
+HEADERS: Final = {
+    "Server": "taskmon",
+    "Content-Type": "application/json; charset=UTF-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+MAX_ARGUMENTS: Final = 100
+
+_LOOPBACK_NAMES: Final = frozenset({"localhost"})
+
+
+class ApiHandler(RequestHandler):
+    """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any."""
+
+    role: ClassVar[Role] = Role.VIEWER
+    public: ClassVar[bool] = False
+    current_user: User
+
+    def initialize(self, services: Services) -> None:
+        """Take the services; Tornado calls this instead of a constructor."""
+        self.services = services
+
+    def set_default_headers(self) -> None:
+        """Set the headers of every answer."""
+        for name, value in HEADERS.items():
+            self._headers[name] = value
+
+    def compute_etag(self) -> None:
+        """Make no ETag: nothing here may be stored, so nothing is asked for again by its tag."""
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Let the request pass or raise; an awaitable only while a password is being hashed."""
+        if self.public:
+            return None
+        self._check_host()
+        user = self.services.authentication.authenticate(self.request)
+        if isinstance(user, User):
+            self._admit(user)
+            return None
+        return self._admit_later(user)
+
+    async def _admit_later(self, user: Awaitable[User]) -> None:
+        self._admit(await user)
+
+    def _admit(self, user: User) -> None:
+        if user.role < self.role:
+            raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
+        self.current_user = user
+
+    def _check_host(self) -> None:
+        """Refuse a host name that is not ours: a page elsewhere could have made it point here."""
+        host = self.request.host_name.lower()
+        if host not in self.services.hosts and not _is_address(host):
+            raise HTTPError(421, "This host name is not served here; --allowed-hosts lists those that are")
+
+    def head(self, *args: str) -> Awaitable[None] | None:
+        """Answer as GET would, without the body."""
+        return self.get(*args)
+
+    def options(self, *args: str) -> None:
+        """Tell the methods of this route."""
+        self.set_header("Allow", ", ".join(self._methods()))
+        self.clear_header("Content-Type")
+        self.set_status(204)
+
+    def arguments(self) -> dict[str, str]:
+        """Give the arguments of the query string, the last one of each name; raises InvalidArgument."""
+        given = self.request.query_arguments
+        if len(given) > MAX_ARGUMENTS:
+            raise InvalidArgument("The query string", f"may have {MAX_ARGUMENTS} arguments at the most")
+        return {name: _decoded(name, values[-1]) for name, values in given.items()}
+
+    def answer(self, body: Any) -> None:
+        """Finish with a JSON body."""
+        self.finish(encode(body))
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Decode a part of the path."""
+        return _decoded(name or "The path", value)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error: what was raised on purpose says why, anything else only its name."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        more: dict[str, str] = {}
+        message = responses.get(status_code, "Error")
+        if isinstance(error, TaskmonError):
+            status_code = _status(error)
+            self.set_status(status_code)
+            message = str(error)
+            more = self._explain(error)
+        elif isinstance(error, HTTPError):
+            message = error.log_message or error.reason or message
+            if status_code == 405:
+                self.set_header("Allow", ", ".join(self._methods()))
+        self.finish(encode(error_body(status_code, message, **more)))
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Log what nobody raised on purpose, with its traceback, and nothing else."""
+        if not isinstance(value, TaskmonError | HTTPError | Finish):
+            log.error("%s %.200r failed", self.request.method, self.request.path, exc_info=(typ, value, tb))  # type: ignore[arg-type]
+
+    def _explain(self, error: TaskmonError) -> dict[str, str]:
+        """Set the headers that belong to an error; give what its body says besides the message."""
+        if isinstance(error, NotAuthenticated):
+            for challenge in self.services.authentication.challenges:
+                self.add_header("WWW-Authenticate", challenge)
+        if isinstance(error, TooManyRequests | Unavailable):
+            self.set_header("Retry-After", str(error.retry_after))
+        if isinstance(error, UnknownTask):
+            return {"reason": error.reason}
+        return {}
+
+    def _methods(self) -> list[str]:
+        methods = [m for m in ("get", "post") if getattr(type(self), m) is not getattr(RequestHandler, m)]
+        return [
+            *(["GET", "HEAD"] if "get" in methods else []),
+            *(["POST"] if "post" in methods else []),
+            "OPTIONS",
+        ]
+
+
+class UnknownRoute(ApiHandler):
+    """Any path that is no route: 404, and 401 first, so that strangers cannot tell routes apart."""
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Let nobody pass."""
+        waiting = super().prepare()
+        if waiting is None:
+            raise HTTPError(404, "There is no such route")
+        return self._refuse_later(waiting)
+
+    async def _refuse_later(self, waiting: Awaitable[None]) -> None:
+        await waiting
+        raise HTTPError(404, "There is no such route")
+
+
+def _status(error: TaskmonError) -> int:
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
+def _decoded(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidArgument(name, "must be UTF-8") from exc
+
+
+def _is_address(host: str) -> bool:
+    """Tell whether a host is an IP address: those are nobody's to point elsewhere."""
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""What machines ask: `/metrics`, and whether taskmon is alive and ready. Event loop only."""
+
+from ..errors import Unavailable
+from ..metrics import CONTENT_TYPE
+from .base import ApiHandler
+
+
+class Metrics(ApiHandler):
+    """GET `/metrics`."""
+
+    def get(self) -> None:
+        """Answer all metrics in Prometheus' text format."""
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(self.services.metrics.render())
+
+
+class HealthCheck(ApiHandler):
+    """GET `/healthcheck`."""
+
+    public = True
+
+    def get(self) -> None:
+        """Answer OK: the process is alive, whatever the broker does."""
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(b"OK")
+
+
+class Ready(ApiHandler):
+    """GET `/readyz`."""
+
+    public = True
+
+    def get(self) -> None:
+        """Answer whether events come in: 503 with the reason while the broker is away."""
+        broker = self.services.broker
+        if not broker.connected:
+            raise Unavailable("The broker", broker.reason)
+        self.answer({"status": "ready"})

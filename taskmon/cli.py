@@ -1,0 +1,343 @@
+"""The command line: `taskmon`, its commands, and the plugin that is `celery taskmon`.
+
+Every run of `celery` imports this module, so all that is heavy is imported where it is used.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from . import __version__
+from .errors import InvalidArgument, InvalidSetting, TaskmonError
+from .settings import (
+    DEFAULT_FILE,
+    FLOWER_ONLY,
+    OPTION,
+    OPTIONS,
+    Option,
+    Settings,
+    load_settings,
+    mask_passwords,
+    parse_switch,
+)
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+_CONTEXT: Final = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    # Flower's spelling of options, with _ for -, is as good.
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+}
+_COLUMN: Final = 31
+_HELP: Final = f"""Watch a Celery cluster and answer questions about its tasks over HTTP.
+
+Defaults stand in [brackets]. Every option may also be set in the environment, as TASKMON_PORT or, as Flower
+has it, FLOWER_PORT for --port, and in {DEFAULT_FILE}, as port = 5555. A flag goes before TASKMON_PORT, that
+before FLOWER_PORT, and that before the file. Where many values are taken, repeat the option or put commas.
+"""
+
+
+class _BadUsage(click.ClickException):
+    """Ends the program with one sentence, as what was asked cannot be done."""
+
+    exit_code = 2
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(re.sub(r"\s+", " ", mask_passwords(sentence)).strip())
+
+
+class _NotStarted(_BadUsage):
+    """Ends the program with one sentence, as the machine does not allow what was asked."""
+
+    exit_code = 1
+
+
+class _Option(click.Option):
+    """An option that knows its section and brings its own line of --help."""
+
+    def __init__(self, *args: Any, section: str, record: tuple[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_from_autoenv = False  # celery would make CELERY_TASKMON_PORT of it
+        self.section = section
+        self.record = record
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self.record
+
+
+class _Command(click.Command):
+    """Says what is wrong in one sentence, which never quotes an argument, and shows options by section."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, list(_rewrite_switches(args)))
+        except InvalidSetting as exc:
+            raise _BadUsage(str(exc)) from None
+        except click.UsageError as exc:
+            raise _BadUsage(_usage_sentence(exc)) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl([(term.ljust(_COLUMN), text) for term, text in records], col_max=_COLUMN)
+
+
+class _Group(_Command, click.Group):
+    """The program itself: runs the server when no command is named."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            # The word may be a password that lost its option: it is not repeated.
+            raise _BadUsage(f"There is no such command; there are {', '.join(sorted(self.commands))}") from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+def _usage_sentence(exc: click.UsageError) -> str:
+    if isinstance(exc, click.NoSuchOption):
+        if exc.option_name.lstrip("-").replace("-", "_") in FLOWER_ONLY:
+            return f"{exc.option_name} is an option of Flower that taskmon does not have"
+        known = [name for param in exc.ctx.command.params for name in param.opts] if exc.ctx else []
+        nearest = get_close_matches(exc.option_name, known, n=1)
+        return f"There is no option {exc.option_name}" + "".join(f"; did you mean {name}?" for name in nearest)
+    if type(exc) is click.UsageError:
+        return "There is an argument too many; options begin with --"
+    return exc.format_message()
+
+
+def _rewrite_switches(args: list[str]) -> Iterator[str]:
+    """Turn --debug=false, as Flower spells it, into --no-debug."""
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        option = OPTION.get(flag.removeprefix("--").replace("-", "_"))
+        if not (equals and flag.startswith("--") and option and option.switch):
+            yield arg
+            continue
+        try:
+            yield option.flag if parse_switch(value) else f"--no-{option.flag[2:]}"
+        except ValueError as exc:
+            raise InvalidSetting(option.name, str(exc), value) from None
+
+
+def _params(*, without: tuple[str, ...] = ()) -> list[click.Parameter]:
+    return [_to_param(option) for option in OPTIONS if option.name not in without]
+
+
+def _to_param(option: Option) -> click.Parameter:
+    text = f"{option.help} [{option.default_text}]" if option.default_text else option.help
+    flag = option.flag
+    if option.switch:
+        record = (f"--[no-]{flag[2:]}", text)
+        return _Option([f"{flag}/--no-{flag[2:]}"], default=None, section=option.section, record=record)
+    flags = [f"-{option.short}", flag] if option.short else [flag]
+    record = (f"{', '.join(flags)} {option.kind.metavar}", text)
+    # Values stay texts: Settings reads and checks them, in the same way wherever they come from.
+    return _Option(flags, multiple=option.multiple, type=click.UNPROCESSED, section=option.section, record=record)
+
+
+_WORKDIR: Final = _Option(
+    ["--workdir"],
+    type=click.UNPROCESSED,
+    section="Celery",
+    record=("--workdir PATH", "Directory to change to before anything is read or loaded."),
+)
+
+
+@click.group(
+    "taskmon",
+    cls=_Group,
+    help=_HELP,
+    params=[*_params(), _WORKDIR],
+    context_settings=_CONTEXT,
+    invoke_without_command=True,
+)
+@click.version_option(__version__, prog_name="taskmon")
+@click.pass_context
+def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
+    """Run the server, unless a command follows."""
+    if workdir:
+        _change_directory(workdir)
+    if ctx.invoked_subcommand is None:
+        _with_settings(flags, lambda settings: _serve(settings, load_app(settings)))
+
+
+@main.command(cls=_Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
+@click.pass_context
+def demo(ctx: click.Context, /, **flags: object) -> None:
+    """Watch a small cluster of the demo's own; needs no server."""
+    from taskmon.demo import run_demo
+
+    before = ctx.parent.params if ctx.parent else {}
+    both = {name: flags[name] if _is_given(flags[name]) else before.get(name) for name in flags}
+    ctx.exit(_with_settings(both, run_demo))
+
+
+@main.command("hash-password", cls=_Command, context_settings=_CONTEXT)
+def hash_password_command() -> None:
+    """Hash a password for --basic-auth.
+
+    Asks for it at a terminal, and reads standard input elsewhere.
+    """
+    from taskmon.auth import hash_password
+
+    interactive = is_terminal()
+    if interactive:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    if not password or len(password) > 600 or "\n" in password:
+        raise _BadUsage("The password must be one line of 1 to 600 characters")
+    click.echo(hash_password(password))
+    if interactive:
+        click.echo('Use it in taskmon.toml as basic_auth = ["user:<hash>"]; quote it in a shell.', err=True)
+
+
+@main.command("token", cls=_Command, context_settings=_CONTEXT)
+@click.option("--name", required=True, help="Who will use it: letters, digits and . _ @ -", metavar="NAME")
+@click.option(
+    "--role",
+    type=click.Choice(["viewer", "operator", "admin"], case_sensitive=False),
+    default="viewer",
+    help="What it allows: viewer (the default), operator or admin.",
+)
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="First day it no longer works, in UTC.",
+)
+def token(name: str, role: str, expires: Any) -> None:
+    """Make a token; shows it once, and what to configure."""
+    from taskmon.auth import Role, new_token
+
+    try:
+        secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
+    except InvalidArgument as exc:
+        raise _BadUsage(f"--{exc}") from None
+    click.echo(
+        f"The token, which is shown only now:\n\n    {secret}\n\n"
+        "What to put into the configuration, which holds its hash only; one of these:\n\n"
+        f'    in {DEFAULT_FILE}     token = ["{line}"]\n'
+        f"    in the environment  TASKMON_TOKEN={line}\n"
+        f"    as a flag           --token={line}\n\n"
+        f"How to use it:\n\n    curl -H 'Authorization: Bearer {secret}' http://127.0.0.1:5555/api/tasks"
+    )
+
+
+@click.command("taskmon", cls=_Command, help=_HELP, params=_params(without=("app",)), context_settings=_CONTEXT)
+@click.pass_context
+def celery_command(ctx: click.Context, /, **flags: object) -> None:
+    """Run the server as `celery -A proj taskmon`; the app is celery's."""
+    # Celery hands over the preload options of its app as well: load_settings gets none of them.
+    mine = {name: value for name, value in flags.items() if name in OPTION}
+    for name in ("broker", "result_backend"):
+        if not mine[name] and ctx.parent and ctx.parent.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            mine[name] = ctx.parent.params[name]
+
+    def run(settings: Settings) -> None:
+        _export(settings)
+        _serve(settings, ctx.obj.app)
+
+    _with_settings(mine, run)
+
+
+def is_terminal() -> bool:
+    """Tell whether somebody sits at standard input."""
+    return sys.stdin.isatty()
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value != ()
+
+
+def _change_directory(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as exc:
+        raise _BadUsage(f"--workdir must be a directory one may enter: {exc.strerror}") from None
+
+
+def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
+    """Load the settings, set up the log, and run; a bad option ends the program with its sentence."""
+    import logging
+
+    from taskmon.auth import hash_passwords
+    from taskmon.logs import configure_logging
+
+    try:
+        settings, notes = load_settings(flags, os.environ, Path.cwd())
+        configure_logging(settings)
+        logger = logging.getLogger("taskmon")
+        for note in notes:
+            logger.warning(note)
+        if settings.anonymous_role:
+            logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
+        return run(hash_passwords(settings)) or 0
+    except InvalidSetting as exc:
+        raise _BadUsage(str(exc)) from None
+
+
+def load_app(settings: Settings) -> "Celery":
+    """Load the app that --app names, or make an empty one; the settings' broker goes before the app's."""
+    from celery import Celery
+    from celery.app.utils import find_app
+
+    _export(settings)
+    if settings.app is None:
+        return Celery("taskmon", broker=settings.broker, backend=settings.result_backend)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        app = find_app(settings.app)
+    # Importing somebody's module can raise anything.
+    except Exception as exc:
+        raise _BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(app, Celery):
+        raise _BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
+    return app
+
+
+def _export(settings: Settings) -> None:
+    """Give Celery the URLs as `celery --broker` does: its variables go before any configuration of an app."""
+    for variable, url in (
+        ("CELERY_BROKER_URL", settings.broker),
+        ("CELERY_RESULT_BACKEND", settings.result_backend),
+    ):
+        if url:
+            os.environ[variable] = url
+
+
+def _serve(settings: Settings, celery_app: "Celery") -> None:
+    import asyncio
+
+    from taskmon.app import serve
+
+    try:
+        asyncio.run(serve(settings, celery_app))
+    except OSError as exc:
+        place = settings.unix_socket or f"{settings.address} port {settings.port}"
+        raise _NotStarted(f"Cannot listen on {place}: {exc.strerror or exc}") from None
+    except InvalidSetting:
+        raise
+    except TaskmonError as exc:
+        raise _NotStarted(str(exc)) from None

@@ -1,0 +1,181 @@
+"""Runs the demo: a broker in a folder, a worker in its own process, orders, and taskmon watching them.
+
+All of it but the worker lives on one event loop; publishing, which writes files, is done in a thread.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from celery import Celery
+from tornado.netutil import bind_sockets
+
+from taskmon.app import Taskmon
+from taskmon.auth import Role, new_token
+from taskmon.demo.tasks import EXCHANGES, Shop, make_celery
+from taskmon.demo.transport import make_folders
+from taskmon.errors import UnknownTask
+from taskmon.settings import Settings
+
+#: Where the worker writes its log, in the demo's folder.
+LOG = "worker.log"
+
+#: Seconds between two publications, and until a first task must have run.
+PAUSE = 0.4
+PATIENCE = 30.0
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _DemoFailed(Exception):
+    """The demo cannot go on."""
+
+
+def run_demo(settings: Settings) -> int:
+    """Run the demo until Ctrl-C or SIGTERM, and return the exit code: 0, or 1 if it failed."""
+    if settings.log_level == "info" and not settings.debug:
+        logging.getLogger().setLevel(logging.WARNING)  # the lines to paste must not scroll away
+    for name in [name for name in os.environ if name.startswith("CELERY_")]:
+        del os.environ[name]  # meant for the user's own Celery, and stronger than what the demo's is told
+    with tempfile.TemporaryDirectory(prefix="taskmon-demo-", ignore_cleanup_errors=True) as folder:
+        try:
+            asyncio.run(_run(settings, Path(folder)))
+        except _DemoFailed as exc:
+            print(f"taskmon demo: {exc}\n{_tail(Path(folder, LOG))}", file=sys.stderr)
+            return 1
+    return 0
+
+
+async def _run(settings: Settings, folder: Path) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    make_folders(folder, EXCHANGES)
+    token, line = new_token("demo", Role.ADMIN)
+    settings = replace(_on_free_port(settings), token=(*settings.token, line), app=None, broker=None)
+    app = make_celery(folder)
+    async with _taskmon(settings, app) as taskmon, _worker(folder, stop) as worker:
+        await _keep_shop(Shop(app, random.Random()), taskmon, token, stop)
+        if worker.returncode is not None:
+            raise _DemoFailed(f"the worker ended by itself, with exit code {worker.returncode}")
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at the first signal; a second one ends the process at once, and the worker notices."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+
+
+def _on_free_port(settings: Settings) -> Settings:
+    """Give up the port that was asked for when another program has it."""
+    if settings.unix_socket is not None or settings.port == 0:
+        return settings
+    try:
+        sockets = bind_sockets(settings.port, settings.address)
+    except OSError:
+        print(f"Port {settings.port} is taken; the demo uses a free one.", flush=True)
+        return replace(settings, port=0)
+    for socket in sockets:
+        socket.close()
+    return settings
+
+
+@asynccontextmanager
+async def _taskmon(settings: Settings, app: Celery) -> AsyncIterator[Taskmon]:
+    taskmon = Taskmon(settings, app)
+    await taskmon.start()
+    try:
+        yield taskmon
+    finally:
+        await taskmon.stop()
+
+
+@asynccontextmanager
+async def _worker(folder: Path, stop: asyncio.Event) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a worker, set `stop` if it ends by itself, and kill it in the end: it has nothing worth saving."""
+    with (folder / LOG).open("wb") as log:
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "taskmon.demo.worker", str(folder)),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # imports what this process would
+            stdin=asyncio.subprocess.PIPE,  # never written to: see worker.py
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C in the terminal is for the demo, which ends the worker
+        )
+    ended = asyncio.ensure_future(worker.wait())
+    ended.add_done_callback(lambda _: stop.set())
+    try:
+        yield worker
+    finally:
+        with suppress(ProcessLookupError):
+            worker.kill()
+        await ended
+
+
+async def _keep_shop(shop: Shop, taskmon: Taskmon, token: str, stop: asyncio.Event) -> None:
+    """Publish tasks until `stop`, and say where to look as soon as one of them ran."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    published: list[str] | None = []
+    while not stop.is_set():
+        task_id = await asyncio.to_thread(shop.publish_next)
+        if published is not None:
+            published.append(task_id)
+            if ran := _first_that_ran(taskmon, published):
+                _show(taskmon, ran, token)
+                published = None
+            elif asyncio.get_running_loop().time() > deadline:
+                raise _DemoFailed(f"no task has run in {PATIENCE:g} s")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PAUSE)
+
+
+def _first_that_ran(taskmon: Taskmon, task_ids: Iterable[str]) -> str | None:
+    for task_id in task_ids:
+        with suppress(UnknownTask):
+            if taskmon.state.get(task_id).state == "SUCCESS":
+                return task_id
+    return None
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    with suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return ""
+
+
+def _show(taskmon: Taskmon, task_id: str, token: str) -> None:
+    """Print the lines to paste; each a command of its own."""
+
+    def curl(path: str) -> str:
+        return shlex.join(("curl", "-H", f"Authorization: Bearer {token}", taskmon.url + path))
+
+    print(
+        "taskmon watches a small shop run by a Celery worker, four tasks a second. Ctrl-C ends it all.",
+        "",
+        "A task that ran (paste this into another terminal):",
+        curl(f"/api/task/info/{task_id}"),
+        "",
+        "The last three that failed:",
+        curl("/api/tasks?state=FAILURE&limit=3"),
+        "",
+        "Metrics for Prometheus:",
+        curl("/metrics"),
+        sep="\n",
+        flush=True,
+    )

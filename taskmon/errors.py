@@ -1,0 +1,96 @@
+"""Every error that taskmon raises on purpose; no HTTP words, `api/base.py` maps them to statuses.
+
+TaskmonError
+├── InvalidSetting        an option has a value that breaks its rule
+├── InvalidArgument       an argument of a question breaks its rule
+│   └── InvalidSearch     a search does not follow the grammar
+├── InvalidEvent          a message or an event that is refused
+├── UnknownTask           no task of that id is held
+├── NotAuthenticated      no credentials, or wrong ones
+├── Forbidden             known, but not allowed to do this
+├── TooManyRequests       asked again too soon
+└── Unavailable           something taskmon needs does not answer
+"""
+
+
+def _shown(value: str, longest: int = 80) -> str:
+    """Quote a value for a message: control characters escaped, cut to a length."""
+    cut = value if len(value) <= longest else value[:longest] + "…"
+    return ascii(cut) if not cut.isprintable() else f"'{cut}'"
+
+
+class TaskmonError(Exception):
+    """The root of the tree."""
+
+
+class InvalidSetting(TaskmonError):
+    """An option breaks its rule; `value` is None where it must not be shown."""
+
+    def __init__(self, option: str, rule: str, value: str | None = None) -> None:
+        self.option = option
+        self.rule = rule
+        self.value = value
+        name = "--" + option.replace("_", "-")
+        super().__init__(f"{name} {rule}" + (f", not {_shown(value)}" if value is not None else ""))
+
+
+class InvalidArgument(TaskmonError):
+    """An argument of a request breaks its rule."""
+
+    def __init__(self, argument: str, rule: str, value: str | None = None) -> None:
+        self.argument = argument
+        self.rule = rule
+        self.value = value
+        super().__init__(f"{argument} {rule}" + (f", not {_shown(value)}" if value is not None else ""))
+
+
+class InvalidSearch(InvalidArgument):
+    """A search breaks the grammar at `position`, counted from 0 in characters."""
+
+    def __init__(self, rule: str, position: int) -> None:
+        super().__init__("search", f"{rule}, at character {position}")
+        self.position = position
+
+
+class InvalidEvent(TaskmonError):
+    """A message or an event is refused; `reason` is a short word, the label of a metric."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class UnknownTask(TaskmonError):
+    """No task of this id is held; `reason` says why, as far as it is known."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        self.task_id = task_id
+        self.reason = reason
+        super().__init__(f"Unknown task {_shown(task_id)}")
+
+
+class NotAuthenticated(TaskmonError):
+    """No credentials came, or they are wrong."""
+
+
+class Forbidden(TaskmonError):
+    """The user is known and may not do this."""
+
+
+class TooManyRequests(TaskmonError):
+    """The same was asked too often; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Unavailable(TaskmonError):
+    """`what` (the broker, a pool) does not answer; try again after `retry_after` seconds."""
+
+    def __init__(self, what: str, reason: str, retry_after: int = 1) -> None:
+        self.what = what
+        self.reason = reason
+        self.retry_after = retry_after
+        super().__init__(f"{what} is unavailable: {reason}")

@@ -1,0 +1,257 @@
+"""EventConsumer: the thread that takes Celery's events from the broker, and the one hop to the event loop.
+
+The thread `taskmon-events` connects, receives and decodes, and connects again when the broker goes. Batches of events
+wait in a deque; `_pump` runs on the event loop and hands them to `apply`, for a few milliseconds at a time. Nothing
+else crosses between the two but the status, which only the loop writes.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import uuid4
+
+from celery import Celery
+from celery.events.event import get_exchange
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.messaging import Consumer
+from kombu.serialization import prepare_accept_content
+
+from .decoding import EventDecoder
+from .deliveries import read_lean
+from .records import Event
+from .settings import Settings, mask_passwords
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two attempts to connect: doubled each time.
+BACKOFF: Final = (1.0, 30.0)
+
+#: So long the loop applies events before it lets others run, in seconds.
+SLICE: Final = 0.004
+
+#: As many events may wait for the loop; the thread then stops receiving until half of them are gone.
+MAX_WAITING: Final = 400_000
+
+_CONNECT_TIMEOUT: Final = 5.0
+_HEARTBEAT: Final = 20
+_LOG_EVERY: Final = 60.0
+
+
+@dataclass(slots=True)
+class BrokerStatus:
+    """Whether events come in; `reason` says why not. Event loop only."""
+
+    connected: bool = False
+    reason: str = "not connected yet"
+    reconnects: int = 0
+    url: str = ""
+
+
+class Counts(Protocol):
+    """Where the consumer counts what it receives and refuses, from its own thread."""
+
+    def received(self, n: int) -> None:
+        """Count events received."""
+
+    def rejected(self, reason: str, n: int = 1) -> None:
+        """Count messages or events refused."""
+
+
+class EventConsumer:
+    """Feeds `apply` with the events of a Celery app's broker; `on_connect` is called on the loop at each connection.
+
+    `start` and `stop` are for the event loop. Neither waits for the broker.
+    """
+
+    def __init__(
+        self,
+        celery_app: Celery,
+        settings: Settings,
+        status: BrokerStatus,
+        apply: Callable[[list[Event]], None],
+        counts: Counts,
+        on_connect: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.status = status
+        self._app = celery_app
+        self._settings = settings
+        self._apply = apply
+        self._counts = counts
+        self._on_connect = on_connect
+        self._decoder = EventDecoder(
+            prepare_accept_content({celery_app.conf.event_serializer, *celery_app.conf.accept_content}),
+            settings.max_message,
+            settings.max_text,
+            self._reject,
+        )
+        self._queue_name = f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
+        self._batches: deque[list[Event]] = deque()
+        self._received = 0  # events, counted by the thread alone
+        self._applied = 0  # events, counted by the loop alone
+        self._pumping = False
+        self._room = threading.Event()
+        self._stopping = threading.Event()
+        self._logged: dict[str, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="taskmon-events", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self, timeout: float = 1.0) -> None:
+        """Ask the thread to stop and wait for it, `timeout` seconds at most: a hanging broker holds up nobody."""
+        self._stopping.set()
+        self._room.set()
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self._thread.is_alive():
+            log.warning("The broker hangs; leaving its connection behind")
+        self._loop = None
+
+    # On the event loop
+
+    def _pump(self) -> None:
+        """Apply what waits, for one slice; come back at once if that was not all."""
+        deadline = time.monotonic() + SLICE
+        while self._batches:
+            batch = self._batches.popleft()
+            self._applied += len(batch)
+            self._apply(batch)
+            if time.monotonic() > deadline:
+                break
+        if self._received - self._applied < MAX_WAITING // 2:
+            self._room.set()
+        if self._batches:
+            asyncio.get_running_loop().call_soon(self._pump)
+            return
+        self._pumping = False
+        if self._batches:  # the thread may have looked at the flag just before
+            self._wake()
+
+    def _connected(self, url: str) -> None:
+        self.status.connected, self.status.reason, self.status.url = True, "", url
+        log.info("Connected to the broker %s", url)
+        self._on_connect()
+
+    def _disconnected(self, reason: str, was_connected: bool, delay: float) -> None:
+        self.status.connected, self.status.reason = False, reason
+        self.status.reconnects += was_connected
+        log.warning("The broker is away (%s); trying again in %.0f s", reason, delay)
+
+    # In the thread
+
+    def _run(self) -> None:
+        delay = BACKOFF[0]
+        while not self._stopping.is_set():
+            connected = False
+            reason = "the connection was closed"
+            try:
+                with self._app.connection_for_read(heartbeat=_HEARTBEAT) as connection:
+                    self._connect(connection)
+                    connected = True
+                    delay = BACKOFF[0]
+                    self._receive(connection)
+            except Exception as exc:
+                reason = mask_passwords(str(exc)) or type(exc).__name__
+                log.debug("Receiving events ended", exc_info=True)
+            if not self._stopping.is_set():
+                self._on_loop(self._disconnected, reason, connected, delay)
+                self._stopping.wait(delay)
+                delay = min(2 * delay, BACKOFF[1])
+
+    def _connect(self, connection: Connection) -> None:
+        """Connect once: retrying is up to `_run`, which can be stopped."""
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+
+    def _receive(self, connection: Connection) -> None:
+        channel = connection.default_channel
+        read_lean(channel)
+        consumer = Consumer(
+            channel,
+            queues=[self._queue(connection)],
+            on_message=self._on_message,
+            no_ack=True,
+        )
+        consumer.consume()
+        self._on_loop(self._connected, connection.as_uri())
+        beats = connection.supports_heartbeats and connection.heartbeat
+        checked = time.monotonic()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.5)
+            if beats and time.monotonic() - checked > 1:
+                connection.heartbeat_check()
+                checked = time.monotonic()
+        with suppress(Exception):  # only to leave nothing behind; the queue expires by itself
+            channel.queue_delete(self._queue_name)
+
+    def _queue(self, connection: Connection) -> Queue:
+        """Describe a queue of our own.
+
+        On RabbitMQ it outlives a lost connection for a while and keeps its messages for long, where Celery's own
+        event queue drops what nobody took within 5 s, and goes with its connection.
+        """
+        conf = self._app.conf
+        keeps = connection.transport.driver_type == "amqp"
+        return Queue(
+            self._queue_name,
+            exchange=get_exchange(connection, name=conf.event_exchange),
+            routing_key="#",
+            durable=keeps,
+            auto_delete=not keeps,
+            message_ttl=self._settings.event_queue_ttl,
+            expires=self._settings.event_queue_expires,
+        )
+
+    def _on_message(self, message: Any) -> None:
+        try:
+            events = self._decoder.decode(
+                message.body, message.content_type, message.content_encoding, _compression(message)
+            )
+        except Exception:  # whatever a message does to us, it may not end the thread
+            self._reject("failed", "see the log at level debug")
+            log.debug("A message could not be decoded", exc_info=True)
+            return
+        if events:
+            self._counts.received(len(events))
+            self._received += len(events)
+            self._batches.append(events)
+            if not self._pumping:
+                self._wake()
+            if self._received - self._applied > MAX_WAITING:
+                self._room.clear()
+                self._room.wait(timeout=60)
+
+    def _reject(self, reason: str, detail: str) -> None:
+        """Count what is refused, and log it once a minute for each reason."""
+        self._counts.rejected(reason)
+        now = time.monotonic()
+        if now - self._logged.get(reason, -_LOG_EVERY) >= _LOG_EVERY:
+            self._logged[reason] = now
+            log.warning("An event was refused: %s (%.200r)", reason, detail)
+
+    def _wake(self) -> None:
+        self._pumping = True
+        self._on_loop(self._pump)
+
+    def _on_loop(self, callback: Callable[..., None], *args: object) -> None:
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop was closed a moment ago
+                loop.call_soon_threadsafe(callback, *args)
+
+
+def _compression(message: Any) -> str | None:
+    """Tell how a body is compressed; kombu's own messages, of transports not known here, no longer are."""
+    compression: str | None = getattr(message, "compression", None)
+    return compression

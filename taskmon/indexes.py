@@ -1,0 +1,273 @@
+"""Indexes: the orders and groups of tasks by which `finder.py` answers without looking at every task.
+
+Tasks that change are only noted; `flush` indexes them together, so a task that saw four events since the last flush
+is indexed once. `tidy` drops what went stale, a little at a time. Event loop only.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from math import inf
+from operator import attrgetter
+from typing import Any, Final
+
+from .ordering import Block, Entry, Ordering
+from .records import Task
+from .store import TaskStore
+
+Value = str | int | None
+Get = Callable[[Task], Any]
+Zone = dict[str, tuple[float, float]]
+
+#: The fields by whose value tasks are grouped, each group in the order of `timestamp`.
+FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
+
+#: The facets without a group for the tasks that lack a value: nothing is sorted by them.
+_SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
+
+#: The fields by which tasks are ordered, besides `timestamp` and the facets.
+ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
+
+#: The times of which each block by `timestamp` knows the span, so that a filter by one can pass over whole blocks.
+ZONED: Final = ("received", "started")
+
+#: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
+FLUSH_AT: Final = 1000
+
+#: Entries that are looked at for staleness for each task that is indexed.
+_TIDY_PER_TASK: Final = 2
+
+
+class ByTime(Ordering):
+    """All tasks by `timestamp`."""
+
+    __slots__ = ("tasks",)
+
+    def __init__(self, tasks: TaskStore) -> None:
+        super().__init__()
+        self.tasks = tasks
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that `timestamp`."""
+        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0]]
+
+
+class Group(Ordering):
+    """The tasks that share one value of a facet, by `timestamp`."""
+
+    __slots__ = ("get", "tasks", "value")
+
+    def __init__(self, tasks: TaskStore, get: Get, value: Value) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.get = get
+        self.value = value
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that `timestamp` and this value."""
+        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
+        get, value = self.get, self.value
+        return [
+            e
+            for e in entries
+            if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0] and get(t) == value
+        ]
+
+
+class Known(Ordering):
+    """The tasks that have a value in one field, by it."""
+
+    __slots__ = ("append", "field", "get", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.field = field
+        self.get: Get = attrgetter(field)
+        #: Add one entry. It is settled by the next flush, so that this costs no more than appending to a list.
+        self.append = self.recent.append
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that value."""
+        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
+
+
+class Missing(Ordering):
+    """The tasks that lack a value in one field, by age."""
+
+    __slots__ = ("get", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.get: Get = attrgetter(field)
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> None:
+        """Add the entries of those tasks that lack the value so far; later they can only get one."""
+        self.extend([entry for value, entry in zip(map(self.get, tasks), entries, strict=True) if value is None])
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still lacks the value."""
+        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) is None]
+
+
+class Facet:
+    """The groups of one field."""
+
+    __slots__ = ("field", "get", "groups", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        self.tasks = tasks
+        self.field = field
+        self.get: Get = attrgetter(field)
+        self.groups: dict[Value, Group] = {}
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
+        """Put each task's entry into the group of its value; yield the groups that grew."""
+        added: dict[Value, list[Entry]] = {}
+        for value, entry in zip(map(self.get, tasks), entries, strict=True):
+            try:
+                added[value].append(entry)
+            except KeyError:
+                added[value] = [entry]
+        if self.field in _SPARSE:
+            added.pop(None, None)
+        for value, group_entries in added.items():
+            group = self.groups.get(value)
+            if group is None:
+                group = self.groups[value] = self.new_group(value)
+            group.extend(group_entries)
+            yield group
+
+    def new_group(self, value: Value) -> Group:
+        """Make a group without putting it in its place."""
+        return Group(self.tasks, self.get, value)
+
+    def drop(self, group: Group) -> None:
+        """Forget a group in which nothing is left."""
+        if not group and self.groups.get(group.value) is group:
+            del self.groups[group.value]
+
+
+class RootFacet(Facet):
+    """The groups of `root_id`. A task that is its own and nobody else's root, as most are, needs no group."""
+
+    __slots__ = ()
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
+        """Put the entries of all tasks that have a root with other tasks into the root's group."""
+        groups = self.groups
+        kin = [
+            (task, entry)
+            for task, entry in zip(tasks, entries, strict=True)
+            if task.root_id is not None and (task.root_id != task.uuid or task.uuid in groups)
+        ]
+        return super().add([task for task, _ in kin], [entry for _, entry in kin])
+
+    def new_group(self, value: Value) -> Group:
+        """Make a group that has the root itself in it, if that is held."""
+        group = super().new_group(value)
+        root = self.tasks.get(str(value))
+        if root is not None and root.timestamp is not None:
+            group.extend([(root.timestamp, root.uuid)])
+        return group
+
+
+class Indexes:
+    """What State keeps beside its tasks to find them."""
+
+    def __init__(self, tasks: TaskStore) -> None:
+        self._tasks = tasks
+        self.by_time = ByTime(tasks)
+        self.facets = {
+            field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
+        }
+        self.known = {field: Known(tasks, field) for field in ORDERS}
+        self.missing = {field: Missing(tasks, field) for field in ORDERS}
+        self.changed: dict[str, Task] = {}
+        self.created: list[Task] = []
+        self.tidied = True
+        self._untidy = False
+        self._due: deque[Ordering] = deque()
+        self._sweeps = self._sweep_forever()
+
+    def flush(self) -> None:
+        """Index what has changed since the last flush."""
+        if not self.changed:
+            return
+        tasks = list(self.changed.values())
+        entries: list[Entry] = [(task.timestamp, task.uuid) for task in tasks]
+        grown: list[Ordering] = [self.by_time, *self.known.values()]
+        self.by_time.extend(entries)
+        for known in self.known.values():
+            known.extend([])
+        for facet in self.facets.values():
+            grown += facet.add(tasks, entries)
+        if self.created:
+            entries = [(task.timestamp, task.uuid) for task in self.created]
+            for missing in self.missing.values():
+                missing.add(self.created, entries)
+            grown += self.missing.values()
+            self.created.clear()
+        self.changed.clear()
+        for ordering in grown:
+            if ordering.wants_sweep:
+                ordering.sweeping = True
+                self._due.append(ordering)
+        self._untidy = True
+        self.tidied = False
+        self.tidy(_TIDY_PER_TASK * len(tasks))
+
+    def tidy(self, entries: int) -> None:
+        """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
+        while entries > 0 and not self.tidied:
+            entries -= next(self._sweeps)
+
+    def zone(self, block: Block) -> Zone:
+        """Tell when the tasks of a block were received and started; remembered until the block gets an entry."""
+        if block.zone is None:
+            tasks = [task for _, task_id in block if (task := self._tasks.get(task_id)) is not None]
+            block.zone = {field: _span(map(attrgetter(field), tasks)) for field in ZONED}
+        zone: Zone = block.zone
+        return zone
+
+    def zone_blocks(self, count: int) -> int:
+        """Remember the zones of up to `count` more blocks by time; tell how many there were."""
+        blocks = [block for block in self.by_time.blocks if block.zone is None][:count]
+        for block in blocks:
+            self.zone(block)
+        return len(blocks)
+
+    def _sweep_forever(self) -> Iterator[int]:
+        """Sweep what is due; then everything in turn, if anything has changed since the last time."""
+        while True:
+            yield from self._sweep_due()
+            if self._untidy:
+                self._untidy = False
+                yield from self._sweep_all()
+            else:
+                self.tidied = True
+                yield 1
+
+    def _sweep_due(self) -> Iterator[int]:
+        while self._due:
+            yield from self._due.popleft().sweep()
+
+    def _sweep_all(self) -> Iterator[int]:
+        for ordering in (self.by_time, *self.known.values(), *self.missing.values()):
+            yield from ordering.sweep()
+            yield from self._sweep_due()
+        for facet in self.facets.values():
+            for group in list(facet.groups.values()):
+                yield from group.sweep()
+                facet.drop(group)
+                yield 1
+            yield from self._sweep_due()
+
+
+def _span(values: Iterable[float | None]) -> tuple[float, float]:
+    """Give the smallest and the largest value, infinities the wrong way round where there is none."""
+    known = [value for value in values if value is not None]
+    return (min(known), max(known)) if known else (inf, -inf)

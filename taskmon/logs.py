@@ -1,0 +1,95 @@
+"""The log: one line a record, in UTC, with the password of every URL masked, as text or as JSON.
+
+`configure_logging` is called once, by the command line; other modules only ask `logging` for their logger.
+"""
+
+import json
+import logging
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+from .settings import Settings, mask_passwords
+
+# What would end a line or steer a terminal: C0, DEL, C1, and the separators of lines and paragraphs.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    **{ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"},
+    **{0x2028: "\\u2028", 0x2029: "\\u2029"},
+}
+
+
+def _utc(created: float) -> str:
+    return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _one_line(text: str) -> str:
+    return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode()
+
+
+class _LineFormatter(logging.Formatter):
+    """Masks after formatting, so that messages, their arguments and tracebacks are all covered."""
+
+    def _parts(self, record: logging.LogRecord) -> tuple[str, str]:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError) as exc:
+            # A record whose arguments do not fit must not be printed raw by logging itself.
+            message = f"{record.msg} (its arguments do not fit: {type(exc).__name__})"
+        details = self.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
+        if record.stack_info:
+            details = f"{details}\n{record.stack_info}".strip()
+        return mask_passwords(message), mask_passwords(details)
+
+
+class TextFormatter(_LineFormatter):
+    """`2030-01-31T12:00:00.000Z INFO taskmon.app message`, a traceback behind it on the same line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        message, details = self._parts(record)
+        whole = f"{message}\n{details}" if details else message
+        return f"{_utc(record.created)} {record.levelname} {_one_line(record.name)} {_one_line(whole)}"
+
+
+class JsonFormatter(_LineFormatter):
+    """One object a line: time, level, logger, message, and exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        message, details = self._parts(record)
+        entry = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        if details:
+            entry["exception"] = details
+        whole = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in entry.items()}
+        return json.dumps(whole)
+
+
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send every record to standard error (or `stream`), and what nobody caught to the log as well."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Without debug a request that was answered with 4xx is the client's affair, not the log's.
+    logging.getLogger("tornado.access").setLevel(logging.NOTSET if settings.debug else logging.ERROR)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def _log_uncaught(kind: type[BaseException], exc: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("taskmon").critical("Nobody caught %s", kind.__name__, exc_info=(kind, exc, traceback))
+
+
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)

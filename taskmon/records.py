@@ -1,0 +1,230 @@
+"""Event, Task and Worker, and how an event merges into a task or a worker.
+
+Pure: no clock, no thread, no broker. The rules of merging are those of `celery.events.state`, which the tests hold
+this module against. Structs are made with `gc=False`: a million of them would otherwise be walked by every full
+garbage collection, so none of them may ever refer to another.
+"""
+
+from sys import intern
+from typing import Annotated, Final
+
+from celery import states
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=1024)]
+Time = Annotated[float, Meta(ge=0, le=1e11)]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Integer = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+
+Text = str | None | UnsetType
+OptionalNumber = Number | None | UnsetType
+OptionalInteger = Integer | None | UnsetType
+
+
+class Event(Struct, gc=False):
+    """One event as a worker or a client sent it: `UNSET` is a field that did not come, None a JSON null.
+
+    Fields that are not listed are dropped while decoding. Times are epoch seconds, `runtime` and `freq` seconds.
+    """
+
+    type: Identifier
+    timestamp: Time | None = None
+    uuid: Identifier | None = None
+    hostname: Identifier | None = None
+    clock: OptionalInteger = UNSET
+    name: Text = UNSET
+    args: Text = UNSET
+    kwargs: Text = UNSET
+    root_id: Text = UNSET
+    parent_id: Text = UNSET
+    retries: OptionalInteger = UNSET
+    eta: Text = UNSET
+    expires: Text = UNSET
+    queue: Text = UNSET
+    exchange: Text = UNSET
+    routing_key: Text = UNSET
+    result: Text = UNSET
+    runtime: OptionalNumber = UNSET
+    exception: Text = UNSET
+    traceback: Text = UNSET
+    pid: OptionalInteger = UNSET
+    freq: OptionalNumber = UNSET
+    active: OptionalInteger = UNSET
+    processed: OptionalInteger = UNSET
+    loadavg: list[Number] | UnsetType | None = UNSET
+    sw_ident: Text = UNSET
+    sw_ver: Text = UNSET
+    sw_sys: Text = UNSET
+
+
+#: The fields of an event whose length its sender chooses freely.
+TEXT_FIELDS: Final = (
+    *("name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "queue", "exchange", "routing_key"),
+    *("result", "exception", "traceback", "sw_ident", "sw_ver", "sw_sys"),
+)
+
+
+class Task(Struct, gc=False):
+    """What is known of one task; None is "not known".
+
+    `sent` to `revoked` are the times of its events, `timestamp` that of the last one, all in epoch seconds of the
+    sender's clock. `args`, `kwargs` and `result` are `repr` text, `eta` and `expires` ISO 8601, `worker` and
+    `client` hostnames. `seen` is when taskmon applied the last event, by its own clock.
+    """
+
+    uuid: str
+    seen: float = 0.0
+    state: str = states.PENDING
+    name: str | None = None
+    sent: float | None = None
+    received: float | None = None
+    started: float | None = None
+    succeeded: float | None = None
+    failed: float | None = None
+    retried: float | None = None
+    revoked: float | None = None
+    rejected: float | None = None
+    timestamp: float | None = None
+    runtime: float | None = None
+    args: str | None = None
+    kwargs: str | None = None
+    result: str | None = None
+    exception: str | None = None
+    traceback: str | None = None
+    eta: str | None = None
+    expires: str | None = None
+    retries: int | None = None
+    worker: str | None = None
+    client: str | None = None
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    clock: int | None = 0
+
+
+class Worker(Struct, gc=False):
+    """What a worker's own events say of it; `seen` is when taskmon last heard of it, by its own clock."""
+
+    hostname: str
+    seen: float = 0.0
+    online: bool = True
+    timestamp: float | None = None
+    freq: float = 2.0
+    pid: int | None = None
+    clock: int | None = None
+    active: int | None = None
+    processed: int | None = None
+    loadavg: list[float] | None = None
+    sw_ident: str | None = None
+    sw_ver: str | None = None
+    sw_sys: str | None = None
+
+    def alive(self, now: float) -> bool:
+        """Tell whether the worker said it is online and its heartbeat is not overdue at `now`."""
+        return self.online and self.seen + 2 * self.freq > now
+
+
+#: The states that Celery ranks, the last first; a custom state ranks as `_CUSTOM_RANK`.
+_RANKS: Final = {state: rank for rank, state in enumerate(states.PRECEDENCE)}
+_CUSTOM_RANK: Final[int] = states.NONE_PRECEDENCE
+
+#: Event type to the task state it stands for, the state's rank, and the field that keeps its time.
+KINDS: Final[dict[str, tuple[str, int, str]]] = {
+    f"task-{field}": (state, _RANKS[state], field)
+    for field, state in {
+        "sent": states.PENDING,
+        "received": states.RECEIVED,
+        "started": states.STARTED,
+        "succeeded": states.SUCCESS,
+        "failed": states.FAILURE,
+        "retried": states.RETRY,
+        "revoked": states.REVOKED,
+        "rejected": states.REJECTED,
+    }.items()
+}
+
+READY_STATES: Final = states.READY_STATES
+
+
+def merge(task: Task, event: Event) -> None:
+    """Merge a task event into its task.
+
+    An event that comes late never takes the state back: a late `task-received` adds only what it knows best, any
+    other late event all of its fields but the state, as in Celery. Runs for every event: hence one long function
+    without a call in it.
+    """
+    kind = KINDS.get(event.type)
+    if kind is None:  # "task-progress" stands for "PROGRESS", a custom state
+        state, rank = intern(event.type[5:].upper()), _CUSTOM_RANK
+    else:
+        state, rank, field = kind
+        setattr(task, field, event.timestamp)
+    if event.hostname is not None:
+        if event.type == "task-sent":
+            task.client = event.hostname
+        else:
+            task.worker = event.hostname
+    if event.name is not UNSET:
+        task.name = event.name
+    if event.args is not UNSET:
+        task.args = event.args
+    if event.kwargs is not UNSET:
+        task.kwargs = event.kwargs
+    if event.root_id is not UNSET:
+        task.root_id = event.root_id
+    if event.parent_id is not UNSET:
+        task.parent_id = event.parent_id
+    if event.retries is not UNSET:
+        task.retries = event.retries
+    if event.eta is not UNSET:
+        task.eta = event.eta
+    if event.expires is not UNSET:
+        task.expires = event.expires
+    current = task.state
+    if rank <= _RANKS.get(current, _CUSTOM_RANK) or state == states.RETRY or current == states.RETRY:
+        task.state = state
+    elif state == states.RECEIVED:
+        return
+    task.timestamp = event.timestamp
+    if event.clock is not UNSET:
+        task.clock = event.clock
+    if event.queue is not UNSET:
+        task.queue = event.queue
+    if event.exchange is not UNSET:
+        task.exchange = event.exchange
+    if event.routing_key is not UNSET:
+        task.routing_key = event.routing_key
+    if event.result is not UNSET:
+        task.result = event.result
+    if event.runtime is not UNSET:
+        task.runtime = event.runtime
+    if event.exception is not UNSET:
+        task.exception = event.exception
+    if event.traceback is not UNSET:
+        task.traceback = event.traceback
+
+
+def merge_worker(worker: Worker, event: Event) -> None:
+    """Merge a worker event into its worker."""
+    worker.online = event.type != "worker-offline"
+    worker.timestamp = event.timestamp
+    if event.freq is not UNSET and event.freq:
+        worker.freq = event.freq
+    if event.pid is not UNSET:
+        worker.pid = event.pid
+    if event.clock is not UNSET:
+        worker.clock = event.clock
+    if event.active is not UNSET:
+        worker.active = event.active
+    if event.processed is not UNSET:
+        worker.processed = event.processed
+    if event.loadavg is not UNSET:
+        worker.loadavg = event.loadavg
+    if event.sw_ident is not UNSET:
+        worker.sw_ident = event.sw_ident
+    if event.sw_ver is not UNSET:
+        worker.sw_ver = event.sw_ver
+    if event.sw_sys is not UNSET:
+        worker.sw_sys = event.sw_sys

@@ -1,0 +1,39 @@
+"""Services: what a handler may touch, and nothing else."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+
+from .auth import Authentication
+from .events import BrokerStatus
+from .metrics import Metrics
+from .settings import Settings
+from .state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once in `app.py` and handed to every handler.
+
+    `hosts` are the names that a request may name besides addresses, `zone` is the Celery app's, which times without
+    one are in, `started` is when taskmon started, in epoch seconds.
+    """
+
+    settings: Settings
+    state: State
+    metrics: Metrics
+    authentication: Authentication
+    broker: BrokerStatus
+    hosts: frozenset[str]
+    zone: tzinfo
+    started: float
+
+    def why_unknown(self, reason: str) -> str:
+        """Say why a task may be unknown, from what State says of it and what is known of the events."""
+        since = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if reason == "evicted":
+            return f"evicted: only the latest {self.settings.max_tasks} tasks are held (--max-tasks)"
+        if not self.broker.connected:
+            return f"not connected: no events come in, the broker is away ({self.broker.reason})"
+        if not self.state.task_events_total:
+            return f"events are off: no worker has sent a task event since taskmon started at {since}"
+        return f"never seen: no event of it has come since taskmon started at {since}"

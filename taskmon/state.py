@@ -1,0 +1,255 @@
+"""State: every task and worker that taskmon knows, kept up to date by events.
+
+Only the event loop may touch it. It knows neither the broker nor HTTP. Reading never changes who is evicted.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from heapq import nsmallest
+from sys import intern
+from typing import Final
+
+from celery.states import RECEIVED
+from msgspec import UNSET
+
+from .errors import UnknownTask
+from .finder import Finder
+from .indexes import FLUSH_AT, Indexes
+from .ordering import BLOCK, distinct
+from .query import TaskQuery
+from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
+from .store import TaskStore
+
+log = logging.getLogger(__name__)
+
+Change = tuple[Event, Task | Worker | None]
+Subscriber = Callable[[list[Change]], None]
+
+#: So many ids of evicted tasks are remembered, to tell "evicted" from "never seen".
+_REMEMBERED: Final = 10_000
+
+#: Shorter texts are likely to come again ("()", "{}", "None"), so that one copy of each is kept.
+_SHORT: Final = 16
+
+
+class State:
+    """The tasks and workers, bounded by `max_tasks` and `max_workers`.
+
+    At the bound the task longest without an event goes first, finished ones before unfinished ones, and the worker
+    longest unheard of.
+    """
+
+    def __init__(self, max_tasks: int = 100_000, max_workers: int = 5_000) -> None:
+        self.max_tasks = max_tasks
+        self.max_workers = max_workers
+        self.workers: dict[str, Worker] = {}
+        self.prefetched: dict[tuple[str, str], int] = {}
+        self.evicted_total = 0
+        self.failed_total = 0
+        self.task_events_total = 0
+        self._tasks = TaskStore()
+        self._evicted: OrderedDict[str, None] = OrderedDict()
+        self._indexes = Indexes(self._tasks)
+        self._finder = Finder(self._indexes, self._tasks)
+        self._timed = {
+            f"task-{field}": self._indexes.known[field].append
+            for field in ("received", "started", "succeeded", "failed")
+        }
+        self._append_runtime = self._indexes.known["runtime"].append
+        self._subscribers: list[Subscriber] = []
+        self._worker_gone: list[Callable[[str], None]] = []
+        self._kin_changed = False
+
+    def __len__(self) -> int:
+        """Count the tasks held."""
+        return len(self._tasks)
+
+    def get(self, task_id: str) -> Task:
+        """Give the task of an id; raises UnknownTask, which says what is known of why."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            raise UnknownTask(task_id, "evicted" if task_id in self._evicted else "never seen")
+        return task
+
+    def find(self, query: TaskQuery) -> Iterator[Task | None]:
+        """Yield the tasks that a query asks for, in its order; None where the caller may let others run."""
+        return self._finder.find(query)
+
+    def children(self, task_id: str) -> list[str]:
+        """List the ids of the tasks held whose parent is this one, oldest event first."""
+        if self._kin_changed:
+            self._indexes.flush()
+            self._kin_changed = False
+        group = self._indexes.facets["parent_id"].groups.get(task_id)
+        if group is None:
+            return []
+        return [child for entries, _ in group.stretches() for _, child in distinct(group.fresh(entries))]
+
+    def task_names(self) -> list[str]:
+        """List the names of the tasks held, sorted."""
+        self._indexes.flush()
+        return sorted(str(name) for name in self._indexes.facets["name"].groups if name)
+
+    def tidy(self) -> bool:
+        """Do a millisecond or two of the upkeep that makes later questions cheap; tell whether more is left."""
+        indexes = self._indexes
+        indexes.flush()
+        indexes.tidy(entries=2 * BLOCK)
+        return not indexes.tidied or indexes.zone_blocks(2) == 2
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` after every `apply` with all its changes; the answer ends that."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def apply(self, events: Sequence[Event]) -> None:
+        """Merge events into the tasks and workers, in order, and tell the subscribers.
+
+        An event without a time gets the present one. One that cannot be applied is counted in `failed_total` and
+        logged; it costs the others nothing.
+        """
+        now = time.time()
+        changes: list[Change] = []
+        apply_to_task, apply_to_worker = self._apply_to_task, self._apply_to_worker
+        for event in events:
+            if event.timestamp is None:
+                event.timestamp = now
+            try:
+                if event.uuid is not None and event.type.startswith("task-"):
+                    changes.append((event, apply_to_task(event, event.uuid, now)))
+                else:
+                    changes.append((event, apply_to_worker(event, now)))
+            except Exception:
+                self.failed_total += 1
+                log.exception("An event of type %.100r could not be applied", event.type)
+        self._make_room()
+        for subscriber in self._subscribers:
+            try:
+                subscriber(changes)
+            except Exception:
+                self.failed_total += 1
+                log.exception("A subscriber failed")
+
+    def _apply_to_task(self, event: Event, task_id: str, now: float) -> Task:
+        """Merge an event into its task and note what that changes for the indexes: the hot path."""
+        tasks, indexes = self._tasks, self._indexes
+        self.task_events_total += 1
+        task = tasks.unfinished.get(task_id) or tasks.finished.get(task_id)
+        if task is None:
+            task = tasks.unfinished[task_id] = Task(task_id)
+            indexes.created.append(task)
+        if event.hostname is not None:
+            if event.type == "task-sent":
+                event.hostname = intern(event.hostname)
+            else:
+                worker = self.workers.get(event.hostname) or self._new_worker(event.hostname)
+                worker.seen = now
+                event.hostname = worker.hostname
+        if event.name is not UNSET:
+            _share(event, task)
+        before, runtime = task.state, task.runtime
+        if before == RECEIVED:
+            self._count_prefetched(task, -1)
+        merge(task, event)
+        task.seen = now
+        state = task.state
+        if state == RECEIVED:
+            self._count_prefetched(task, 1)
+        tasks.place(task, before in READY_STATES, state in READY_STATES)
+        append = self._timed.get(event.type)
+        if append is not None:
+            append((event.timestamp, task.uuid))
+        if task.runtime is not runtime:
+            self._note_runtime(task)
+        if task.parent_id is not None:
+            self._kin_changed = True
+        indexes.changed[task_id] = task
+        if len(indexes.changed) >= FLUSH_AT:
+            indexes.flush()
+        return task
+
+    def _note_runtime(self, task: Task) -> None:
+        if task.runtime is not None:
+            self._append_runtime((task.runtime, task.uuid))
+        elif task.timestamp is not None:  # an event took it back
+            self._indexes.missing["runtime"].extend([(task.timestamp, task.uuid)])
+
+    def _apply_to_worker(self, event: Event, now: float) -> Worker | None:
+        """Merge an event of a worker; any other event, a custom one without a task, changes nothing."""
+        if event.hostname is None or not event.type.startswith("worker-"):
+            return None
+        worker = self.workers.get(event.hostname) or self._new_worker(event.hostname)
+        worker.seen = now
+        merge_worker(worker, event)
+        return worker
+
+    def _make_room(self) -> None:
+        """Evict the tasks longest without an event while there are too many."""
+        for _ in range(len(self._tasks) - self.max_tasks):
+            task = self._tasks.pop()
+            if task.state == RECEIVED:
+                self._count_prefetched(task, -1)
+            self.evicted_total += 1
+            self._indexes.changed.pop(task.uuid, None)
+            self._evicted[task.uuid] = None
+            if len(self._evicted) > _REMEMBERED:
+                self._evicted.popitem(last=False)
+
+    def _count_prefetched(self, task: Task, change: int) -> None:
+        """Count a task that a worker has received and not started; one with an eta waits on purpose."""
+        if task.eta is not None or task.worker is None:
+            return
+        key = (task.worker, task.name or "")
+        count = self.prefetched.get(key, 0) + change
+        if count > 0:
+            self.prefetched[key] = count
+        else:
+            self.prefetched.pop(key, None)
+
+    def _new_worker(self, hostname: str) -> Worker:
+        """Add a worker; at the bound, the twentieth that was longest unheard of makes room, one at least."""
+        if len(self.workers) >= self.max_workers:
+            for old in nsmallest(1 + self.max_workers // 20, self.workers.values(), key=_last_seen):
+                self._drop_worker(old)
+        worker = self.workers[hostname] = Worker(hostname)
+        return worker
+
+    def purge_workers(self, before: float) -> None:
+        """Drop the workers that were last heard of before that time, in epoch seconds of taskmon's clock."""
+        for worker in [worker for worker in self.workers.values() if worker.seen < before]:
+            self._drop_worker(worker)
+
+    def on_worker_gone(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the hostname of every worker that is dropped."""
+        self._worker_gone.append(callback)
+
+    def _drop_worker(self, worker: Worker) -> None:
+        del self.workers[worker.hostname]
+        for key in [key for key in self.prefetched if key[0] == worker.hostname]:
+            del self.prefetched[key]
+        for callback in self._worker_gone:
+            callback(worker.hostname)
+
+
+def _last_seen(worker: Worker) -> float:
+    return worker.seen
+
+
+def _share(event: Event, task: Task) -> None:
+    """Keep one copy of each text that many tasks have: names, queues, short arguments."""
+    name, args, kwargs = event.name, event.args, event.kwargs
+    if isinstance(name, str):
+        event.name = intern(name)
+    if event.root_id == task.uuid:
+        event.root_id = task.uuid
+    if isinstance(args, str) and len(args) <= _SHORT:
+        event.args = intern(args)
+    if isinstance(kwargs, str) and len(kwargs) <= _SHORT:
+        event.kwargs = intern(kwargs)
+    if event.queue is not UNSET:
+        for field in ("queue", "exchange", "routing_key"):
+            text = getattr(event, field)
+            if isinstance(text, str):
+                setattr(event, field, intern(text))

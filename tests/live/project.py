@@ -1,0 +1,65 @@
+"""The Celery project the live workers run, configured by environment variables.
+
+`celery -A project` imports `app`; the tests build an app like it, in their own process, with `make_app`.
+"""
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, Task
+
+BROKER_VARIABLE = "LIVE_BROKER"
+BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
+QUEUE_VARIABLE = "LIVE_QUEUE"
+
+
+def add(x: Any, y: Any) -> Any:
+    """Return x + y."""
+    return x + y
+
+
+def sleep(seconds: float) -> float:
+    """Keep the worker busy."""
+    time.sleep(seconds)
+    return seconds
+
+
+def fail(message: str) -> None:
+    """Fail with a ValueError."""
+    raise ValueError(message)
+
+
+def retry_then_succeed(self: Task, times: int) -> int:
+    """Ask for a retry `times` times, then return how many there were."""
+    if self.request.retries < times:
+        raise self.retry(countdown=0, max_retries=times)
+    return times
+
+
+def echo(value: Any) -> Any:
+    """Return the argument."""
+    return value
+
+
+def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
+    """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
+    app = Celery("project", broker=broker_url, backend=result_backend, set_as_current=False)
+    app.conf.update(
+        task_default_queue=queue,
+        task_send_sent_event=True,
+        task_track_started=True,
+        broker_connection_retry_on_startup=True,
+        worker_hijack_root_logger=False,
+    )
+    for function in (add, sleep, fail, echo):
+        app.task(function, name=f"project.{function.__name__}", shared=False)
+    app.task(retry_then_succeed, name="project.retry_then_succeed", bind=True, shared=False)
+    return app
+
+
+app = make_app(
+    os.environ.get(BROKER_VARIABLE, "memory://"),
+    os.environ.get(BACKEND_VARIABLE) or None,
+    os.environ.get(QUEUE_VARIABLE, "celery"),
+)
