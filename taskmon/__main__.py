@@ -1,6 +1,6 @@
 """Runs taskmon: `python -m taskmon`."""
 
-from taskmon.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     main(prog_name="taskmon")

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -68,6 +69,7 @@ class Taskmon:
         metrics = MetricsRegistry(settings.metrics_prefix, settings.task_runtime_metric_buckets, self.state, broker)
         self.state.subscribe(metrics.observe)
         self.state.on_worker_gone(metrics.remove_worker)
+        self.state.on_worker_gone(self._enabler.forget)
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
         if settings.enable_events:
             self.state.subscribe(self._enabler.observe)
@@ -165,6 +167,7 @@ def make_application(services: Services) -> Application:
         default_handler_class=UnknownRoute,
         default_handler_args=given,
         log_function=_log_request,
+        cross_origin_protection=True,
     )
 
 
@@ -228,14 +231,19 @@ async def serve(settings: Settings, celery_app: Celery) -> None:
 def _greet(taskmon: Taskmon) -> None:
     """Print the token that was made, if one was, and a line to try it with: once, and to the terminal only."""
     token = taskmon.generated_token
-    if token is not None:
-        print(
-            "Nothing is configured to let anybody in (--basic-auth, --token), so this token was made for this run:",
-            f"  {token}",
-            f"curl -H 'Authorization: Bearer {token}' {taskmon.url}/api/tasks?limit=10",
-            sep="\n",
-            flush=True,
-        )
+    if token is None:
+        return
+    unix_socket = taskmon.settings.unix_socket
+    where = ["--unix-socket", str(unix_socket)] if unix_socket is not None else []
+    base = f"http://localhost{taskmon.settings.url_prefix}" if unix_socket is not None else taskmon.url
+    command = ["curl", *where, "-H", f"Authorization: Bearer {token}", f"{base}/api/tasks?limit=10"]
+    print(
+        "Nothing is set up to let anybody in (--basic-auth, --token), so this token was made for this run:",
+        f"  {token}",
+        shlex.join(command),
+        sep="\n",
+        flush=True,
+    )
 
 
 def _tune_interpreter() -> None:

@@ -3,11 +3,13 @@
 Every run of `celery` imports this module, so all that is heavy is imported where it is used.
 """
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from errno import EEXIST
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from . import __version__
-from .errors import InvalidArgument, InvalidSetting, TaskmonError
+from .errors import InvalidArgument, InvalidSetting
 from .settings import (
     DEFAULT_FILE,
     FLOWER_ONLY,
@@ -30,6 +32,8 @@ from .settings import (
 
 if TYPE_CHECKING:
     from celery import Celery
+
+logger = logging.getLogger(__name__)
 
 _CONTEXT: Final = {
     "help_option_names": ["-h", "--help"],
@@ -117,9 +121,9 @@ def _usage_sentence(exc: click.UsageError) -> str:
     if isinstance(exc, click.NoSuchOption):
         if exc.option_name.lstrip("-").replace("-", "_") in FLOWER_ONLY:
             return f"{exc.option_name} is an option of Flower that taskmon does not have"
-        known = [name for param in exc.ctx.command.params for name in param.opts] if exc.ctx else []
-        nearest = get_close_matches(exc.option_name, known, n=1)
-        return f"There is no option {exc.option_name}" + "".join(f"; did you mean {name}?" for name in nearest)
+        known = [name.lstrip("-") for param in exc.ctx.command.params for name in param.opts] if exc.ctx else []
+        nearest = get_close_matches(exc.option_name.lstrip("-"), known, n=1)
+        return f"There is no option {exc.option_name}" + "".join(f"; did you mean --{name}?" for name in nearest)
     if type(exc) is click.UsageError:
         return "There is an argument too many; options begin with --"
     return exc.format_message()
@@ -185,7 +189,7 @@ def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
 @click.pass_context
 def demo(ctx: click.Context, /, **flags: object) -> None:
     """Watch a small cluster of the demo's own; needs no server."""
-    from taskmon.demo import run_demo
+    from .demo import run_demo
 
     before = ctx.parent.params if ctx.parent else {}
     both = {name: flags[name] if _is_given(flags[name]) else before.get(name) for name in flags}
@@ -198,7 +202,7 @@ def hash_password_command() -> None:
 
     Asks for it at a terminal, and reads standard input elsewhere.
     """
-    from taskmon.auth import hash_password
+    from .auth import hash_password
 
     interactive = is_terminal()
     if interactive:
@@ -228,7 +232,7 @@ def hash_password_command() -> None:
 )
 def token(name: str, role: str, expires: Any) -> None:
     """Make a token; shows it once, and what to configure."""
-    from taskmon.auth import Role, new_token
+    from .auth import Role, new_token
 
     try:
         secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
@@ -279,15 +283,12 @@ def _change_directory(path: str) -> None:
 
 def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
     """Load the settings, set up the log, and run; a bad option ends the program with its sentence."""
-    import logging
-
-    from taskmon.auth import hash_passwords
-    from taskmon.logs import configure_logging
+    from .auth import hash_passwords
+    from .logs import configure_logging
 
     try:
         settings, notes = load_settings(flags, os.environ, Path.cwd())
         configure_logging(settings)
-        logger = logging.getLogger("taskmon")
         for note in notes:
             logger.warning(note)
         if settings.anonymous_role:
@@ -311,6 +312,7 @@ def load_app(settings: Settings) -> "Celery":
         app = find_app(settings.app)
     # Importing somebody's module can raise anything.
     except Exception as exc:
+        logger.debug("Loading %s failed", settings.app, exc_info=True)
         raise _BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not isinstance(app, Celery):
         raise _BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
@@ -330,14 +332,14 @@ def _export(settings: Settings) -> None:
 def _serve(settings: Settings, celery_app: "Celery") -> None:
     import asyncio
 
-    from taskmon.app import serve
+    from .app import serve
 
+    path = settings.unix_socket
     try:
+        # Tornado would raise a bare ValueError.
+        if path is not None and path.exists() and not path.is_socket():
+            raise FileExistsError(EEXIST, "there is a file that is no socket")
         asyncio.run(serve(settings, celery_app))
     except OSError as exc:
-        place = settings.unix_socket or f"{settings.address} port {settings.port}"
+        place = path or f"{settings.address} port {settings.port}"
         raise _NotStarted(f"Cannot listen on {place}: {exc.strerror or exc}") from None
-    except InvalidSetting:
-        raise
-    except TaskmonError as exc:
-        raise _NotStarted(str(exc)) from None

@@ -104,6 +104,10 @@ class EventEnabler:
         if self._wanted:
             self._ask()
 
+    def forget(self, hostname: str) -> None:
+        """Forget a worker that State has dropped."""
+        self._asked.discard(hostname)
+
     async def stop(self) -> None:
         """Give up what is under way."""
         if self._task is not None:
@@ -123,5 +127,5 @@ class EventEnabler:
             try:
                 await self._cluster.enable_events(None if everybody else wanted)
             except Unavailable as exc:
-                self._asked -= wanted
+                self._asked = set() if everybody else self._asked - wanted
                 log.warning("Workers could not be asked for events: %s", exc)

@@ -58,7 +58,6 @@ _READERS: Final[tuple[tuple[type, Any], ...]] = ((pyamqp.Channel, AmqpDelivery),
 
 def read_lean(channel: Any) -> None:
     """Make a channel of a transport known here deliver `Delivery`; others go on with kombu's own messages."""
-    for kind, delivery in _READERS:
-        if isinstance(channel, kind):
-            channel.Message = delivery
-            return
+    delivery = next((delivery for kind, delivery in _READERS if isinstance(channel, kind)), None)
+    if delivery is not None:
+        channel.Message = delivery

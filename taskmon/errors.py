@@ -6,6 +6,10 @@ TaskmonError
 │   └── InvalidSearch     a search does not follow the grammar
 ├── InvalidEvent          a message or an event that is refused
 ├── UnknownTask           no task of that id is held
+├── UnknownWorker         no worker of that hostname is known
+├── UnknownTaskName       the Celery app has no task of that name
+├── Refused               a worker, or what is known of a task, does not allow a command
+├── NoAnswer              a worker did not answer in time
 ├── NotAuthenticated      no credentials, or wrong ones
 ├── Forbidden             known, but not allowed to do this
 ├── TooManyRequests       asked again too soon
@@ -68,6 +72,34 @@ class UnknownTask(TaskmonError):
         self.task_id = task_id
         self.reason = reason
         super().__init__(f"Unknown task {_shown(task_id)}")
+
+
+class UnknownWorker(TaskmonError):
+    """No worker of this hostname is known."""
+
+    def __init__(self, hostname: str) -> None:
+        self.hostname = hostname
+        super().__init__(f"Unknown worker {_shown(hostname)}")
+
+
+class UnknownTaskName(TaskmonError):
+    """The Celery app has no task of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"Unknown task name {_shown(name)}")
+
+
+class Refused(TaskmonError):
+    """A command cannot be carried out, and trying again would not help."""
+
+
+class NoAnswer(TaskmonError):
+    """No answer came within the time there was; `details` go into the body of the answer."""
+
+    def __init__(self, message: str, **details: str) -> None:
+        self.details = details
+        super().__init__(message)
 
 
 class NotAuthenticated(TaskmonError):

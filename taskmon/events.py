@@ -107,7 +107,7 @@ class EventConsumer:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self, timeout: float = 1.0) -> None:
+    async def stop(self, timeout: float = 0.7) -> None:
         """Ask the thread to stop and wait for it, `timeout` seconds at most: a hanging broker holds up nobody."""
         self._stopping.set()
         self._room.set()
@@ -126,7 +126,10 @@ class EventConsumer:
         while self._batches:
             batch = self._batches.popleft()
             self._applied += len(batch)
-            self._apply(batch)
+            try:
+                self._apply(batch)
+            except Exception:  # else nobody would ever pump again
+                log.exception("A batch of events could not be applied")
             if time.monotonic() > deadline:
                 break
         if self._received - self._applied < MAX_WAITING // 2:
@@ -156,10 +159,11 @@ class EventConsumer:
             connected = False
             reason = "the connection was closed"
             try:
-                with self._app.connection_for_read(heartbeat=_HEARTBEAT) as connection:
-                    self._connect(connection)
+                with self._open() as connection:
+                    self._subscribe(connection)
                     connected = True
                     delay = BACKOFF[0]
+                    self._on_loop(self._connected, connection.as_uri())
                     self._receive(connection)
             except Exception as exc:
                 reason = mask_passwords(str(exc)) or type(exc).__name__
@@ -169,11 +173,16 @@ class EventConsumer:
                 self._stopping.wait(delay)
                 delay = min(2 * delay, BACKOFF[1])
 
-    def _connect(self, connection: Connection) -> None:
-        """Connect once: retrying is up to `_run`, which can be stopped."""
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+    def _open(self) -> Connection:
+        try:
+            connection: Connection = self._app.connection_for_read(heartbeat=_HEARTBEAT)
+        except ValueError:  # it quotes what it takes for a port: a part of the password, where that holds a slash
+            raise ValueError("the broker's URL cannot be read") from None
+        return connection
 
-    def _receive(self, connection: Connection) -> None:
+    def _subscribe(self, connection: Connection) -> None:
+        """Connect once, and ask for the events: retrying is up to `_run`, which can be stopped."""
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
         channel = connection.default_channel
         read_lean(channel)
         consumer = Consumer(
@@ -183,17 +192,20 @@ class EventConsumer:
             no_ack=True,
         )
         consumer.consume()
-        self._on_loop(self._connected, connection.as_uri())
+        with suppress(TimeoutError):  # on Redis, kombu subscribes only when it is first asked for messages
+            connection.drain_events(timeout=0.01)
+
+    def _receive(self, connection: Connection) -> None:
         beats = connection.supports_heartbeats and connection.heartbeat
         checked = time.monotonic()
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                connection.drain_events(timeout=0.5)
+                connection.drain_events(timeout=0.25)
             if beats and time.monotonic() - checked > 1:
                 connection.heartbeat_check()
                 checked = time.monotonic()
         with suppress(Exception):  # only to leave nothing behind; the queue expires by itself
-            channel.queue_delete(self._queue_name)
+            connection.default_channel.queue_delete(self._queue_name)
 
     def _queue(self, connection: Connection) -> Queue:
         """Describe a queue of our own.

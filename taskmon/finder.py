@@ -36,9 +36,9 @@ class Source(Struct, frozen=True):
     low: float | None = None
     high: float | None = None
 
-    def stretches(self) -> Iterator[tuple[list[Entry], Block | None]]:
-        """Yield the entries in order, a stretch at a time, with the block that a stretch is from."""
-        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high)
+    def stretches(self, wanted: Callable[[Block], bool]) -> Iterator[list[Entry]]:
+        """Yield the entries of the wanted blocks in order, a stretch at a time."""
+        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, wanted=wanted)
 
     def count(self) -> int:
         """Count the entries, about; stale ones included."""
@@ -120,17 +120,19 @@ class Finder:
         """Yield the matching tasks of all sources in turn, with the number of entries looked at."""
         previous: Entry | None = None
         for source in sources:
-            ranges = _ranges(query) if isinstance(source.ordering, ByTime | Group) else {}
-            for entries, block in source.stretches():
-                if ranges and block is not None and not _overlap(self._indexes.zone(block), ranges):
-                    yield 1, []
-                    continue
+            for entries in source.stretches(self._wanted(source, query)):
                 fresh = distinct(source.ordering.fresh(entries))
                 if fresh and fresh[0] == previous:
                     del fresh[0]
                 if fresh:
                     previous = fresh[-1]
-                yield len(entries), self._matching(fresh, match)
+                yield 1 + len(entries), self._matching(fresh, match)
+
+    def _wanted(self, source: Source, query: TaskQuery) -> Callable[[Block], bool]:
+        """Tell which blocks may hold a match, by the spans of time that the blocks by `timestamp` know."""
+        ranges = _ranges(query) if isinstance(source.ordering, ByTime | Group) else {}
+        zone = self._indexes.zone
+        return lambda block: not ranges or _overlap(zone(block), ranges)
 
     def _matching(self, entries: list[Entry], match: Match) -> list[Task]:
         get = self._tasks.get

@@ -7,7 +7,7 @@ entries are fresh a subclass tells. Event loop only.
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf, nextafter
 from typing import Any, Final
 
@@ -109,20 +109,25 @@ class Ordering(ABC):
             self.lasts[at : at + 1] = [part[-1] for part in parts]
 
     def stretches(
-        self, *, descending: bool = False, low: float | None = None, high: float | None = None
-    ) -> Iterator[tuple[list[Entry], Block | None]]:
-        """Yield all entries with `low <= key <= high` in order, a stretch at a time, with the block they are from.
+        self,
+        *,
+        descending: bool = False,
+        low: float | None = None,
+        high: float | None = None,
+        wanted: Callable[[Block], bool] = lambda block: True,
+    ) -> Iterator[list[Entry]]:
+        """Yield all entries with `low <= key <= high` in order, a stretch at a time.
 
-        The block is None where there is nothing to remember a zone in. Entries added meanwhile may be missed.
+        A block that is not wanted gives an empty stretch. Entries added meanwhile may be missed.
         """
         self.settle()
         first = 0 if low is None else bisect_left(self.lasts, (low,))
         stop = len(self.blocks) if high is None else bisect_left(self.lasts, (nextafter(high, inf),)) + 1
         parts: list[Block] = self.blocks[first:stop]
         for block in reversed(parts) if descending else parts:
-            yield _cut(block, descending, low, high), block
-        if not parts and not self.blocks:
-            yield _cut(self.recent, descending, low, high), None
+            yield _cut(block, descending, low, high) if wanted(block) else []
+        if not self.blocks:
+            yield _cut(self.recent, descending, low, high)
 
     def count(self, low: float | None, high: float | None) -> int:
         """Count the entries with `low <= key <= high`, about: up to a block too many at either end."""

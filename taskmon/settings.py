@@ -40,7 +40,9 @@ _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 _BROKER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
-_URL_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s:/?#@]{0,256}:)(?!\d{1,5}[/?#])(?:(?!://)\S)*@")
+_URL_PASSWORD = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]{0,30}://(?::|[^\s:/?#@]{1,256}:(?!\d{1,5}[/?#])))(?:(?!://)\S)*@"
+)
 _QUERY_PASSWORD = re.compile(r"(?i)([?&][a-z_-]*(?:password|passwd|secret|token|api_?key)=)[^&\s'\"]+")
 
 
@@ -178,7 +180,7 @@ def _broker(value: object) -> str:
     text = _text(value)
     for url in text.split(";"):
         if not _BROKER.fullmatch(url):
-            raise ValueError("must be a URL such as redis://host:6379/0 or amqp://user:password@host/vhost")
+            raise ValueError("must be a URL such as redis://host:6379/0 or amqp://host/vhost")
         try:
             _ = url.startswith(("redis", "amqp", "pyamqp")) and urlsplit(url).port
         except ValueError:
@@ -325,6 +327,7 @@ class Settings:
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
         None, _ROLES, "What they may who give no credentials: viewer, operator or admin."
     )
+    read_only: bool = _access(False, _SWITCH, "Refuse every request that would change something.", flower=True)
     allowed_hosts: tuple[str, ...] = _access(
         (), _list("HOST", _host), "Further host name under which taskmon may be asked."
     )
@@ -486,7 +489,7 @@ FLOWER_ONLY: Final = frozenset(
             "oauth2_key",
             "oauth2_redirect_uri",
         ),
-        *("oauth2_secret", "persistent", "read_only", "state_save_interval", "tasks_columns", "xheaders"),
+        *("oauth2_secret", "persistent", "state_save_interval", "tasks_columns", "xheaders"),
     )
 )
 # Kubernetes gives pods TASKMON_PORT=tcp://10.0.0.1:5555 and its like when a service is called taskmon.

@@ -85,7 +85,7 @@ class State:
         group = self._indexes.facets["parent_id"].groups.get(task_id)
         if group is None:
             return []
-        return [child for entries, _ in group.stretches() for _, child in distinct(group.fresh(entries))]
+        return [child for entries in group.stretches() for _, child in distinct(group.fresh(entries))]
 
     def task_names(self) -> list[str]:
         """List the names of the tasks held, sorted."""

@@ -65,10 +65,19 @@ class Demo:
         wait_until(lambda: not list(self.folder.iterdir()), 5)
 
     def close(self) -> None:
-        with suppress(psutil.NoSuchProcess):
-            for process in [*self.children(), psutil.Process(self.process.pid)]:
-                process.kill()
-        self.process.wait()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            for process in self.children():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.kill()
+            raise
+        finally:
+            self._join()
+
+    def _join(self) -> None:
         for reader in self._readers:
             reader.join()
 
@@ -144,6 +153,16 @@ def test_the_lines_work_and_a_signal_ends_everything(tmp_path: Path, number: sig
         assert demo.errors == []
 
 
+def test_second_signal_leaves_nothing_behind_either(tmp_path: Path) -> None:
+    with run_demo(tmp_path / "tmp", "--port", "0") as demo:
+        demo.curl_lines()
+        children = demo.children()
+        with suppress(ProcessLookupError):
+            while not demo.ended():
+                os.killpg(demo.process.pid, signal.SIGINT)
+        demo.assert_nothing_left(children)
+
+
 def test_killed_demo_takes_its_worker_and_its_folder_along(tmp_path: Path) -> None:
     with run_demo(tmp_path / "tmp", "--port", "0") as demo:
         demo.curl_lines()
@@ -174,6 +193,22 @@ def test_taken_port_is_given_up(tmp_path: Path) -> None:
             assert demo.lines[0] == f"Port {port} is taken; the demo uses a free one.\n"
             assert f":{port}/" not in info
             assert paste(info)[1] == 200
+
+
+def test_lines_for_a_unix_socket_and_a_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with run_demo(tmp_path / "tmp", "--unix-socket", str(path), "--url-prefix", "mon") as demo:
+        command = shlex.split(demo.curl_lines()[0])
+        assert command[3:5] == ["--unix-socket", str(path)]
+        assert command[5].startswith("http://localhost/mon/api/task/info/")
+
+
+def test_demo_that_cannot_listen_says_so(tmp_path: Path) -> None:
+    with run_demo(tmp_path / "tmp", "--unix-socket", str(tmp_path / "no" / "socket")) as demo:
+        assert demo.process.wait(timeout=30) == 1
+        demo.assert_nothing_left([])
+        wait_until(lambda: demo.errors, 5)
+        assert demo.errors == [f"taskmon demo: cannot listen on {tmp_path}/no/socket: No such file or directory\n"]
 
 
 # The broker

@@ -264,6 +264,7 @@ def test_no_text_of_settings_shows_a_secret() -> None:
         ("redis://:pw@host/0", "redis://:***@host/0"),
         ("redis://:p@w@host/0", "redis://:***@host/0"),
         ("redis://:p/w@host/0", "redis://:***@host/0"),
+        ("redis://:12/w@host/0", "redis://:***@host/0"),
         ("redis://:p'w\"x@host/0", "redis://:***@host/0"),
         ("amqp://a:b@h1//;amqp://c:d@h2//", "amqp://a:***@h1//;amqp://c:***@h2//"),
         ("sqla+postgresql://u:1234@h/db", "sqla+postgresql://u:***@h/db"),

@@ -17,14 +17,20 @@ from ..auth import Role, User
 from ..errors import (
     Forbidden,
     InvalidArgument,
+    NoAnswer,
     NotAuthenticated,
+    Refused,
     TaskmonError,
     TooManyRequests,
     Unavailable,
     UnknownTask,
+    UnknownTaskName,
+    UnknownWorker,
 )
 from ..serializers import encode, error_body
 from ..services import Services
+from . import audit
+from .arguments import decode_text, read_parameters, read_query
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +39,12 @@ STATUSES: Final[dict[type[TaskmonError], int]] = {
     NotAuthenticated: 401,
     Forbidden: 403,
     UnknownTask: 404,
+    UnknownTaskName: 404,
+    UnknownWorker: 404,
+    Refused: 409,
     TooManyRequests: 429,
     Unavailable: 503,
+    NoAnswer: 504,
 }
 
 #: On every answer: it is data for one user, no page to embed, and not to be guessed at.
@@ -47,9 +57,7 @@ HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
-MAX_ARGUMENTS: Final = 100
-
-_LOOPBACK_NAMES: Final = frozenset({"localhost"})
+_NOBODY: Final = User("", Role.VIEWER, "none")
 
 
 class ApiHandler(RequestHandler):
@@ -89,6 +97,22 @@ class ApiHandler(RequestHandler):
         if user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
         self.current_user = user
+        if self.request.method == "POST" and self.services.settings.read_only:
+            raise Forbidden("taskmon is read-only (--read-only)")
+
+    def on_finish(self) -> None:
+        """Leave a line in the audit log for a request that would change something."""
+        if self.request.method != "POST":
+            return
+        user = getattr(self, "current_user", None) or _NOBODY
+        audit.write(
+            user=user.name,
+            method=user.method,
+            client=self.request.remote_ip or "",
+            action=type(self).__name__,
+            target=" ".join(self.path_args),
+            status=self.get_status(),
+        )
 
     def _check_host(self) -> None:
         """Refuse a host name that is not ours: a page elsewhere could have made it point here."""
@@ -108,10 +132,11 @@ class ApiHandler(RequestHandler):
 
     def arguments(self) -> dict[str, str]:
         """Give the arguments of the query string, the last one of each name; raises InvalidArgument."""
-        given = self.request.query_arguments
-        if len(given) > MAX_ARGUMENTS:
-            raise InvalidArgument("The query string", f"may have {MAX_ARGUMENTS} arguments at the most")
-        return {name: _decoded(name, values[-1]) for name, values in given.items()}
+        return read_query(self.request)
+
+    def parameters(self, *known: str) -> dict[str, str]:
+        """Give the arguments of a changing request; raises InvalidArgument, for one that is not known too."""
+        return read_parameters(self.request, known)
 
     def answer(self, body: Any) -> None:
         """Finish with a JSON body."""
@@ -119,7 +144,7 @@ class ApiHandler(RequestHandler):
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """Decode a part of the path."""
-        return _decoded(name or "The path", value)
+        return decode_text(name or "The path", value)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error: what was raised on purpose says why, anything else only its name."""
@@ -156,6 +181,8 @@ class ApiHandler(RequestHandler):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, UnknownTask):
             return {"reason": error.reason}
+        if isinstance(error, NoAnswer):
+            return error.details
         return {}
 
     def _methods(self) -> list[str]:
@@ -184,13 +211,6 @@ class UnknownRoute(ApiHandler):
 
 def _status(error: TaskmonError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
-
-
-def _decoded(name: str, value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as exc:
-        raise InvalidArgument(name, "must be UTF-8") from exc
 
 
 def _is_address(host: str) -> bool:

@@ -4,6 +4,7 @@ All of it but the worker lives on one event loop; publishing, which writes files
 """
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -22,7 +23,7 @@ from tornado.netutil import bind_sockets
 from taskmon.app import Taskmon
 from taskmon.auth import Role, new_token
 from taskmon.demo.tasks import EXCHANGES, Shop, make_celery
-from taskmon.demo.transport import make_folders
+from taskmon.demo.transport import make_folders, remove_folders
 from taskmon.errors import UnknownTask
 from taskmon.settings import Settings
 
@@ -32,8 +33,6 @@ LOG = "worker.log"
 #: Seconds between two publications, and until a first task must have run.
 PAUSE = 0.4
 PATIENCE = 30.0
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _DemoFailed(Exception):
@@ -50,17 +49,17 @@ def run_demo(settings: Settings) -> int:
         try:
             asyncio.run(_run(settings, Path(folder)))
         except _DemoFailed as exc:
-            print(f"taskmon demo: {exc}\n{_tail(Path(folder, LOG))}", file=sys.stderr)
+            print(f"taskmon demo: {exc}", *_tail(Path(folder, LOG)), sep="\n", file=sys.stderr)
             return 1
     return 0
 
 
 async def _run(settings: Settings, folder: Path) -> None:
     stop = asyncio.Event()
-    _stop_on_signals(stop)
+    _stop_on_signals(stop, folder)
     make_folders(folder, EXCHANGES)
     token, line = new_token("demo", Role.ADMIN)
-    settings = replace(_on_free_port(settings), token=(*settings.token, line), app=None, broker=None)
+    settings = replace(_on_free_port(settings), token=(*settings.token, line), public_url=None)
     app = make_celery(folder)
     async with _taskmon(settings, app) as taskmon, _worker(folder, stop) as worker:
         await _keep_shop(Shop(app, random.Random()), taskmon, token, stop)
@@ -68,18 +67,17 @@ async def _run(settings: Settings, folder: Path) -> None:
             raise _DemoFailed(f"the worker ended by itself, with exit code {worker.returncode}")
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: asyncio.Event, folder: Path) -> None:
     """Set `stop` at the first signal; a second one ends the process at once, and the worker notices."""
-    loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+        if stop.is_set():
+            remove_folders(folder)
+            os._exit(1)
         stop.set()
 
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
 def _on_free_port(settings: Settings) -> Settings:
@@ -88,7 +86,9 @@ def _on_free_port(settings: Settings) -> Settings:
         return settings
     try:
         sockets = bind_sockets(settings.port, settings.address)
-    except OSError:
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            return settings  # taskmon will say it better
         print(f"Port {settings.port} is taken; the demo uses a free one.", flush=True)
         return replace(settings, port=0)
     for socket in sockets:
@@ -99,7 +99,11 @@ def _on_free_port(settings: Settings) -> Settings:
 @asynccontextmanager
 async def _taskmon(settings: Settings, app: Celery) -> AsyncIterator[Taskmon]:
     taskmon = Taskmon(settings, app)
-    await taskmon.start()
+    try:
+        await taskmon.start()
+    except OSError as exc:
+        place = settings.unix_socket or f"{settings.address} port {settings.port}"
+        raise _DemoFailed(f"cannot listen on {place}: {exc.strerror or exc}") from None
     try:
         yield taskmon
     finally:
@@ -131,16 +135,22 @@ async def _worker(folder: Path, stop: asyncio.Event) -> AsyncIterator[asyncio.su
 async def _keep_shop(shop: Shop, taskmon: Taskmon, token: str, stop: asyncio.Event) -> None:
     """Publish tasks until `stop`, and say where to look as soon as one of them ran."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
-    published: list[str] | None = []
+    publications = _publish(shop, stop)
+    task_ids: list[str] = []
+    async for task_id in publications:
+        task_ids.append(task_id)
+        if ran := _first_that_ran(taskmon, task_ids):
+            _show(taskmon, ran, token)
+            break
+        if asyncio.get_running_loop().time() > deadline:
+            raise _DemoFailed(f"no task has run in {PATIENCE:g} s")
+    async for _ in publications:
+        pass
+
+
+async def _publish(shop: Shop, stop: asyncio.Event) -> AsyncIterator[str]:
     while not stop.is_set():
-        task_id = await asyncio.to_thread(shop.publish_next)
-        if published is not None:
-            published.append(task_id)
-            if ran := _first_that_ran(taskmon, published):
-                _show(taskmon, ran, token)
-                published = None
-            elif asyncio.get_running_loop().time() > deadline:
-                raise _DemoFailed(f"no task has run in {PATIENCE:g} s")
+        yield await asyncio.to_thread(shop.publish_next)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), PAUSE)
 
@@ -153,17 +163,19 @@ def _first_that_ran(taskmon: Taskmon, task_ids: Iterable[str]) -> str | None:
     return None
 
 
-def _tail(log: Path, lines: int = 20) -> str:
-    with suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    return ""
+def _tail(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-20:] if log.exists() else []
 
 
 def _show(taskmon: Taskmon, task_id: str, token: str) -> None:
     """Print the lines to paste; each a command of its own."""
+    settings = taskmon.settings
 
     def curl(path: str) -> str:
-        return shlex.join(("curl", "-H", f"Authorization: Bearer {token}", taskmon.url + path))
+        where = [taskmon.url + path]
+        if settings.unix_socket is not None:
+            where = ["--unix-socket", str(settings.unix_socket), f"http://localhost{settings.url_prefix}{path}"]
+        return shlex.join(("curl", "-H", f"Authorization: Bearer {token}", *where))
 
     print(
         "taskmon watches a small shop run by a Celery worker, four tasks a second. Ctrl-C ends it all.",

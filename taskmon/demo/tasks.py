@@ -76,7 +76,7 @@ def make_celery(broker: Path) -> Celery:
     """Make the application of all who share the folder `broker`."""
     app = Celery("shop", set_as_current=False)
     app.conf.update(
-        broker_url="filesystem://",
+        broker_url="filesystem://localhost//",
         broker_transport="taskmon.demo.transport:Transport",
         broker_transport_options=transport_options(broker, POLLING_INTERVAL),
         broker_connection_retry_on_startup=True,

@@ -6,6 +6,7 @@ a second read every 50 ms). Here a message is written aside and moved into place
 """
 
 import os
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -30,6 +31,12 @@ def make_folders(broker: Path, exchanges: tuple[str, ...]) -> None:
         (broker / TABLES / f"{exchange}.exchange").write_text("[]")
 
 
+def remove_folders(broker: Path) -> None:
+    """Remove the folder of a broker that other threads may still be writing to."""
+    for _ in range(10):
+        shutil.rmtree(broker, ignore_errors=True)
+
+
 def transport_options(broker: Path, polling_interval: float) -> dict[str, Any]:
     """What a connection has to be told; all who share the folder are one cluster."""
     return {
@@ -48,7 +55,7 @@ class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         name = f"{time.monotonic_ns():020}_{uuid.uuid4().hex}.{queue}.msg"
         aside = Path(self.processed_folder, name)
-        aside.write_text(dumps(payload))  # type: ignore[no-untyped-call]
+        aside.write_text(dumps(payload))
         aside.rename(Path(self.data_folder_out, name))
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
@@ -62,7 +69,7 @@ class Channel(filesystem.Channel):
                 continue
             payload = aside.read_text()
             aside.unlink()
-            return loads(payload)  # type: ignore[no-untyped-call]
+            return loads(payload)
         raise Empty
 
 

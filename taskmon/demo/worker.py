@@ -5,20 +5,19 @@ can tell nobody.
 """
 
 import os
-import shutil
 import socket
 import sys
 import threading
 from pathlib import Path
 
 from taskmon.demo.tasks import make_celery
+from taskmon.demo.transport import remove_folders
 
 
 def _end_with_demo(broker: Path) -> None:
     """Wait for the end of standard input, then clear up and end the process; a thread of its own."""
     os.read(0, 1)
-    for _ in range(10):  # the other threads may still be writing
-        shutil.rmtree(broker, ignore_errors=True)
+    remove_folders(broker)
     os._exit(1)
 
 

@@ -1,0 +1,30 @@
+"""Run every benchmark: `python -m benchmarks [--tasks N] [--events N] [--flower-venv PATH]`."""
+
+import argparse
+from pathlib import Path
+
+from . import burst, http, queries, state
+from .flower import DEFAULT_VENV, prepare_flower
+from .tables import print_machine
+
+
+def main() -> None:
+    """Run all of them, one after the other: they would disturb each other."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--tasks", type=int, help="tasks in the state and queries benchmarks, in place of their own")
+    parser.add_argument("--events", type=int, default=burst.EVENTS, help="events of a burst (default: %(default)s)")
+    parser.add_argument(
+        "--flower-venv", type=Path, default=DEFAULT_VENV, help="where Flower is, or is put if missing"
+    )
+    options = parser.parse_args()
+    flower = prepare_flower(options.flower_venv)
+    print_machine(flower)
+    state.run(options.tasks or state.TASKS, state.RUNS, flower)
+    queries.run(options.tasks or queries.TASKS)
+    http.run()
+    for broker in burst.BROKERS:
+        burst.run(broker, options.events, flower)
+
+
+if __name__ == "__main__":
+    main()

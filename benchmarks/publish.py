@@ -1,0 +1,65 @@
+"""The publisher of a burst: a process that sends ready-made message bodies as fast as the broker takes them.
+
+They go out as Celery's own dispatcher sends them, through a kombu Producer, but for the encoding, which is done
+before the clock starts.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from celery import Celery
+from celery.events.event import get_exchange
+from kombu import Producer
+
+from . import workload
+from .children import say
+
+
+class Publisher:
+    """Sends bodies to the exchange for events of a broker."""
+
+    def __init__(self, url: str) -> None:
+        connection = Celery(broker=url, set_as_current=False).connection_for_write()
+        self._exchange = get_exchange(connection)
+        self._producer = Producer(connection.channel(), exchange=self._exchange, auto_declare=False)
+
+    def send(self, body: bytes) -> None:
+        """Send one message."""
+        self._producer.publish(
+            body.decode(),
+            routing_key="task.multi",
+            declare=[self._exchange],
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={"hostname": workload.worker(1)},
+            delivery_mode=1,
+        )
+
+
+def make_bodies(count: int, size: int) -> list[bytes]:
+    """Make messages with so many events in all, of tasks that begin now, on many workers at a time."""
+    window = 4 * workload.BATCH
+    return list(workload.bodies(workload.events(count // 4, window, time.time()), size))
+
+
+def publish(url: str, bodies: Sequence[bytes]) -> float:
+    """Send all; give the seconds it took."""
+    publisher = Publisher(url)
+    began = time.perf_counter()
+    for body in bodies:
+        publisher.send(body)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Be the child: make the bodies, say so, wait for a word, send them, tell how long that took."""
+    url, count, size = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    bodies = make_bodies(count, size)
+    say(len(bodies))
+    sys.stdin.readline()
+    say(publish(url, bodies))
+
+
+if __name__ == "__main__":
+    main()

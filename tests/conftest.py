@@ -1,0 +1,45 @@
+"""What all tests share: tests that are coroutines run on a loop of their own, and nothing may go wrong on it unseen.
+
+A test that is `async def` gets 30 s. It fails, too, when a callback or a task of the loop raised and nobody looked.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu.transport import memory
+
+_TIMEOUT = 30.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = pyfuncitem._fixtureinfo.argnames
+    unseen: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+        async with asyncio.timeout(_TIMEOUT):
+            await pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted})
+
+    asyncio.run(run())
+    assert not unseen, f"nobody looked at: {unseen}"
+    return True
+
+
+@pytest.fixture
+def memory_broker() -> Iterator[str]:
+    """The URL of an empty broker in this process: kombu's own, which is one for all connections."""
+    _clear_memory()
+    yield "memory://"
+    _clear_memory()
+
+
+def _clear_memory() -> None:
+    memory.Channel.queues.clear()
+    memory.Transport.global_state.clear()

@@ -1,0 +1,584 @@
+"""The documentation is a contract: its examples are run, its tables compared with the code."""
+
+import asyncio
+import base64
+import configparser
+import http.client
+import json
+import re
+import shlex
+import threading
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import pytest
+from celery import Celery
+from click.testing import CliRunner
+
+from taskmon import __version__
+from taskmon.app import PROBES, ROUTES, Taskmon
+from taskmon.auth import Role, new_token
+from taskmon.cli import main
+from taskmon.query import SORT_KEYS
+from taskmon.records import Event, Task
+from taskmon.serializers import task_body
+from taskmon.settings import FLOWER_ONLY, OPTIONS, Option, Settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+EXAMPLES = ROOT / "examples"
+PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")])
+OWN_PAGES = [page for page in PAGES if page.name not in ("metrics.md", "performance.md")]
+BROKER_AWAY = "<!-- test: the broker is away -->"
+REST = "…"
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# A taskmon to run the examples against
+
+CHARGE = "5d5a1a35-3a4b-4d2c-9f54-0d6f6a3c2b11"
+RECEIPT = "a3f0c1de-6a0e-4c1e-8f0b-1f2f9d0c7e22"
+IMPORT = "0b7e9f64-5c0d-4f0a-9f3e-7c1d2e3f4a33"
+LATER = "c8d1e2f3-1a2b-4c3d-8e4f-5a6b7c8d9e44"
+TEN_O_CLOCK = 1_767_261_600.0  # 2026-01-01T10:00:00Z
+
+
+def seen_events() -> list[Event]:
+    """Give the events of the four tasks that the examples speak of."""
+    worker = "celery@web1"
+    sent = {"queue": "payments", "exchange": "", "routing_key": "payments", "hostname": "gen4242@web1"}
+    charge = {"name": "shop.charge_card", "args": "()", "kwargs": "{'order': 1001, 'amount': 49.5}", "retries": 0}
+    rows: list[tuple[str, str, float, dict[str, Any]]] = [
+        ("sent", CHARGE, 0.0, {**charge, **sent, "root_id": CHARGE, "parent_id": None, "clock": 100}),
+        ("received", CHARGE, 0.25, {**charge, "hostname": worker, "root_id": CHARGE, "clock": 101}),
+        ("started", CHARGE, 0.5, {"hostname": worker, "clock": 102}),
+        ("succeeded", CHARGE, 2.0, {"hostname": worker, "clock": 104, "runtime": 1.5, "result": "{'paid': 49.5}"}),
+        (
+            *("received", RECEIPT, 3.0),
+            {"hostname": worker, "name": "shop.send_receipt", "root_id": CHARGE, "parent_id": CHARGE},
+        ),
+        ("started", RECEIPT, 3.1, {"hostname": worker}),
+        ("received", IMPORT, 10.0, {"hostname": worker, "name": "shop.import_orders", "kwargs": "{}"}),
+        ("failed", IMPORT, 12.0, {"hostname": worker, "exception": "ValueError('line 3: no price')"}),
+        ("received", LATER, 15.0, {"hostname": worker, "name": "shop.charge_card"}),
+        ("started", LATER, 15.1, {"hostname": worker}),
+    ]
+    return [
+        msgspec.convert({"type": f"task-{kind}", "uuid": uuid, "timestamp": TEN_O_CLOCK + later, **fields}, Event)
+        for kind, uuid, later, fields in rows
+    ]
+
+
+class Running:
+    """A taskmon on a loop in a thread of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        self.token, line = new_token("docs", Role.VIEWER)
+        settings = Settings(port=0, basic_auth=("user:pass",), token=(line,), **options)
+        celery_app = Celery("docs", broker="memory://localhost//", set_as_current=False)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.taskmon = self.call(self._make(settings, celery_app))
+
+    def call(self, coroutine: Any) -> Any:
+        """Run a coroutine on the loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    async def _make(self, settings: Settings, celery_app: Celery) -> Taskmon:
+        taskmon = Taskmon(settings, celery_app)
+        await taskmon.start()
+        deadline = self.loop.time() + 5
+        while not taskmon.services.broker.connected:
+            assert self.loop.time() < deadline
+            await asyncio.sleep(0.01)
+        taskmon.state.apply(seen_events())
+        return taskmon
+
+    async def apply(self, events: list[Event]) -> None:
+        """Apply more events."""
+        self.taskmon.state.apply(events)
+
+    async def set_broker(self, connected: bool) -> None:
+        """Let it believe that the broker is there, or away."""
+        broker = self.taskmon.services.broker
+        broker.connected, broker.reason = connected, "" if connected else "[Errno 111] Connection refused"
+
+    def close(self) -> None:
+        """Stop it."""
+        self.call(self.taskmon.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    running = Running()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+# Examples: a block with a curl line, then one with the answer
+
+
+@dataclass
+class Request:
+    """What a curl line asks for."""
+
+    url: str = ""
+    method: str = "GET"
+    headers: dict[str, str] = field(default_factory=dict)
+    shows_head: bool = False
+
+
+def parse_curl(line: str) -> Request:
+    """Read the few options of curl that the documentation uses; any other is an error."""
+    request, data, into_url = Request(), [], False
+    words = iter(shlex.split(line)[1:])
+    for word in words:
+        match word:
+            case "-i":
+                request.shows_head = True
+            case "-G":
+                into_url = True
+            case "-s":
+                pass
+            case "-u":
+                credentials = base64.b64encode(next(words).encode()).decode()
+                request.headers["Authorization"] = f"Basic {credentials}"
+            case "-H":
+                name, _, value = next(words).partition(": ")
+                request.headers[name] = value
+            case "--data-urlencode":
+                name, _, value = next(words).partition("=")
+                data.append(f"{name}={quote(value, safe='')}")
+            case _:
+                assert not word.startswith("-"), f"an option of curl not known here: {word}"
+                assert not request.url, "two addresses"
+                request.url = word
+    assert into_url == bool(data), "--data-urlencode needs -G"
+    request.url += "?" + "&".join(data) if data else ""
+    return request
+
+
+@dataclass
+class Example:
+    """A curl line and the answer that the page shows."""
+
+    curl: str
+    language: str
+    answer: str
+    broker_away: bool
+
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def find_examples(text: str) -> list[Example]:
+    """Find the pairs of blocks."""
+    blocks = list(_BLOCK.finditer(text))
+    return [
+        Example(
+            first[2].strip().removeprefix("$ "),
+            second[1],
+            second[2],
+            text[: first.start()].rstrip().endswith(BROKER_AWAY),
+        )
+        for first, second in pairwise(blocks)
+        if first[1] == "console" and first[2].startswith("$ curl ")
+    ]
+
+
+API_EXAMPLES = find_examples(read("docs/api.md"))
+
+
+def ask(
+    running: Running, path: str, method: str = "GET", **headers: str
+) -> tuple[int, http.client.HTTPMessage, str]:
+    """Ask for a path, with the token."""
+    url = "http://127.0.0.1:5555" + path
+    return send(running, Request(url, method, {"Authorization": "Bearer $TOKEN", **headers}))
+
+
+def send(running: Running, request: Request) -> tuple[int, http.client.HTTPMessage, str]:
+    url = urlsplit(request.url)
+    assert url.netloc in ("127.0.0.1:5555", "localhost:5555")
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(running.taskmon.url).port or 0, timeout=10)
+    path = url.path + (f"?{url.query}" if url.query else "")
+    headers = {name: value.replace("$TOKEN", running.token) for name, value in request.headers.items()}
+    try:
+        connection.request(request.method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode()
+    finally:
+        connection.close()
+
+
+def without_moments(value: Any) -> Any:
+    """Put one moment for every moment in a text, as that of the start differs each time."""
+    return json.loads(re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "2026-01-01T00:00:00Z", json.dumps(value)))
+
+
+def assert_same(shown: Any, real: Any, place: str = "the answer") -> None:
+    """Compare JSON; where the page has "…", the real object may have more members."""
+    if not isinstance(shown, dict):
+        assert type(shown) is type(real), place
+        assert shown == real, place
+        return
+    assert isinstance(real, dict), place
+    names = [name for name in shown if name != REST]
+    if REST in shown:
+        assert set(names) <= set(real), place
+    else:
+        assert names == list(real), f"{place} has other members, or in another order"
+    for name in names:
+        assert_same(shown[name], real[name], f"{place}, {name}")
+
+
+def test_the_api_page_has_examples_of_every_kind() -> None:
+    assert len(API_EXAMPLES) > 10
+    assert {example.language for example in API_EXAMPLES} == {"json", "http", "text"}
+    assert [example.curl for example in API_EXAMPLES if example.broker_away]
+
+
+@pytest.mark.parametrize("example", API_EXAMPLES, ids=[f"{n}-{e.language}" for n, e in enumerate(API_EXAMPLES)])
+def test_an_example_answers_what_the_page_shows(running: Running, example: Example) -> None:
+    request = parse_curl(example.curl)
+    running.call(running.set_broker(not example.broker_away))
+    try:
+        status, headers, body = send(running, request)
+    finally:
+        running.call(running.set_broker(True))
+    assert request.shows_head is (example.language == "http")
+    if example.language == "text":
+        assert status == 200
+        assert set(example.answer.splitlines()) <= set(body.splitlines())
+        return
+    shown = example.answer
+    expected_status = 200
+    if example.language == "http":
+        head, _, shown = shown.partition("\n\n")
+        first, *lines = head.splitlines()
+        expected_status = int(first.split()[1])
+        for line in lines:
+            name, _, value = line.partition(": ")
+            assert value in (headers.get_all(name) or []), f"{name} is {headers.get_all(name)}"
+    assert status == expected_status
+    assert_same(without_moments(json.loads(shown)), without_moments(json.loads(body)))
+
+
+# Differences from Flower that show in every answer
+
+
+def test_head_is_get_without_the_body(running: Running) -> None:
+    status, headers, body = ask(running, "/api/tasks")
+    head_status, head_headers, head_body = ask(running, "/api/tasks", "HEAD")
+    assert (status, headers["Content-Length"]) == (head_status, head_headers["Content-Length"])
+    assert body
+    assert not head_body
+
+
+def test_options_tells_the_methods(running: Running) -> None:
+    status, headers, body = ask(running, "/api/tasks", "OPTIONS")
+    assert (status, headers["Allow"], body) == (204, "GET, HEAD, OPTIONS", "")
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", f"/api/task/info/{CHARGE}", "/healthcheck"])
+def test_a_slash_at_the_end_changes_nothing(running: Running, path: str) -> None:
+    assert ask(running, path)[2] == ask(running, path + "/")[2]
+
+
+def test_no_answer_may_be_stored_or_read_by_another_site(running: Running) -> None:
+    _, headers, _ = ask(running, "/api/tasks", Origin="https://elsewhere.example.com")
+    assert headers["Cache-Control"] == "no-store"
+    assert not [name for name in headers if name == "Etag" or name.startswith("Access-Control-")]
+
+
+def test_an_unknown_host_is_refused(running: Running) -> None:
+    assert ask(running, "/api/tasks", Host="elsewhere.example.com")[0] == 421
+    assert ask(running, "/healthcheck", Host="elsewhere.example.com")[0] == 200
+
+
+def test_arguments_are_taken_as_they_are(running: Running) -> None:
+    name = "it's <b> & \"so on\""
+    event = msgspec.convert({"type": "task-received", "uuid": "odd", "name": name, "timestamp": 1.0}, Event)
+    running.call(running.apply([event]))
+    assert list(json.loads(ask(running, f"/api/tasks?taskname={quote(name)}")[2])) == ["odd"]
+
+
+def test_probes_answer_without_the_prefix_too() -> None:
+    running = Running(url_prefix="/prefix")
+    try:
+        for path in (*PROBES, *("/prefix" + probe for probe in PROBES), "/prefix/api/tasks"):
+            assert ask(running, path)[0] == 200, path
+        assert ask(running, "/api/tasks")[0] == 404
+    finally:
+        running.close()
+
+
+def test_every_curl_line_of_every_page_asks_for_a_route() -> None:
+    lines = [line for page in PAGES for line in re.findall(r"^\$? ?(curl .+)$", page.read_text("utf-8"), re.M)]
+    assert len(lines) > 10
+    for line in lines:
+        path = urlsplit(parse_curl(line).url).path
+        assert any(re.fullmatch(route + "/?", path) for route, _ in ROUTES), line
+
+
+# Tables
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Give the rows of all tables, with their cells, without the lines under the heads."""
+    lines = [line.strip() for line in text.splitlines() if line.lstrip().startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for row in rows if not set("".join(row)) <= set("-: ")]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def section(text: str, title: str) -> str:
+    """Give what stands under a title, up to the next one of the same or a higher rank."""
+    rank, _, name = title.partition(" ")
+    found = re.search(rf"^{rank} {re.escape(name)}\n(.*?)(?=^#{{1,{len(rank)}}} |\Z)", text, re.M | re.S)
+    assert found, title
+    return found[1]
+
+
+def shape(pattern: str) -> str:
+    """Write the pattern of a route as the pages do."""
+    return re.sub(r"\(.*?\)", "<id>", pattern)
+
+
+def test_every_route_is_in_the_api_page_and_no_other() -> None:
+    text = read("docs/api.md")
+    routes = {f"GET {shape(pattern)}": handler.public for pattern, handler in ROUTES}
+    table = {words(row[0])[0]: row[2] for row in table_rows(text) if "`GET " in row[0]}
+    assert table == {route: "none" if public else "viewer" for route, public in routes.items()}
+    titles = re.findall(r"^## (GET .+)$", text, re.M)
+    assert {title.replace("&lt;", "<").replace("&gt;", ">") for title in titles} == set(routes)
+
+
+def test_the_task_object_has_the_fields_of_the_api_page() -> None:
+    rows = table_rows(section(read("docs/api.md"), "### The task object"))[1:]
+    listed = [name for row in rows for name in words(row[0])]
+    assert sorted(listed) == sorted(task_body(Task("x"), []))
+
+
+def test_the_arguments_and_sort_keys_are_in_the_api_page() -> None:
+    rows = table_rows(section(read("docs/api.md"), "## GET /api/tasks"))
+    arguments = {name for row in rows if len(row) == 2 for name in words(row[0]) if re.fullmatch(r"[a-z_]+", name)}
+    assert {
+        *("limit", "offset", "sort_by", "workername", "taskname", "state", "root_id", "parent_id", "queue"),
+        *("received_start", "received_end", "started_start", "started_end", "search"),
+    } <= arguments
+    sort_by = next(row for row in rows if row[0] == "`sort_by`")
+    assert words(sort_by[1])[: len(SORT_KEYS)] == list(SORT_KEYS)
+
+
+def test_the_reasons_of_a_404_are_in_the_api_page(running: Running) -> None:
+    rows = table_rows(section(read("docs/api.md"), "## GET /api/task/info/&lt;id&gt;"))
+    listed = {words(row[0])[0] for row in rows if len(row) == 3 and row[1] not in ("type", "time")}
+    services = running.taskmon.services
+    real = {services.why_unknown("evicted"), services.why_unknown("never seen")}
+    running.call(running.set_broker(False))
+    real.add(services.why_unknown("never seen"))
+    running.call(running.set_broker(True))
+    seen, services.state.task_events_total = services.state.task_events_total, 0
+    real.add(services.why_unknown("never seen"))
+    services.state.task_events_total = seen
+    assert {reason.partition(":")[0] for reason in real} == {
+        reason for reason in listed if reason in ("never seen", "evicted", "events are off", "not connected")
+    }
+
+
+# Options
+
+
+def documented_options() -> dict[str, list[str]]:
+    """Give the row of each option of configuration.md by its flag."""
+    rows = table_rows(read("docs/configuration.md"))
+    return {words(row[0])[0].split()[0]: row for row in rows if words(row[0]) and words(row[0])[0].startswith("--")}
+
+
+def test_configuration_lists_every_option_and_no_other() -> None:
+    listed = documented_options()
+    assert set(listed) == {*(option.flag for option in OPTIONS), "--workdir"}
+    assert len(listed) == len([row for row in table_rows(read("docs/configuration.md")) if row[0].startswith("`--")])
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_configuration_describes_an_option_as_it_is(option: Option) -> None:
+    flag, variables, key, default, meaning = documented_options()[option.flag]
+    names = [option.variable] + ([f"FLOWER_{option.flower.upper()}"] if option.flower else [])
+    assert words(variables) == names
+    assert words(key) == ([] if option.name == "conf" else [option.name])
+    assert words(default) == ([option.default_text] if option.default_text else [])
+    assert ("-" + option.short in words(flag)) if option.short else len(words(flag)) == 1
+    assert len(meaning) > 15
+
+
+def test_options_stand_in_the_sections_of_help() -> None:
+    text = read("docs/configuration.md")
+    for name in dict.fromkeys(option.section for option in OPTIONS):
+        flags = {words(row[0])[0] for row in table_rows(section(text, f"### {name}")) if row[0].startswith("`--")}
+        assert flags - {"--workdir"} == {option.flag for option in OPTIONS if option.section == name}
+
+
+def test_configuration_lists_the_options_of_flower_that_are_left_out() -> None:
+    text = section(read("docs/configuration.md"), "## Variables of Flower")
+    assert {word for word in words(text) if word in FLOWER_ONLY} == FLOWER_ONLY
+
+
+def test_no_page_names_an_option_or_variable_that_there_is_not() -> None:
+    help_text = "".join(
+        CliRunner().invoke(main, [*command, "--help"]).output
+        for command in ([], ["demo"], ["token"], ["hash-password"])
+    )
+    flags = {*re.findall(r"--[a-z-]+", help_text), *(option.flag for option in OPTIONS)}
+    flags |= {f"--no-{option.flag[2:]}" for option in OPTIONS if option.switch}
+    others = {"--broker_api", "--data-urlencode", "--no-cov"}  # of Flower, of curl, of pytest
+    variables = {option.variable for option in OPTIONS}
+    for page in [*OWN_PAGES, *EXAMPLES.iterdir()]:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)) <= flags | others, page.name
+        assert set(re.findall(r"\bTASKMON_[A-Z_]+\b", text)) <= variables, page.name
+
+
+def test_the_example_file_is_valid_and_shows_defaults(tmp_path: Path) -> None:
+    example = EXAMPLES / "taskmon.toml"
+    loaded = load_settings({"conf": str(example)}, {}, tmp_path)
+    assert loaded.settings.broker
+    assert loaded.notes == ()
+    commented = re.findall(r"^# (\w+ = .+)$", example.read_text(encoding="utf-8"), re.M)
+    keys = {line.partition(" = ")[0] for line in commented} | set(tomllib.loads(example.read_text("utf-8")))
+    assert keys == {option.name for option in OPTIONS} - {"conf"}
+    for line in commented:
+        ((name, value),) = tomllib.loads(line).items()
+        given = load_settings({}, {}, tmp_path).settings
+        if getattr(given, name):
+            assert getattr(Settings(**{name: value}), name) == getattr(given, name), line
+        else:
+            Settings(**{name: tuple(value) if isinstance(value, list) else value})
+
+
+def test_the_toml_blocks_are_valid(tmp_path: Path) -> None:
+    blocks = [block[2] for page in OWN_PAGES for block in _BLOCK.finditer(page.read_text("utf-8")) if block[1] == "toml"]
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block, encoding="utf-8")
+        load_settings({"conf": str(path)}, {}, tmp_path)
+
+
+def test_the_unit_of_systemd_starts_taskmon() -> None:
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string((EXAMPLES / "taskmon.service").read_text(encoding="utf-8"))
+    program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    assert program.endswith("/taskmon")
+    result = CliRunner().invoke(main, [*arguments, "--help"])
+    assert result.exit_code == 0
+    assert unit["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_the_probes_of_the_pages_are_routes() -> None:
+    paths = {path for page in OWN_PAGES for path in re.findall(r"path: (/\w+)", page.read_text(encoding="utf-8"))}
+    assert paths == PROBES
+
+
+def test_what_the_commands_print_has_the_shape_that_configuration_shows() -> None:
+    text = read("docs/configuration.md")
+    runner = CliRunner()
+
+    def masked(output: str) -> str:
+        output = re.sub(r"tm_[0-9a-f]{8}(_[0-9a-f]+)*", lambda found: "tm_ID" + "_X" * found[0].count("_"), output)
+        return re.sub(r":[0-9a-f]{64}:", ":SHA256:", output).strip()
+
+    printed = runner.invoke(main, ["token", "--name", "grafana", "--expires", "2030-12-31"]).output
+    shown = next(block[2] for block in _BLOCK.finditer(text) if "taskmon token --name grafana" in block[2])
+    assert masked(shown.partition("\n")[2]) == masked(printed)
+    hashed = runner.invoke(main, ["hash-password"], input="pass\n").output
+    shown = next(block[2] for block in _BLOCK.finditer(text) if "| taskmon hash-password" in block[2])
+    assert shown.partition("\n")[2].split("$")[:4] == hashed.split("$")[:4]
+
+
+# The other pages
+
+
+def test_the_layers_of_the_architecture_page_are_those_of_the_linter() -> None:
+    contract = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"][0]
+    blocks = [block[2] for block in _BLOCK.finditer(section(read("docs/architecture.md"), "## Layers"))]
+    assert blocks[0].split("\n")[:-1] == [layer.replace("taskmon.", "") for layer in contract["layers"]]
+
+
+def test_the_tree_of_the_architecture_page_is_the_package() -> None:
+    block = next(block[2] for block in _BLOCK.finditer(section(read("docs/architecture.md"), "## The tree")))
+    listed, folder = set(), ""
+    for line in block.splitlines()[1:]:
+        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        if name.endswith("/"):
+            folder = name
+        elif name.endswith(".py"):
+            listed.add((folder if len(indent) == 4 else "") + name)
+    package = ROOT / "taskmon"
+    real = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert listed == {path for path in real if not path.endswith("/__init__.py")}
+
+
+def test_the_routes_of_flower_are_marked_as_they_are() -> None:
+    rows = table_rows(section(read("docs/flower-differences.md"), "## Routes"))[1:]
+    here = {words(row[0])[0].partition(" ")[2] for row in rows if row[1] == "yes"}
+    assert here == {shape(pattern) for pattern, _ in ROUTES} - {"/readyz"}
+    assert {row[1] for row in rows} == {"yes", "not yet"}
+
+
+def test_tests_that_the_differences_name_exist() -> None:
+    names = set(re.findall(r"`(test_\w+)`", read("docs/flower-differences.md")))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert names <= set(re.findall(r"^ *(?:async )?def (test_\w+)", sources, re.M))
+
+
+def test_the_make_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.M))
+    for page in OWN_PAGES:
+        named = re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", page.read_text(encoding="utf-8"), re.M)
+        assert {first or second for first, second in named} <= targets, page.name
+    readme = read("README.md")
+    assert "make demo" in readme
+    assert "make test" in readme
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", text)):
+            assert not target.startswith("http"), f"{page.name} links to {target}"
+            path, _, anchor = target.partition("#")
+            other = page if not path else page.parent / path
+            assert other.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(other.read_text(encoding="utf-8")), f"{page.name}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """Give the anchors of a page's titles, as the usual renderers make them."""
+    titles = re.findall(r"^#+ (.+)$", _BLOCK.sub("", text), re.M)
+    plain = [title.replace("&lt;", "<").replace("&gt;", ">").lower() for title in titles]
+    return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in plain}
+
+
+def test_the_change_log_speaks_of_this_version() -> None:
+    assert f"## [{__version__}]" in read("CHANGELOG.md")

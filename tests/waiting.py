@@ -1,0 +1,23 @@
+"""Waiting for something to hold, with a deadline: no test sleeps for a fixed time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+_STEP = 0.005
+
+
+def wait_until(predicate: Callable[[], object], what: str = "", timeout: float = 5.0) -> None:
+    """Poll until the predicate holds, in a test without a loop or in a thread; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what or predicate}"
+        time.sleep(_STEP)
+
+
+async def eventually(predicate: Callable[[], object], what: str = "", timeout: float = 5.0) -> None:
+    """Poll until the predicate holds while the loop goes on; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what or predicate}"
+        await asyncio.sleep(_STEP)
