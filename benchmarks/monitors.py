@@ -70,8 +70,7 @@ class Monitor:
     def events(self) -> int | None:
         """Count the events it has applied; None while it does not answer."""
         if self._popen.poll() is not None:
-            self._log.seek(0)
-            raise RuntimeError(f"{self.name} ended with {self._popen.returncode}:\n{self._log.read()[-2000:]}")
+            raise RuntimeError(f"{self.name} ended with {self._popen.returncode}:\n{self.log_tail()}")
         with suppress(OSError):
             text = self.get("/metrics").decode()
             return int(sum(float(value) for value in self.metric.findall(text)))
@@ -81,19 +80,24 @@ class Monitor:
         """Count the tasks it holds, by state."""
         return Counter(task["state"] for task in json.loads(self.get("/api/tasks")).values())
 
+    def log_tail(self) -> str:
+        """Give the last lines that it has written."""
+        self._log.seek(0)
+        return self._log.read()[-2000:]
+
     def get(self, path: str) -> bytes:
         """Ask it something; raises OSError."""
         with _open(self._url + path, timeout=_PATIENCE) as response:
             body: bytes = response.read()
             return body
 
-    def wait_for_events(self, probe: Callable[[], None], seconds: float = 60.0) -> int:
+    def wait_for_events(self, probe: Callable[[], None], seconds: float = 30.0) -> int:
         """Send probes until one is counted and no more come; give the count so far."""
         deadline = time.monotonic() + seconds
         sent = 0
         while not (count := self.events()):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} saw no event within {seconds:g} s")
+                raise RuntimeError(f"{self.name} saw no event within {seconds:g} s:\n{self.log_tail()}")
             if count is not None:
                 probe()
                 sent += 1

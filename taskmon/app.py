@@ -23,12 +23,34 @@ from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
 from .api.base import ApiHandler, UnknownRoute
+from .api.control import (
+    TaskRateLimit,
+    TaskRevoke,
+    TasksRevoke,
+    TaskTimeout,
+    WorkerAddConsumer,
+    WorkerCancelConsumer,
+    WorkerPoolAutoscale,
+    WorkerPoolGrow,
+    WorkerPoolRestart,
+    WorkerPoolShrink,
+    WorkerShutdown,
+)
 from .api.monitor import HealthCheck, Metrics, Ready
+from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.tasks import TaskInfo, Tasks, TaskTypes
+from .api.workers import QueueLengths, WorkerInfo, Workers
 from .auth import Authentication, build_authenticators
+from .calls import Lane
 from .cluster import Cluster, EventEnabler
+from .control import Control
 from .events import BrokerStatus, EventConsumer
+from .inspection import Inspector
+from .mailbox import Mailbox
 from .metrics import Metrics as MetricsRegistry
+from .publishing import Publisher
+from .queues import Queues
+from .results import Results
 from .services import Services
 from .settings import Settings
 from .state import State
@@ -39,6 +61,26 @@ ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/task/info/(.+?)", TaskInfo),
     (r"/api/tasks", Tasks),
     (r"/api/task/types", TaskTypes),
+    (r"/api/task/apply/(.+?)", TaskApply),
+    (r"/api/task/async-apply/(.+?)", TaskAsyncApply),
+    (r"/api/task/send-task/(.+?)", TaskSend),
+    (r"/api/task/result/(.+?)", TaskResult),
+    (r"/api/task/abort/(.+?)", TaskAbort),
+    (r"/api/task/retry/(.+?)", TaskRetry),
+    (r"/api/task/revoke/(.+?)", TaskRevoke),
+    (r"/api/tasks/revoke", TasksRevoke),
+    (r"/api/task/timeout/(.+?)", TaskTimeout),
+    (r"/api/task/rate-limit/(.+?)", TaskRateLimit),
+    (r"/api/workers", Workers),
+    (r"/api/workers/(.+?)", WorkerInfo),
+    (r"/api/worker/shutdown/(.+?)", WorkerShutdown),
+    (r"/api/worker/pool/restart/(.+?)", WorkerPoolRestart),
+    (r"/api/worker/pool/grow/(.+?)", WorkerPoolGrow),
+    (r"/api/worker/pool/shrink/(.+?)", WorkerPoolShrink),
+    (r"/api/worker/pool/autoscale/(.+?)", WorkerPoolAutoscale),
+    (r"/api/worker/queue/add-consumer/(.+?)", WorkerAddConsumer),
+    (r"/api/worker/queue/cancel-consumer/(.+?)", WorkerCancelConsumer),
+    (r"/api/queues/length", QueueLengths),
     (r"/metrics", Metrics),
     (r"/healthcheck", HealthCheck),
     (r"/readyz", Ready),
@@ -52,6 +94,8 @@ _BODY_TIMEOUT: Final = 15.0
 _IDLE_TIMEOUT: Final = 60.0
 _TIDY_EVERY: Final = 0.05
 _PURGE_EVERY: Final = 10.0
+_FREEZE_EVERY: Final = 5.0
+_FREEZE_AFTER: Final = 250_000
 
 
 class Taskmon:
@@ -73,12 +117,28 @@ class Taskmon:
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
         if settings.enable_events:
             self.state.subscribe(self._enabler.observe)
+        silence = settings.inspect_timeout / 1000
+        commands = Lane("The broker", threads=8, waiting=64)
+        questions = Lane("The broker", threads=4, waiting=64)
+        publishing = Lane("The broker", threads=1, waiting=settings.max_connections)
+        reading = Lane("The result backend", threads=1, waiting=64)
+        self._lanes = [commands, questions, publishing, reading]
+        results = Results(celery_app, reading)
+        self.state.subscribe(results.observe)
+        inspector = Inspector(Mailbox(celery_app, questions, silence, settings.max_message), self.state.hear_of)
+        self.state.subscribe(inspector.observe)
+        self.state.on_worker_gone(inspector.forget)
         self.services = Services(
             settings=settings,
             state=self.state,
             metrics=metrics,
             authentication=Authentication(authenticators),
             broker=broker,
+            control=Control(Mailbox(celery_app, commands, silence, settings.max_message)),
+            inspector=inspector,
+            publisher=Publisher(celery_app, publishing, results.reply_queue),
+            results=results,
+            queues=Queues(celery_app, questions),
             hosts=_hosts(settings),
             zone=celery_app.timezone,
             started=time.time(),
@@ -100,6 +160,7 @@ class Taskmon:
         if settings.public_url is not None:
             self.url = settings.public_url
         self._consumer.start()
+        self.services.queues.watch(self.services.inspector.queues)
         self._upkeep = [
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
@@ -111,6 +172,11 @@ class Taskmon:
         self._server.stop()
         for task in self._upkeep:
             task.cancel()
+        self.services.queues.close()
+        self.services.inspector.close()
+        await asyncio.gather(self.services.publisher.close(), self.services.results.close())
+        for lane in self._lanes:
+            lane.close()
         await self._enabler.stop()
         await self._consumer.stop()
         with suppress(TimeoutError):
@@ -185,9 +251,11 @@ def _log_request(handler: RequestHandler) -> None:
 
 
 def _hosts(settings: Settings) -> frozenset[str]:
-    """List the host names, lower case and without port, under which requests may come."""
+    """List the host names, lower case and without port, under which requests may come: this machine's among them."""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
-    return frozenset({"localhost", *settings.allowed_hosts, *([public] if public else [])})
+    return frozenset(
+        {"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *([public] if public else [])}
+    )
 
 
 def _location(listening: socket.socket) -> str:
@@ -223,7 +291,9 @@ async def serve(settings: Settings, celery_app: Celery) -> None:
     taskmon = Taskmon(settings, celery_app)
     await taskmon.start()
     _greet(taskmon)
+    freezing = asyncio.create_task(_every(_FREEZE_EVERY, _Freezer(taskmon.state)))
     await stopping.wait()
+    freezing.cancel()
     await taskmon.stop()
     log.info("Stopped")
 
@@ -255,3 +325,20 @@ def _tune_interpreter() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+class _Freezer:
+    """Takes what State has grown by out of the collector's sight: walking it would hold everything up.
+
+    What is frozen while it lives and later becomes a cycle of garbage is never freed; that is a few requests.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._frozen_at = 0
+
+    def __call__(self) -> None:
+        if self._state.task_events_total - self._frozen_at >= _FREEZE_AFTER:
+            self._frozen_at = self._state.task_events_total
+            gc.collect(1)
+            gc.freeze()

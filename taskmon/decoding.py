@@ -77,7 +77,7 @@ class EventDecoder:
         if len(body) > self._max_message:
             raise InvalidEvent("too-large", f"{len(body)} bytes")
         if compression:
-            body = _decompress(body, compression, self._max_message)
+            body = decompress(body, compression, self._max_message)
         if content_type == JSON and encoding in _UTF8:
             return self._decode_json(body)
         return self._decode_other(body, content_type, encoding)
@@ -187,7 +187,7 @@ def _reason(exc: Exception) -> str:
     return "wrong-type"
 
 
-def _decompress(body: bytes | str, compression: str, most: int) -> bytes:
+def decompress(body: bytes | str, compression: str, most: int) -> bytes:
     """Decompress to `most` bytes and no further: a small message may hold a large one."""
     make = _DECOMPRESSORS.get(compression)
     if make is None:

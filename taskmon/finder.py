@@ -6,6 +6,7 @@ first is tried for as long as it promises to be cheaper. Either way the answer c
 let others run in between.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -117,11 +118,19 @@ class Finder:
         yield 0, _sorted(best, query)
 
     def _walk(self, sources: Sequence[Source], match: Match, query: TaskQuery) -> Iterator[Batch]:
-        """Yield the matching tasks of all sources in turn, with the number of entries looked at."""
+        """Yield the matching tasks of all sources in turn, with the number of entries looked at.
+
+        A walk may last, and tasks change meanwhile: each that was there at its beginning still comes once.
+        """
         previous: Entry | None = None
+        moved = _Moved(self._tasks, self._indexes.by_time)
         for source in sources:
+            timed = isinstance(source.ordering, ByTime | Group)
             for entries in source.stretches(self._wanted(source, query)):
-                fresh = distinct(source.ordering.fresh(entries))
+                fresh = source.ordering.fresh(entries)
+                if timed:
+                    fresh = moved.sort_out(entries, fresh)
+                fresh = distinct(fresh)
                 if fresh and fresh[0] == previous:
                     del fresh[0]
                 if fresh:
@@ -165,6 +174,30 @@ class Finder:
         return facet.groups.get(value) or facet.new_group(value)
 
 
+class _Moved:
+    """The tasks that change while a walk by `timestamp` lasts: each comes in its old place, not in its new one."""
+
+    def __init__(self, tasks: TaskStore, by_time: ByTime) -> None:
+        self._get = tasks.get
+        self._began = time.time()
+        self._newest = by_time.newest()
+        self._moved: set[str] = set()
+
+    def sort_out(self, entries: list[Entry], fresh: list[Entry]) -> list[Entry]:
+        """Add to the fresh entries those whose task has only just moved away, leave out where it has moved to."""
+        if len(fresh) == len(entries) and fresh and max(fresh[0], fresh[-1]) <= self._newest:
+            return fresh
+        kept = {entry for entry in fresh if entry <= self._newest and entry[1] not in self._moved}
+        return [entry for entry in entries if entry in kept or self._has_moved(entry)]
+
+    def _has_moved(self, entry: Entry) -> bool:
+        task = self._get(entry[1])
+        if task is None or task.seen < self._began or entry[1] in self._moved or entry > self._newest:
+            return False
+        self._moved.add(entry[1])
+        return True
+
+
 def _facets(query: TaskQuery) -> list[tuple[str, str]]:
     """List the filters by facet that are set."""
     return [(field, value) for field in FILTERS if (value := getattr(query, field)) is not None]
@@ -203,7 +236,10 @@ def _overlap(zone: Zone, ranges: dict[str, tuple[float | None, float | None]]) -
 
 
 def _sorted(tasks: list[Task], query: TaskQuery) -> list[Task]:
-    """Sort as a walk would find them: equal ones newest first, or by id where the order is by a number."""
+    """Sort as a walk would find them, so that pages fit together whichever way each of them is found.
+
+    Equal ones stand newest first, but by id where the order is by a number, and those without it by `born`.
+    """
     field = query.sort_by
     if field is None or field == "timestamp":
         descending = query.descending or field is None
@@ -220,7 +256,7 @@ def _age(task: Task) -> tuple[float, str]:
 
 
 def _number(value: float | None, task: Task) -> tuple[bool, float, str]:
-    return value is not None, value or 0.0, task.uuid
+    return value is not None, task.born if value is None else value, task.uuid
 
 
 def _nulls_first(value: Any) -> tuple[bool, Any]:

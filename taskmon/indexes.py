@@ -33,8 +33,14 @@ ZONED: Final = ("received", "started")
 #: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
 FLUSH_AT: Final = 1000
 
-#: Entries that are looked at for staleness for each task that is indexed.
+#: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
+#: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
 _TIDY_PER_TASK: Final = 2
+_TIDY_PER_TASK_PRESSED: Final = 32
+
+#: The indexes are pressed once this many times as many tasks as are held have been created or have changed since
+#: everything was last swept.
+_PRESSED: Final = 3
 
 
 class ByTime(Ordering):
@@ -94,7 +100,7 @@ class Known(Ordering):
 
 
 class Missing(Ordering):
-    """The tasks that lack a value in one field, by age."""
+    """The tasks that lack a value in one field, by `born`: so one that was evicted and comes back is there once."""
 
     __slots__ = ("get", "tasks")
 
@@ -110,7 +116,7 @@ class Missing(Ordering):
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still lacks the value."""
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
-        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) is None]
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.born == e[0] and get(t) is None]
 
 
 class Facet:
@@ -189,15 +195,17 @@ class Indexes:
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []
         self.tidied = True
-        self._untidy = False
+        self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
         self._due: deque[Ordering] = deque()
         self._sweeps = self._sweep_forever()
 
     def flush(self) -> None:
         """Index what has changed since the last flush."""
         if not self.changed:
+            self.created.clear()  # evicted, all of them
             return
         tasks = list(self.changed.values())
+        indexed = len(tasks) + len(self.created)
         entries: list[Entry] = [(task.timestamp, task.uuid) for task in tasks]
         grown: list[Ordering] = [self.by_time, *self.known.values()]
         self.by_time.extend(entries)
@@ -206,7 +214,7 @@ class Indexes:
         for facet in self.facets.values():
             grown += facet.add(tasks, entries)
         if self.created:
-            entries = [(task.timestamp, task.uuid) for task in self.created]
+            entries = [(task.born, task.uuid) for task in self.created]
             for missing in self.missing.values():
                 missing.add(self.created, entries)
             grown += self.missing.values()
@@ -216,9 +224,10 @@ class Indexes:
             if ordering.wants_sweep:
                 ordering.sweeping = True
                 self._due.append(ordering)
-        self._untidy = True
+        self._unswept += indexed
         self.tidied = False
-        self.tidy(_TIDY_PER_TASK * len(tasks))
+        pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
+        self.tidy((_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed)
 
     def tidy(self, entries: int) -> None:
         """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
@@ -244,9 +253,10 @@ class Indexes:
         """Sweep what is due; then everything in turn, if anything has changed since the last time."""
         while True:
             yield from self._sweep_due()
-            if self._untidy:
-                self._untidy = False
+            if self._unswept:
+                swept = self._unswept
                 yield from self._sweep_all()
+                self._unswept -= swept
             else:
                 self.tidied = True
                 yield 1

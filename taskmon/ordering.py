@@ -129,6 +129,11 @@ class Ordering(ABC):
         if not self.blocks:
             yield _cut(self.recent, descending, low, high)
 
+    def newest(self) -> Entry:
+        """Give the last of the entries, one that comes before any other where there is none."""
+        self.settle()
+        return max(self.lasts[-1:] + self.recent[-1:], default=(-inf, ""))
+
     def count(self, low: float | None, high: float | None) -> int:
         """Count the entries with `low <= key <= high`, about: up to a block too many at either end."""
         self.settle()

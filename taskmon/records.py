@@ -69,10 +69,11 @@ class Task(Struct, gc=False):
 
     `sent` to `revoked` are the times of its events, `timestamp` that of the last one, all in epoch seconds of the
     sender's clock. `args`, `kwargs` and `result` are `repr` text, `eta` and `expires` ISO 8601, `worker` and
-    `client` hostnames. `seen` is when taskmon applied the last event, by its own clock.
+    `client` hostnames. `born` and `seen` are when taskmon applied the first and the last event, by its own clock.
     """
 
     uuid: str
+    born: float = 0.0
     seen: float = 0.0
     state: str = states.PENDING
     name: str | None = None
@@ -125,6 +126,12 @@ class Worker(Struct, gc=False):
         """Tell whether the worker said it is online and its heartbeat is not overdue at `now`."""
         return self.online and self.seen + 2 * self.freq > now
 
+    def status(self, now: float) -> str:
+        """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline."""
+        if not self.online:
+            return "offline"
+        return "online" if self.alive(now) else "stale"
+
 
 #: The states that Celery ranks, the last first; a custom state ranks as `_CUSTOM_RANK`.
 _RANKS: Final = {state: rank for rank, state in enumerate(states.PRECEDENCE)}
@@ -151,13 +158,14 @@ READY_STATES: Final = states.READY_STATES
 def merge(task: Task, event: Event) -> None:
     """Merge a task event into its task.
 
-    An event that comes late never takes the state back: a late `task-received` adds only what it knows best, any
-    other late event all of its fields but the state, as in Celery. Runs for every event: hence one long function
-    without a call in it.
+    An event that comes late does not take the state back: a late `task-received` adds only what it knows best, any
+    other late event all of its fields but the state. What comes before or after a retry is always taken. All this as
+    in Celery. Runs for every event: hence one long function without a call in it.
     """
     kind = KINDS.get(event.type)
     if kind is None:  # "task-progress" stands for "PROGRESS", a custom state
-        state, rank = intern(event.type[5:].upper()), _CUSTOM_RANK
+        state = intern(event.type[5:].upper())
+        rank = _RANKS.get(state, _CUSTOM_RANK)
     else:
         state, rank, field = kind
         setattr(task, field, event.timestamp)

@@ -4,8 +4,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from .auth import Authentication
+from .control import Control
 from .events import BrokerStatus
+from .inspection import Inspector
 from .metrics import Metrics
+from .publishing import Publisher
+from .queues import Queues
+from .results import Results
 from .settings import Settings
 from .state import State
 
@@ -23,6 +28,11 @@ class Services:
     metrics: Metrics
     authentication: Authentication
     broker: BrokerStatus
+    control: Control
+    inspector: Inspector
+    publisher: Publisher
+    results: Results
+    queues: Queues
     hosts: frozenset[str]
     zone: tzinfo
     started: float

@@ -45,12 +45,12 @@ class State:
         self.max_tasks = max_tasks
         self.max_workers = max_workers
         self.workers: dict[str, Worker] = {}
-        self.prefetched: dict[tuple[str, str], int] = {}
         self.evicted_total = 0
         self.failed_total = 0
         self.task_events_total = 0
         self._tasks = TaskStore()
         self._evicted: OrderedDict[str, None] = OrderedDict()
+        self._prefetched: dict[tuple[str, str], int] = {}
         self._indexes = Indexes(self._tasks)
         self._finder = Finder(self._indexes, self._tasks)
         self._timed = {
@@ -65,6 +65,12 @@ class State:
     def __len__(self) -> int:
         """Count the tasks held."""
         return len(self._tasks)
+
+    @property
+    def prefetched(self) -> dict[tuple[str, str], int]:
+        """Count the tasks that wait in each worker held, by hostname and task name; those with an eta left out."""
+        workers = self.workers
+        return {key: count for key, count in self._prefetched.items() if key[0] in workers}
 
     def get(self, task_id: str) -> Task:
         """Give the task of an id; raises UnknownTask, which says what is known of why."""
@@ -85,7 +91,7 @@ class State:
         group = self._indexes.facets["parent_id"].groups.get(task_id)
         if group is None:
             return []
-        return [child for entries in group.stretches() for _, child in distinct(group.fresh(entries))]
+        return [child for _, child in distinct([e for entries in group.stretches() for e in group.fresh(entries)])]
 
     def task_names(self) -> list[str]:
         """List the names of the tasks held, sorted."""
@@ -125,7 +131,7 @@ class State:
                 self.failed_total += 1
                 log.exception("An event of type %.100r could not be applied", event.type)
         self._make_room()
-        for subscriber in self._subscribers:
+        for subscriber in tuple(self._subscribers):
             try:
                 subscriber(changes)
             except Exception:
@@ -138,7 +144,7 @@ class State:
         self.task_events_total += 1
         task = tasks.unfinished.get(task_id) or tasks.finished.get(task_id)
         if task is None:
-            task = tasks.unfinished[task_id] = Task(task_id)
+            task = tasks.unfinished[task_id] = Task(task_id, now)
             indexes.created.append(task)
         if event.hostname is not None:
             if event.type == "task-sent":
@@ -173,8 +179,8 @@ class State:
     def _note_runtime(self, task: Task) -> None:
         if task.runtime is not None:
             self._append_runtime((task.runtime, task.uuid))
-        elif task.timestamp is not None:  # an event took it back
-            self._indexes.missing["runtime"].extend([(task.timestamp, task.uuid)])
+        else:  # an event took it back
+            self._indexes.missing["runtime"].extend([(task.born, task.uuid)])
 
     def _apply_to_worker(self, event: Event, now: float) -> Worker | None:
         """Merge an event of a worker; any other event, a custom one without a task, changes nothing."""
@@ -196,17 +202,19 @@ class State:
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:
                 self._evicted.popitem(last=False)
+        if len(self._indexes.created) >= FLUSH_AT:  # most of them evicted before they changed enough to be indexed
+            self._indexes.flush()
 
     def _count_prefetched(self, task: Task, change: int) -> None:
         """Count a task that a worker has received and not started; one with an eta waits on purpose."""
         if task.eta is not None or task.worker is None:
             return
         key = (task.worker, task.name or "")
-        count = self.prefetched.get(key, 0) + change
+        count = self._prefetched.get(key, 0) + change
         if count > 0:
-            self.prefetched[key] = count
+            self._prefetched[key] = count
         else:
-            self.prefetched.pop(key, None)
+            self._prefetched.pop(key, None)
 
     def _new_worker(self, hostname: str) -> Worker:
         """Add a worker; at the bound, the twentieth that was longest unheard of makes room, one at least."""
@@ -215,6 +223,11 @@ class State:
                 self._drop_worker(old)
         worker = self.workers[hostname] = Worker(hostname)
         return worker
+
+    def hear_of(self, hostname: str) -> None:
+        """Take note of a worker that answered a question: one that sends no events is known only by that."""
+        if hostname not in self.workers:
+            self._new_worker(hostname).seen = time.time()
 
     def purge_workers(self, before: float) -> None:
         """Drop the workers that were last heard of before that time, in epoch seconds of taskmon's clock."""
@@ -227,10 +240,12 @@ class State:
 
     def _drop_worker(self, worker: Worker) -> None:
         del self.workers[worker.hostname]
-        for key in [key for key in self.prefetched if key[0] == worker.hostname]:
-            del self.prefetched[key]
-        for callback in self._worker_gone:
-            callback(worker.hostname)
+        for callback in tuple(self._worker_gone):
+            try:
+                callback(worker.hostname)
+            except Exception:
+                self.failed_total += 1
+                log.exception("A callback for a worker that is gone failed")
 
 
 def _last_seen(worker: Worker) -> float:

@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from kombu.transport import memory
 
 _TIMEOUT = 30.0
+
+# An example that takes long says nothing on a machine that has other things to do.
+settings.register_profile("taskmon", deadline=None)
+settings.load_profile("taskmon")
 
 
 @pytest.hookimpl(tryfirst=True)

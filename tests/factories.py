@@ -53,12 +53,12 @@ def make_state(*events: Event, **bounds: int) -> State:
     return made
 
 
-def find_tasks(state: State, **query: Any) -> list[Task]:
+def find_tasks(state: State, /, **query: Any) -> list[Task]:
     """Ask for tasks and leave out the pauses."""
     return [task for task in state.find(TaskQuery(**query)) if task is not None]
 
 
-def find_ids(state: State, **query: Any) -> list[str]:
+def find_ids(state: State, /, **query: Any) -> list[str]:
     """Ask for tasks and give their ids."""
     return [task.uuid for task in find_tasks(state, **query)]
 

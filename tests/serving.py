@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ class Served:
     @property
     def port(self) -> int:
         """Where it listens."""
-        return int(self.taskmon.url.removeprefix("http://127.0.0.1:").partition("/")[0])
+        (listening,) = self.taskmon._server._sockets.values()
+        return int(listening.getsockname()[1])
 
     def apply(self, *events: Event) -> None:
         """Let it see these events."""
@@ -137,10 +138,8 @@ class Served:
 async def close(writer: asyncio.StreamWriter) -> None:
     """Close a connection, whatever became of it."""
     writer.close()
-    try:
+    with suppress(ConnectionError):
         await writer.wait_closed()
-    except ConnectionError:
-        pass
 
 
 def parse(raw: bytes) -> Response:
@@ -154,15 +153,16 @@ def parse(raw: bytes) -> Response:
 
 
 def _join(body: bytes) -> bytes:
-    whole = b""
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        length = int(size, 16)
+    parts: list[bytes] = []
+    place = 0
+    while place < len(body):
+        start = body.index(b"\r\n", place) + 2
+        length = int(body[place : start - 2], 16)
         if length == 0:
-            assert rest == b"\r\n", "something follows the last chunk"
-            return whole
-        whole += rest[:length]
-        body = rest[length + 2 :]
+            assert body[start:] == b"\r\n", "something follows the last chunk"
+            return b"".join(parts)
+        parts.append(body[start : start + length])
+        place = start + length + 2
     raise AssertionError("the last chunk is missing")
 
 

@@ -65,21 +65,15 @@ class Demo:
         wait_until(lambda: not list(self.folder.iterdir()), 5)
 
     def close(self) -> None:
+        """End it if it still runs, by force if it must be."""
         self.process.terminate()
         try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            for process in self.children():
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            self.process.kill()
-            raise
+            self.process.wait(timeout=10)
         finally:
-            self._join()
-
-    def _join(self) -> None:
-        for reader in self._readers:
-            reader.join()
+            self.process.kill()
+            self.process.wait()
+            for reader in self._readers:
+                reader.join()
 
 
 @contextmanager
@@ -116,6 +110,12 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
 def paste(line: str) -> tuple[str, int, bytes]:
     """Do what curl would; return the URL, the status and the body."""
     command, dash_h, header, url = shlex.split(line)
@@ -128,10 +128,12 @@ def paste(line: str) -> tuple[str, int, bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_lines_work_and_a_signal_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
-    with run_demo(tmp_path / "tmp", "--port", "0") as demo:
+    port = free_port()
+    with run_demo(tmp_path / "tmp", "--port", str(port)) as demo:
         info, failed, metrics = demo.curl_lines()
 
         url, status, body = paste(info)
+        assert url.startswith(f"http://127.0.0.1:{port}/api/task/info/")
         task = json.loads(body)
         assert status == 200
         assert task["uuid"] == url.rpartition("/")[2]
@@ -157,9 +159,11 @@ def test_second_signal_leaves_nothing_behind_either(tmp_path: Path) -> None:
     with run_demo(tmp_path / "tmp", "--port", "0") as demo:
         demo.curl_lines()
         children = demo.children()
+        os.killpg(demo.process.pid, signal.SIGINT)
+        wait_until(lambda: not any(map(is_alive, children)), 5)
         with suppress(ProcessLookupError):
-            while not demo.ended():
-                os.killpg(demo.process.pid, signal.SIGINT)
+            os.killpg(demo.process.pid, signal.SIGINT)
+        demo.process.wait(timeout=5)
         demo.assert_nothing_left(children)
 
 

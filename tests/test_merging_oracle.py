@@ -3,7 +3,6 @@
 What is left out here, and nothing else, is described in docs/flower-differences.md.
 """
 
-import copy
 import logging
 from itertools import pairwise
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from taskmon.serializers import task_body
 from taskmon.state import State
 
-PATIENT = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 IDS = ["a", "b", "c", "d"]
 HOSTNAMES = ["celery@one", "celery@two", "gen1@client"]
@@ -73,12 +72,16 @@ def _optional(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[di
     return st.fixed_dictionaries({}, optional={key: st.none() | values for key, values in fields.items()})
 
 
+def _any_dict(
+    type: str, uuid: str, at: float, hostname: str, clock: int | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    return make_dict(type, uuid, at, hostname=hostname, clock=clock, **more)
+
+
 def _events(fields: dict[str, st.SearchStrategy[Any]], types: list[str] = TYPES) -> st.SearchStrategy[dict[str, Any]]:
     """Make any event of a few tasks and workers."""
     return st.builds(
-        lambda type, uuid, at, hostname, clock, more: make_dict(
-            type, uuid, at, hostname=hostname, clock=clock, **more
-        ),
+        _any_dict,
         st.sampled_from(types),
         st.sampled_from(IDS),
         TIMES,
@@ -120,8 +123,8 @@ def compare(batches: list[list[dict[str, Any]]]) -> tuple[State, CeleryState]:
     """Put the same events to both and compare all tasks after every batch."""
     celery, taskmon = CeleryState(), State()
     for batch in batches:
-        for event in copy.deepcopy(batch):
-            celery.event(event)
+        for event in batch:
+            celery.event(dict(event))  # Celery writes into it
         taskmon.apply(decode_events(batch))
         assert taskmon.failed_total == 0
         assert len(taskmon) == len(celery.tasks)

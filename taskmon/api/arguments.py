@@ -31,7 +31,7 @@ def read_parameters(request: HTTPServerRequest, known: Collection[str]) -> dict[
     if request.headers.get("Content-Type", "").startswith(_FORM):
         given |= _texts(request.body_arguments)
     else:
-        given |= {name: _as_text(name, value) for name, value in read_object(request).items()}
+        given |= {name: as_text(name, value) for name, value in read_object(request).items()}
     refuse_unknown(given, known)
     return given
 
@@ -74,7 +74,7 @@ def _texts(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
     return {name: decode_text(name, values[-1]) for name, values in arguments.items()}
 
 
-def _as_text(name: str, value: object) -> str:
+def as_text(name: str, value: object) -> str:
     """Write a JSON value as it would stand in a query string."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -3,11 +3,12 @@
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 log = logging.getLogger("taskmon.audit")
 
-_LONGEST = 128
+_LONGEST: Final = 128
+_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 421, 429})
 
 
 def write(*, user: str, method: str, client: str, action: str, target: str, status: int, **more: Any) -> None:
@@ -16,14 +17,14 @@ def write(*, user: str, method: str, client: str, action: str, target: str, stat
         "%s",
         json.dumps(
             {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
                 "user": user[:_LONGEST],
                 "authenticated_by": method,
                 "client": client[:_LONGEST],
                 "action": action,
                 "target": target[:_LONGEST],
                 **more,
-                "decision": "refused" if status in (400, 401, 403, 404, 421, 429) else "allowed",
+                "decision": "refused" if status in _REFUSED else "allowed",
                 "status": status,
             }
         ),

@@ -94,9 +94,9 @@ class ApiHandler(RequestHandler):
         self._admit(await user)
 
     def _admit(self, user: User) -> None:
+        self.current_user = user
         if user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
-        self.current_user = user
         if self.request.method == "POST" and self.services.settings.read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
 
@@ -110,7 +110,7 @@ class ApiHandler(RequestHandler):
             method=user.method,
             client=self.request.remote_ip or "",
             action=type(self).__name__,
-            target=" ".join(self.path_args),
+            target=self.request.path,
             status=self.get_status(),
         )
 

@@ -1,5 +1,6 @@
 """What machines ask: `/metrics`, and whether taskmon is alive and ready. Event loop only."""
 
+from ..auth import Role
 from ..errors import Unavailable
 from ..metrics import CONTENT_TYPE
 from .base import ApiHandler
@@ -7,6 +8,8 @@ from .base import ApiHandler
 
 class Metrics(ApiHandler):
     """GET `/metrics`."""
+
+    role = Role.VIEWER
 
     def get(self) -> None:
         """Answer all metrics in Prometheus' text format."""
@@ -31,8 +34,7 @@ class Ready(ApiHandler):
     public = True
 
     def get(self) -> None:
-        """Answer whether events come in: 503 with the reason while the broker is away."""
-        broker = self.services.broker
-        if not broker.connected:
-            raise Unavailable("The broker", broker.reason)
+        """Answer whether events come in: 503 while the broker is away. What is wrong there is for the log alone."""
+        if not self.services.broker.connected:
+            raise Unavailable("The broker", "not connected")
         self.answer({"status": "ready"})

@@ -6,6 +6,7 @@ from typing import Final
 
 from tornado.iostream import StreamClosedError
 
+from ..auth import Role
 from ..errors import UnknownTask
 from ..query import TaskQuery, parse_query
 from ..serializers import task_body, task_member, task_types_body
@@ -21,6 +22,8 @@ CHUNK: Final = 128 * 1024
 class TaskInfo(ApiHandler):
     """GET `/api/task/info/<id>`."""
 
+    role = Role.VIEWER
+
     def get(self, task_id: str) -> None:
         """Answer the task object; 404 with a `reason` when the id is unknown."""
         state = self.services.state
@@ -34,6 +37,8 @@ class TaskInfo(ApiHandler):
 class TaskTypes(ApiHandler):
     """GET `/api/task/types`."""
 
+    role = Role.VIEWER
+
     def get(self) -> None:
         """Answer the names of the tasks held, sorted."""
         self.answer(task_types_body(self.services.state.task_names()))
@@ -41,6 +46,8 @@ class TaskTypes(ApiHandler):
 
 class Tasks(ApiHandler):
     """GET `/api/tasks`."""
+
+    role = Role.VIEWER
 
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""

@@ -1,0 +1,116 @@
+"""The worker and queue endpoints: who is there, how they are, how long their queues are. Event loop only."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from tornado.iostream import StreamClosedError
+
+from ..auth import Role
+from ..errors import Forbidden, NoAnswer, UnknownWorker
+from ..inspection import GENERAL, OF_TASKS, Inspection
+from ..query import parse_bool
+from ..records import Worker
+from ..serializers import queue_lengths_body, queue_member, worker_body, worker_member
+from .base import ApiHandler
+
+_SLICE: Final = 0.005
+_CHUNK: Final = 128 * 1024
+_NOTHING: Final = Inspection()
+
+
+class WorkerHandler(ApiHandler):
+    """The base of both: it knows how to have workers inspected."""
+
+    async def refresh_if_asked(self, arguments: Mapping[str, str], hostname: str | None) -> None:
+        """Have a worker inspected, or all, when the request says so: that takes an operator.
+
+        A worker that sends no events may be known only by its answer, so the question is asked before it is unknown.
+        """
+        if not parse_bool("refresh", arguments.get("refresh") or "false"):
+            return
+        if self.current_user.role < Role.OPERATOR:
+            raise Forbidden(f"refresh needs the role {Role.OPERATOR}, and {self.current_user.name} is a viewer")
+        now = time.time()
+        workers = self.services.state.workers
+        online = [] if hostname is not None else [name for name, worker in workers.items() if worker.alive(now)]
+        try:
+            await self.services.inspector.refresh(hostname, online)
+        except NoAnswer as exc:
+            if hostname is not None and hostname not in workers:
+                raise UnknownWorker(hostname) from exc
+            raise
+
+    def find_worker(self, hostname: str) -> Worker:
+        """Give a worker; raises UnknownWorker."""
+        worker = self.services.state.workers.get(hostname)
+        if worker is None:
+            raise UnknownWorker(hostname)
+        return worker
+
+    def inspection(self, hostname: str) -> Inspection:
+        """Give what is known of a worker from inspects."""
+        return self.services.inspector.inspections.get(hostname, _NOTHING)
+
+
+class Workers(WorkerHandler):
+    """GET `/api/workers`."""
+
+    role = Role.VIEWER
+
+    async def get(self) -> None:
+        """Answer the workers by hostname, or with `status` whether each of them is alive."""
+        arguments = self.arguments()
+        hostname = arguments.get("workername") or None
+        status = parse_bool("status", arguments.get("status") or "false")
+        await self.refresh_if_asked(arguments, hostname)
+        now = time.time()
+        if status:
+            self.answer({worker.hostname: worker.alive(now) for worker in self.services.state.workers.values()})
+        elif hostname is not None:
+            worker = self.find_worker(hostname)
+            self.answer({hostname: worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), now)})
+        else:
+            try:
+                await self._list(now)
+            except StreamClosedError:
+                return
+
+    async def _list(self, now: float) -> None:
+        """Send the workers a few at a time: thousands of them are many megabytes."""
+        separator, size = b"{", 0
+        began = time.monotonic()
+        for worker in list(self.services.state.workers.values()):
+            member = worker_member(worker, *self.inspection(worker.hostname).part(GENERAL), now)
+            self.write(separator)
+            self.write(member)
+            separator, size = b",", size + len(member)
+            if time.monotonic() - began > _SLICE:
+                await (self.flush() if size > _CHUNK else asyncio.sleep(0))
+                size = 0 if size > _CHUNK else size
+                began = time.monotonic()
+        self.finish(b"{}" if separator == b"{" else b"}")
+
+
+class WorkerInfo(WorkerHandler):
+    """GET `/api/workers/<hostname>`."""
+
+    role = Role.VIEWER
+
+    async def get(self, hostname: str) -> None:
+        """Answer all that is known of one worker."""
+        await self.refresh_if_asked(self.arguments(), hostname)
+        worker = self.find_worker(hostname)
+        self.answer(worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), time.time()))
+
+
+class QueueLengths(ApiHandler):
+    """GET `/api/queues/length`."""
+
+    role = Role.VIEWER
+
+    async def get(self) -> None:
+        """Answer how many messages wait in each queue that workers consume from, else in those of the Celery app."""
+        queues = await self.services.queues.lengths(self.services.inspector.queues())
+        self.answer(queue_lengths_body([queue_member(q.name, q.messages, q.consumers) for q in queues]))

@@ -1,0 +1,567 @@
+"""What happens to every request: methods, hosts, credentials, errors and headers are the same on all routes."""
+
+import asyncio
+import base64
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from serving import Headers, Response, Served, close, event, parse, serving
+
+from taskmon import app
+from taskmon.api.arguments import MAX_ARGUMENTS
+from taskmon.api.base import HEADERS, ApiHandler
+from taskmon.api.tasks import TaskTypes
+from taskmon.app import PROBES
+from taskmon.auth import Role, User, hash_password, new_token
+from taskmon.errors import Forbidden, NoAnswer, TooManyRequests, Unavailable
+
+#: Routes that read, and what they answer to an admin while the broker is away.
+ROUTES = {
+    "/api/task/info/known": 200,
+    "/api/task/info/unknown": 404,
+    "/api/tasks": 200,
+    "/api/task/types": 200,
+    "/metrics": 200,
+    "/healthcheck": 200,
+    "/readyz": 503,
+}
+CLOSED = [path for path in ROUTES if path not in PROBES]
+EVERY_CLOSED = [path.replace("(.+?)", "x") for path, _ in app.ROUTES if path not in PROBES]
+EVERYWHERE = pytest.mark.parametrize("prefix", ["", "/mon"])
+
+
+@asynccontextmanager
+async def serving_one_task(**options: Any) -> AsyncIterator[Served]:
+    async with serving(**options) as served:
+        served.apply(event("task-received", "known", name="tasks.add"))
+        yield served
+
+
+def check_headers(answer: Response) -> None:
+    """Insist on the headers that belong on every answer."""
+    for name, value in HEADERS.items():
+        if name != "Content-Type":
+            assert answer.header(name) == value, f"{name} of {answer.raw[:200]!r}"
+    assert answer.header("Date")
+    assert answer.header("ETag") is None
+    assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+    if answer.body and answer.status >= 400:
+        assert answer.error
+
+
+def basic(user: str, password: str) -> Headers:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+# Methods
+
+
+@EVERYWHERE
+async def test_get_head_and_options(prefix: str) -> None:
+    async with serving_one_task(url_prefix=prefix) as served:
+        for path, status in ROUTES.items():
+            for end in ("", "/", "?x=1", "/?x=1"):
+                target = prefix + path + end
+                got = await served.get(target)
+                assert got.status == status, target
+                assert got.body
+                check_headers(got)
+
+                head = await served.request("HEAD", target)
+                assert head.status == status
+                assert head.body == b""
+                check_headers(head)
+                changing = {"Date", *(["Content-Length"] if path == "/metrics" else [])}
+                assert [h for h in head.headers if h[0] not in changing] == [
+                    h for h in got.headers if h[0] not in changing
+                ]
+                assert int(head.header("Content-Length") or 0) > 0
+
+                options = await served.request("OPTIONS", target)
+                assert (options.status, options.header("Allow"), options.body) == (204, "GET, HEAD, OPTIONS", b"")
+                assert options.header("Content-Type") is None
+                check_headers(options)
+
+
+@EVERYWHERE
+async def test_methods_that_are_not_allowed(prefix: str) -> None:
+    async with serving_one_task(url_prefix=prefix) as served:
+        for path in ROUTES:
+            for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO", "get"):
+                answer = await served.request(method, prefix + path)
+                assert answer.status == 405, (method, path)
+                assert answer.header("Allow") == "GET, HEAD, OPTIONS"
+                assert answer.error["message"] == "Method Not Allowed"
+                check_headers(answer)
+
+
+@EVERYWHERE
+async def test_routes_that_do_not_exist(prefix: str) -> None:
+    paths = [
+        "/",
+        "",
+        "//",
+        "/api",
+        "/api/",
+        "/api/task",
+        "/api/task/info",
+        "/api/task/info/",
+        "/api/taskss",
+        "/Api/tasks",
+    ]
+    async with serving_one_task(url_prefix=prefix) as served:
+        for path in [*paths, "/api/tasks//", "/api/../api/tasks", "/api/tasks;x", "/api/tasks%2F", "/api/%FF"]:
+            for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"):
+                answer = await served.request(method, (prefix + path) or "/")
+                assert answer.status == 404, (method, path)
+                check_headers(answer)
+                assert method == "HEAD" or answer.error["message"] == "There is no such route"
+
+
+# Credentials
+
+
+WRONG = [
+    {"Authorization": "Bearer tm_00000000_" + "0" * 40 + "_00000000"},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Digest x"},
+    {"Authorization": "x"},
+    {"Authorization": ""},
+    {"Authorization": "Basic !!!"},
+    basic("user", "password"),
+]
+
+
+@EVERYWHERE
+async def test_nobody_comes_in_without_credentials(prefix: str) -> None:
+    async with serving_one_task(url_prefix=prefix) as served:
+        for path in [*EVERY_CLOSED, "/api/unheard-of", "/"]:
+            for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT"):
+                answer = await served.request(method, prefix + path, anonymous=True)
+                assert answer.status == 401, (method, path)
+                assert answer.all("WWW-Authenticate") == ['Bearer realm="taskmon"']
+                assert method == "HEAD" or answer.error["message"] == "Credentials are needed"
+                check_headers(answer)
+
+
+@EVERYWHERE
+async def test_health_answers_need_no_credentials(prefix: str) -> None:
+    async with serving_one_task(url_prefix=prefix) as served:
+        for path in PROBES:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                for headers in ({}, {"Host": "elsewhere.example"}, WRONG[0]):
+                    answer = await served.request(method, prefix + path, headers, anonymous=True)
+                    assert answer.status in (200, 204, 503)
+                    check_headers(answer)
+
+
+@pytest.mark.parametrize("headers", WRONG)
+async def test_wrong_credentials(headers: Headers) -> None:
+    async with serving_one_task() as served:
+        for path in (*CLOSED, "/unheard-of"):
+            answer = await served.get(path, headers)
+            assert answer.status == 401
+            assert answer.all("WWW-Authenticate") == ['Bearer realm="taskmon"']
+            assert "password" not in answer.raw.decode()
+            check_headers(answer)
+
+
+async def test_passwords_and_tokens() -> None:
+    token, line = new_token("grafana", Role.VIEWER)
+    hashed = f"hashed:{hash_password('open sesame')}"
+    async with serving_one_task(basic_auth=("plain:pass:word", hashed), token=(line,)) as served:
+        assert served.taskmon.generated_token is None
+        good = [basic("plain", "pass:word"), basic("hashed", "open sesame"), {"Authorization": f"Bearer {token}"}]
+        for headers in good:
+            assert (await served.get("/unheard-of", headers)).status == 404
+            assert (await served.get("/api/tasks", headers)).status == 200
+        for headers in (basic("plain", "wrong"), basic("nobody", "pass:word"), {"Authorization": "Basic x"}, {}):
+            answer = await served.get("/api/task/info/known", headers)
+            assert answer.status == 401
+            assert answer.all("WWW-Authenticate") == [
+                'Basic realm="taskmon", charset="UTF-8"',
+                'Bearer realm="taskmon"',
+            ]
+            check_headers(answer)
+        assert (await served.get("/unheard-of", basic("plain", "wrong"))).status == 401
+
+
+async def test_too_many_wrong_credentials() -> None:
+    async with serving_one_task() as served:
+        answers = [await served.get("/api/tasks", WRONG[0]) for _ in range(12)]
+        assert [answer.status for answer in answers[:10]] == [401] * 10
+        last = answers[-1]
+        assert last.status == 429
+        assert 0 < int(last.header("Retry-After") or 0) <= 60
+        check_headers(last)
+        assert (await served.get("/api/tasks")).status == 200
+
+
+async def test_an_open_taskmon() -> None:
+    async with serving_one_task(anonymous_role="viewer") as served:
+        for path in CLOSED:
+            assert (await served.get(path)).status == ROUTES[path]
+        answer = await served.get("/api/tasks", WRONG[0])
+        assert answer.status == 401
+
+
+async def test_two_authorization_headers() -> None:
+    async with serving_one_task() as served:
+        lines = f"Authorization: {served.credentials['Authorization']}\r\n" * 2
+        raw = await served.send(
+            f"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n".encode()
+        )
+        answer = parse(raw)
+        assert answer.status == 401
+        assert "once" in answer.error["message"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_role_that_is_too_low(monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    user = User("eve", Role.VIEWER, "basic")
+
+    async def later() -> User:
+        return user
+
+    monkeypatch.setattr(TaskTypes, "role", Role.ADMIN)
+    async with serving_one_task() as served:
+        monkeypatch.setattr(
+            type(served.taskmon.services.authentication), "authenticate", lambda *_: later() if waits else user
+        )
+        answer = await served.get("/api/task/types")
+        assert answer.status == 403
+        assert answer.error["message"] == "This needs the role admin, and eve is viewer"
+        check_headers(answer)
+        assert (await served.get("/api/tasks")).status == 200
+
+
+# Requests that would change something
+
+
+class Change(ApiHandler):
+    """POST `/change/<what>`: answers the arguments it was given."""
+
+    role = Role.OPERATOR
+
+    def post(self, what: str) -> None:
+        self.answer(self.parameters("terminate", "signal", "n"))
+
+
+class Late(ApiHandler):
+    """GET `/late`: a worker that does not answer."""
+
+    def get(self) -> None:
+        raise NoAnswer("celery@w1 did not answer within 1 s", task_id="a")
+
+
+@asynccontextmanager
+async def serving_changes(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Served]:
+    monkeypatch.setattr(app, "ROUTES", [*app.ROUTES, (r"/change/(.+?)", Change), (r"/late", Late)])
+    async with serving_one_task(**options) as served:
+        yield served
+
+
+JSON, FORM = {"Content-Type": "application/json"}, {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "body", "expected"),
+    [
+        ("", {}, b"", {}),
+        ("?n=1&signal=%20x%20", {}, b"", {"n": "1", "signal": " x "}),
+        ("", FORM, b"n=1&signal=a%26b&n=2", {"n": "2", "signal": "a&b"}),
+        ("?n=1", FORM, b"n=2", {"n": "2"}),
+        (
+            "",
+            JSON,
+            b'{"n": 1, "terminate": true, "signal": "\xc3\xa4"}',
+            {"n": "1", "terminate": "true", "signal": "ä"},
+        ),
+        ("", {}, b'{"n": 1.5, "terminate": false}', {"n": "1.5", "terminate": "false"}),
+        ("?n=1", JSON, b'{"n": 2}', {"n": "2"}),
+    ],
+)
+async def test_arguments_of_a_change(
+    monkeypatch: pytest.MonkeyPatch, query: str, headers: Headers, body: bytes, expected: dict[str, str]
+) -> None:
+    async with serving_changes(monkeypatch) as served:
+        answer = await served.request("POST", f"/change/x{query}", headers, body)
+        assert answer.status == 200, answer.body
+        assert answer.json() == expected
+        check_headers(answer)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "body", "message"),
+    [
+        ("?terminat=1", {}, b"", "terminat is no argument of this route; did you mean terminate?"),
+        ("?zzz=1", {}, b"", "zzz is no argument of this route; known are n, signal, terminate"),
+        ("", JSON, b"[]", "The body must be a JSON object"),
+        ("", JSON, b"{", "The body must be a JSON object"),
+        ("", JSON, b'{"n": NaN}', "The body must be a JSON object"),
+        ("", JSON, b"\xff", "The body must be a JSON object"),
+        ("", JSON, b"[" * 100_000, "The body must be a JSON object"),
+        ("", JSON, b'{"n": [1]}', "n must be "),
+        ("", JSON, b'{"n": {"a": 1}}', "n must be "),
+        ("", FORM, b"n=%FF", "n must be UTF-8"),
+        ("?n=%FF", JSON, b"", "n must be UTF-8"),
+        ("", FORM, b"&".join(b"a%d=1" % n for n in range(101)), "The request may have 100 arguments at the most"),
+        ("", JSON, b'{"' + b"x" * 500 + b'": 1}', "x" * 80 + " is no argument"),
+    ],
+)
+async def test_bad_arguments_of_a_change(
+    monkeypatch: pytest.MonkeyPatch, query: str, headers: Headers, body: bytes, message: str
+) -> None:
+    async with serving_changes(monkeypatch) as served:
+        answer = await served.request("POST", f"/change/x{query}", headers, body)
+        assert answer.status == 400
+        assert answer.error["message"].startswith(message)
+        assert len(answer.error["message"]) < 300
+        check_headers(answer)
+
+
+async def test_methods_of_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_changes(monkeypatch) as served:
+        for method in ("GET", "HEAD", "PUT"):
+            answer = await served.request(method, "/change/x")
+            assert (answer.status, answer.header("Allow")) == (405, "POST, OPTIONS")
+        assert (await served.request("OPTIONS", "/change/x")).header("Allow") == "POST, OPTIONS"
+
+
+async def test_nothing_changes_when_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_changes(monkeypatch, read_only=True) as served:
+        answer = await served.request("POST", "/change/x")
+        assert answer.status == 403
+        assert "--read-only" in answer.error["message"]
+        check_headers(answer)
+        assert (await served.request("POST", "/change/x", anonymous=True)).status == 401
+        assert (await served.get("/api/tasks")).status == 200
+        assert (await served.request("OPTIONS", "/change/x")).status == 204
+
+
+async def test_changes_are_audited(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "taskmon.audit")
+    token, line = new_token("eve", Role.VIEWER)
+    async with serving_changes(monkeypatch, token=line, basic_auth="user:password") as served:
+        await served.get("/api/tasks", basic("user", "password"))
+        await served.request("POST", "/change/a%0Ab?signal=confidential", basic("user", "password"))
+        await served.request("POST", "/change/b", {"Authorization": f"Bearer {token}"})
+        await served.request("POST", "/change/c")
+        await served.request("POST", "/change/" + "d" * 500, basic("user", "password"))
+    records = [record for record in caplog.records if record.name == "taskmon.audit"]
+    first, second, third, fourth = [json.loads(record.getMessage()) for record in records]
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "user": "user", "authenticated_by": "basic", "client": "127.0.0.1", "action": "Change",
+        "target": "/change/a%0Ab", "decision": "allowed", "status": 200,
+    }  # fmt: skip
+    assert (second["user"], second["decision"], second["status"]) == ("eve", "refused", 403)
+    assert (third["user"], third["authenticated_by"], third["status"]) == ("", "none", 401)
+    assert len(fourth["target"]) == 128
+    assert "confidential" not in caplog.text
+    assert token not in caplog.text
+
+
+async def test_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_changes(monkeypatch) as served:
+        answer = await served.get("/late")
+        assert answer.status == 504
+        assert answer.error == {"status": 504, "message": "celery@w1 did not answer within 1 s", "task_id": "a"}
+        check_headers(answer)
+
+
+# Hosts
+
+
+GOOD_HOSTS = [
+    *("localhost", "LOCALHOST:5555", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:5555", "192.168.1.5", "10.0.0.1:1"),
+    *("mon.example.org", "MON.example.org:443", "public.example.org"),
+]
+BAD_HOSTS = [
+    *(
+        "evil.example",
+        "evil.example:5555",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "1.2.3",
+        "",
+        "example.org",
+    ),
+    *("sub.mon.example.org", "localhost@evil.example", "[::1", "2130706433", "localhost evil"),
+]
+
+
+async def test_hosts() -> None:
+    async with serving_one_task(allowed_hosts="mon.example.org", public_url="https://public.example.org/x") as served:
+        for host in GOOD_HOSTS:
+            assert (await served.get("/api/tasks", {"Host": host})).status == 200, host
+        for host in BAD_HOSTS:
+            for path in ("/api/tasks", "/metrics", "/unheard-of"):
+                raw = await served.get(path, {"Host": host})
+                assert raw.status in (400, 421), host
+                if raw.body:  # Tornado itself refuses what cannot be a host at all
+                    check_headers(raw)
+                    assert raw.status == 421
+                    assert "--allowed-hosts" in raw.error["message"]
+        assert (await served.get("/healthcheck", {"Host": "evil.example"})).status == 200
+
+
+async def test_a_foreign_host_is_refused_before_credentials_are_looked_at() -> None:
+    async with serving_one_task() as served:
+        answer = await served.get("/api/tasks", {"Host": "evil.example", **WRONG[0]})
+        assert answer.status == 421
+        assert answer.header("WWW-Authenticate") is None
+
+
+# Errors
+
+
+class Secret(Exception):
+    """Tells what nobody outside should hear."""
+
+
+async def test_what_nobody_raised_on_purpose(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: TaskTypes) -> None:
+        self.set_header("X-Half", "done")
+        self.write("half an answer")
+        raise Secret("the key is under the mat")
+
+    monkeypatch.setattr(TaskTypes, "get", fail)
+    async with serving_one_task() as served:
+        answer = await served.get("/api/task/types?q=confidential")
+        assert answer.status == 500
+        assert answer.error == {"status": 500, "message": "Internal Server Error"}
+        assert answer.header("X-Half") is None
+        check_headers(answer)
+        assert (await served.get("/api/tasks")).status == 200
+    (record,) = [record for record in caplog.records if record.name == "taskmon.api.base"]
+    assert record.getMessage() == "GET '/api/task/types' failed"
+    assert record.exc_info is not None
+    assert "confidential" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (Forbidden("not you"), 403, None),
+        (TooManyRequests("slowly", 7), 429, "7"),
+        (Unavailable("The well", "dry", 9), 503, "9"),
+    ],
+)
+async def test_what_was_raised_on_purpose(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, status: int, retry_after: str
+) -> None:
+    def fail(self: TaskTypes) -> None:
+        raise error
+
+    monkeypatch.setattr(TaskTypes, "get", fail)
+    async with serving_one_task() as served:
+        caplog.set_level(logging.INFO, "taskmon")
+        answer = await served.get("/api/task/types")
+    assert (answer.status, answer.header("Retry-After")) == (status, retry_after)
+    assert answer.error == {"status": status, "message": str(error)}
+    check_headers(answer)
+    assert not [record for record in caplog.records if record.name.startswith("taskmon.api")]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=x", "limit=-1", "limit=1.5", "limit=1e3", "limit=99999999999999999999", "offset=-1", "sort_by=uuid",
+        "sort_by=--name", "sort_by=%C3%A4", "received_start=yesterday", "received_end=2026-13-01%2000:00",
+        "started_start=NaN", "started_end=1e400", "search=a", "search=NOT%20abc", "search=%28abc", "search=%22abc",
+        "limit=%00", "sort_by=%3Cscript%3E", "limit=" + "9" * 5000,
+    ],
+)  # fmt: skip
+async def test_bad_arguments(query: str) -> None:
+    argument, _, value = query.partition("=")
+    async with serving_one_task() as served:
+        answer = await served.get(f"/api/tasks?{query}")
+        assert answer.status == 400
+        assert answer.error["message"].startswith(f"{argument} ")
+        assert len(answer.error["message"]) < 600
+        if argument != "search" and re.fullmatch(r"[\w.-]{1,80}", value):
+            assert answer.error["message"].endswith(f", not '{value}'")
+        check_headers(answer)
+
+
+@pytest.mark.parametrize("query", ["taskname=%FF", "%FF=1&taskname=%C3%28", "search=%ED%A0%80", "workername=%C0%80"])
+async def test_arguments_that_are_no_utf_8(query: str) -> None:
+    async with serving_one_task() as served:
+        answer = await served.get(f"/api/tasks?{query}")
+        assert answer.status == 400
+        assert answer.error["message"].endswith("must be UTF-8")
+
+
+async def test_many_arguments() -> None:
+    async with serving_one_task() as served:
+        some, too_many = (("&".join(f"a{n}=1" for n in range(count))) for count in (MAX_ARGUMENTS, MAX_ARGUMENTS + 1))
+        assert (await served.get(f"/api/tasks?{some}")).status == 200
+        answer = await served.get(f"/api/tasks?{too_many}")
+        assert answer.status == 400
+        check_headers(answer)
+
+
+async def test_the_last_of_an_argument_counts_and_unknown_ones_do_not() -> None:
+    async with serving_one_task() as served:
+        assert (await served.get("/api/tasks?limit=0&limit=1&colour=red&=&&%20=x")).json().keys() == {"known"}
+        assert (await served.get("/api/tasks?limit=1&limit=0")).json() == {}
+
+
+async def test_an_answer_is_never_html() -> None:
+    nasty = quote("<script>alert(1)</script>", safe="")
+    async with serving_one_task() as served:
+        for path in (
+            f"/api/task/info/{nasty}",
+            f"/api/tasks?sort_by={nasty}",
+            f"/{nasty}",
+            f"/api/tasks?search={nasty}(",
+        ):
+            answer = await served.get(path)
+            assert answer.status in (400, 404)
+            assert answer.header("Content-Type") == "application/json; charset=UTF-8"
+            assert answer.header("X-Content-Type-Options") == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"--x\r\nbroken"),
+        ("multipart/form-data", b"x"),
+        ("application/x-www-form-urlencoded", b"%FF=%FF&" * 100),
+        ("application/json", b"{"),
+    ],
+)
+async def test_bodies_that_make_no_sense(content_type: str, body: bytes) -> None:
+    async with serving_one_task() as served:
+        for method in ("POST", "GET"):
+            answer = await served.request(method, "/api/tasks", {"Content-Type": content_type}, body)
+            assert answer.status in (200, 400, 405)
+            check_headers(answer)
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with serving_one_task() as served:
+        reader, writer = await served.connect()
+        head = f"Host: localhost\r\nAuthorization: {served.credentials['Authorization']}\r\n"
+        for method, path in (("GET", "/api/tasks"), ("HEAD", "/api/tasks"), ("GET", "/x"), ("OPTIONS", "/metrics")):
+            writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
+        writer.write(f"GET /api/task/types HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode())
+        raw = await reader.read()
+        await close(writer)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", raw) == [b"200", b"200", b"404", b"204", b"200"]
+    assert json.loads(raw.rpartition(b"\r\n\r\n")[2]) == {"task-types": ["tasks.add"]}
+
+
+async def test_many_at_once() -> None:
+    async with serving_one_task() as served:
+        answers = await asyncio.gather(*(served.get("/api/tasks") for _ in range(50)))
+        assert {answer.status for answer in answers} == {200}

@@ -1,0 +1,257 @@
+"""Publishing and results before real brokers, workers and result backends."""
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import Broker, RabbitBroker, RedisBroker
+from celery.contrib.abortable import AbortableAsyncResult
+from kombu import Connection, Queue
+from monitor import PASSWORD, Monitor
+from processes import wait_until
+from workers import Project
+
+WAITERS = 200
+
+
+@pytest.fixture
+def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
+    """A factory of running taskmons that have the app of a project: `start_monitor(project)`."""
+    with ExitStack() as running:
+
+        def start(project: Project) -> Monitor:
+            monitor = Monitor(tmp_path, None, options=["--app", "project"], environment=project.environment())
+            running.callback(monitor.kill)
+            monitor.start()
+            monitor.wait_ready()
+            return monitor
+
+        yield start
+
+
+def post(monitor: Monitor, path: str, body: object = None) -> tuple[int, Any]:
+    """Ask with POST; give the status and the JSON of the body."""
+    credentials = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+    data = b"" if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        monitor.url + path, data=data, headers={"Authorization": f"Basic {credentials}"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.loads(refused.read())
+
+
+def took(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Call a function; give the seconds it took and what it gave."""
+    began = time.monotonic()
+    given = function()
+    return time.monotonic() - began, given
+
+
+def test_a_task_is_published_and_its_result_answered(
+    project: Project, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
+) -> None:
+    start_worker(project, pool="threads", concurrency=4)
+    monitor = start_monitor(project)
+    status, body = post(monitor, "/api/task/apply/project.add", {"args": [1, 2], "task_id": "mine"})
+    assert (status, body) == (200, {"task-id": "mine", "state": "SUCCESS", "result": 3})
+    assert post(monitor, "/api/task/apply/project.add", {"args": [1, 2], "task_id": "mine"})[0] == 409
+    status, body = post(monitor, "/api/task/apply/project.fail", {"kwargs": {"message": "no stock"}})
+    assert (status, body["state"], body["result"]) == (200, "FAILURE", "ValueError('no stock')")
+    assert body["traceback"].endswith("ValueError: no stock\n")
+    for route in ("async-apply", "send-task"):
+        status, body = post(monitor, f"/api/task/{route}/project.add", {"args": ["it's ", "é\\n"]})
+        assert status == 200
+        assert body.keys() == {"task-id", "state"}
+        status, body = monitor.get(f"/api/task/result/{body['task-id']}?timeout=20")
+        assert (status, body["state"], body["result"]) == (200, "SUCCESS", "it's é\\n")
+    status, body = post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2], "countdown": 3600})
+    assert (status, body["state"]) == (200, "PENDING")
+    late = body["task-id"]
+    assert monitor.get(f"/api/task/result/{late}?timeout=0.2") == (200, {"task-id": late, "state": "PENDING"})
+    assert monitor.wait_for(late, "RECEIVED")["eta"] is not None
+    status, body = post(monitor, "/api/task/apply/project.sleep?timeout=1", {"args": [3]})
+    assert status == 504
+    assert body["error"]["task-id"]
+    assert monitor.get(f"/api/task/result/{body['error']['task-id']}?timeout=20")[1]["result"] == 3
+
+
+def test_a_finished_task_is_published_again(
+    project: Project, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
+) -> None:
+    start_worker(project)
+    monitor = start_monitor(project)
+    text = "C:\\temp\\new\nit's \\' é"
+    sent = project.send("echo", {text: (1, 2.5, None, True)})
+    monitor.wait_for(sent.id, "SUCCESS")
+    status, body = post(monitor, f"/api/task/retry/{sent.id}")
+    assert status == 200
+    assert body["task-id"] != sent.id
+    again = monitor.wait_for(body["task-id"], "SUCCESS")
+    assert (again["queue"], again["name"]) == (project.queue, "project.echo")
+    status, body = monitor.get(f"/api/task/result/{body['task-id']}?timeout=20")
+    assert (status, body["result"]) == (200, {text: [1, 2.5, None, True]})
+    cut = project.send("echo", "x" * 3000)
+    monitor.wait_for(cut.id, "SUCCESS")
+    status, body = post(monitor, f"/api/task/retry/{cut.id}")
+    assert (status, "are cut" in body["error"]["message"]) == (409, True)
+
+
+def test_many_who_wait_hold_up_nobody(
+    project: Project, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
+) -> None:
+    start_worker(project, pool="threads", concurrency=WAITERS)
+    monitor = start_monitor(project)
+    known = post(monitor, "/api/task/apply/project.add", {"args": [1, 2]})[1]["task-id"]
+    monitor.wait_for(known, "SUCCESS")
+    with ThreadPoolExecutor(WAITERS) as callers:
+        waiting = [
+            callers.submit(post, monitor, "/api/task/apply/project.sleep", {"args": [6], "timeout": 60})
+            for _ in range(WAITERS)
+        ]
+
+        def sleeping() -> int:
+            return len(monitor.get("/api/tasks?taskname=project.sleep&state=STARTED")[1])
+
+        wait_until(lambda: sleeping() > WAITERS // 2, timeout=30, what="the tasks run", detail=monitor.log_tail)
+        times = sorted(took(lambda: monitor.get(f"/api/task/info/{known}"))[0] for _ in range(30))
+        assert not any(call.done() for call in waiting), "nobody waited any more"
+        answers = [call.result() for call in waiting]
+    assert times[15] < 0.25, f"half of the answers took longer than {times[15]:.3f} s"
+    assert [(status, body["result"]) for status, body in answers] == [(200, 6)] * WAITERS
+
+
+@pytest.mark.parametrize("harm", ["kill", "pause"])
+def test_a_broker_that_is_away(
+    harm: str, broker: Broker, new_project: Callable[..., Project], start_monitor: Callable[..., Monitor]
+) -> None:
+    project = new_project(broker)
+    monitor = start_monitor(project)
+    assert post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 200
+    getattr(broker, harm)()
+    try:
+        for _ in range(2):
+            for path in ("apply/project.add", "async-apply/project.add", "send-task/any"):
+                seconds, (status, body) = took(lambda path=path: post(monitor, f"/api/task/{path}", {"args": [1, 2]}))
+                assert (status, seconds < 3) == (503, True), (seconds, body)
+            seconds, (status, _) = took(lambda: monitor.get("/api/task/result/some"))
+            assert (status, seconds < 3) == (503, True)
+        assert took(lambda: monitor.get("/healthcheck"))[0] < 0.5
+    finally:
+        broker.restore()
+
+    def is_back() -> bool:
+        return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2], "task_id": "back"})[0] == 200)
+
+    wait_until(is_back, timeout=20, what="publishing works again", detail=monitor.log_tail)
+    wait_until(lambda: monitor.get("/api/task/result/back")[0] == 200, timeout=20, what="results are read again")
+
+
+def test_a_result_backend_that_is_away(
+    rabbitmq_broker: RabbitBroker,
+    new_redis: Callable[..., RedisBroker],
+    new_project: Callable[..., Project],
+    start_monitor: Callable[..., Monitor],
+) -> None:
+    store = new_redis()
+    project = new_project(rabbitmq_broker, "redis", store)
+    monitor = start_monitor(project)
+    store.pause()
+    seconds, (status, body) = took(lambda: post(monitor, "/api/task/apply/project.add", {"args": [1, 2]}))
+    assert (status, seconds < 3) == (503, True)
+    assert "result backend" in body["error"]["message"]
+    seconds, (status, _) = took(lambda: post(monitor, "/api/task/abort/some"))
+    assert (status, seconds < 3) == (503, True)
+    with Connection(project.broker_url) as connection:
+        declared = Queue(project.queue)(connection.default_channel).queue_declare()
+    assert declared.message_count == 0, "nothing is published when there would be no result"
+    seconds, (status, body) = took(lambda: post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]}))
+    assert (status, list(body), seconds < 3.5) == (200, ["task-id"], True)
+    store.resume()
+    assert monitor.get("/api/task/result/some") == (200, {"task-id": "some", "state": "PENDING"})
+
+
+def test_no_result_backend(
+    broker: Broker, new_project: Callable[..., Project], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(new_project(broker, "none"))
+    for status, body in (
+        monitor.get("/api/task/result/some"),
+        post(monitor, "/api/task/abort/some"),
+        post(monitor, "/api/task/apply/project.add", {"args": [1, 2]}),
+    ):
+        assert (status, "none is configured" in body["error"]["message"]) == (503, True)
+    status, body = post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})
+    assert (status, list(body)) == (200, ["task-id"])
+
+
+def test_redis_keeps_no_subscription_for_a_published_task(
+    redis_broker: RedisBroker, new_project: Callable[..., Project], start_monitor: Callable[..., Monitor]
+) -> None:
+    project = new_project(redis_broker)
+    monitor = start_monitor(project)
+    for _ in range(3):
+        assert post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 200
+    client = project.app.backend.client
+    assert [name for name in client.pubsub_channels() if b"celery-task-meta" in name] == []
+
+
+def test_abort_stores_the_state_that_an_abortable_task_looks_for(
+    redis_broker: RedisBroker,
+    new_project: Callable[..., Project],
+    start_worker: Callable[..., Any],
+    start_monitor: Callable[..., Monitor],
+) -> None:
+    project = new_project(redis_broker)
+    start_worker(project)
+    monitor = start_monitor(project)
+    assert post(monitor, "/api/task/abort/some") == (200, {"message": "Aborted 'some'"})
+    assert AbortableAsyncResult("some", app=project.app).is_aborted()
+    assert monitor.get("/api/task/result/some") == (200, {"task-id": "some", "state": "ABORTED"})
+    done = post(monitor, "/api/task/apply/project.add", {"args": [1, 2]})[1]["task-id"]
+    status, body = post(monitor, f"/api/task/abort/{done}")
+    assert (status, "SUCCESS" in body["error"]["message"]) == (409, True)
+    assert monitor.get(f"/api/task/result/{done}")[1]["result"] == 3
+
+
+def test_results_over_rpc_on_redis(
+    redis_broker: RedisBroker,
+    new_project: Callable[..., Project],
+    start_worker: Callable[..., Any],
+    start_monitor: Callable[..., Monitor],
+) -> None:
+    project = new_project(redis_broker, "rpc")
+    start_worker(project)
+    monitor = start_monitor(project)
+    for number in range(5):
+        status, body = post(monitor, "/api/task/apply/project.add", {"args": [number, 2]})
+        assert (status, body["result"]) == (200, number + 2)
+        assert monitor.get(f"/api/task/result/{body['task-id']}")[1]["result"] == number + 2
+
+
+def test_what_rabbitmq_refuses(
+    rabbitmq_broker: RabbitBroker, new_project: Callable[..., Project], start_monitor: Callable[..., Monitor]
+) -> None:
+    project = new_project(rabbitmq_broker, "none")
+    monitor = start_monitor(project)
+    body = {"args": [1, 2], "exchange": "no-such", "routing_key": "x"}
+    status, answer = post(monitor, "/api/task/async-apply/project.add", body)
+    assert (status, "no-such" in answer["error"]["message"]) == (409, True)
+    name = f"{project.queue}-other"
+    with Connection(project.broker_url) as connection:
+        queue = Queue(name, queue_arguments={"x-max-priority": 5})(connection.default_channel)
+        queue.queue_declare()
+        assert post(monitor, "/api/task/send-task/any", {"queue": name, "priority": 3})[0] == 200
+        assert queue.get(no_ack=True).headers["task"] == "any"
+        queue.delete()

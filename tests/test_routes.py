@@ -1,0 +1,85 @@
+"""The routes declare who may use them, and the documentation names every route, option and metric."""
+
+import re
+
+import pytest
+from serving import make_app, repository
+from tornado.web import RequestHandler
+
+from taskmon.api.base import ApiHandler, UnknownRoute
+from taskmon.api.monitor import HealthCheck, Ready
+from taskmon.app import PROBES, ROUTES, Taskmon, make_application
+from taskmon.auth import Role
+from taskmon.metrics import METRICS
+from taskmon.settings import OPTIONS, Settings
+
+DOCS = repository() / "docs"
+HANDLERS = [handler for _, handler in ROUTES]
+
+
+def written(pattern: str) -> str:
+    """Give a regular expression for a route as the documentation writes it: `<id>` for what differs."""
+    return re.escape(pattern).replace(re.escape("(.+?)"), r"<[a-z_]+>")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_every_handler_says_who_may_use_it(handler: type[ApiHandler]) -> None:
+    assert issubclass(handler, ApiHandler)
+    assert isinstance(handler.role, Role)
+    own = handler.__mro__[: handler.__mro__.index(ApiHandler)]
+    declared = {name for kind in own for name in ("role", "public") if name in vars(kind)}
+    assert len(declared) == 1, "either role or public must stand in the class, or in one that is above it"
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_no_handler_goes_round_the_pipeline(handler: type[ApiHandler]) -> None:
+    for name in ("prepare", "write_error", "initialize", "set_default_headers", "options", "head", "_execute"):
+        assert getattr(handler, name) is getattr(ApiHandler, name)
+    assert handler.__doc__
+    assert handler.get is not RequestHandler.get or handler.post is not RequestHandler.post
+
+
+def test_only_health_is_public() -> None:
+    assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready}
+    assert {path for path, handler in ROUTES if handler.public} == PROBES
+    assert not UnknownRoute.public
+
+
+def test_the_docstring_of_a_handler_says_its_route() -> None:
+    for path, handler in ROUTES:
+        methods = [
+            method for method in ("get", "post") if getattr(handler, method) is not getattr(RequestHandler, method)
+        ]
+        for method in methods:
+            assert re.match(rf".*{method.upper()}.*`{written(path)}`", handler.__doc__ or ""), handler
+
+
+def test_there_is_no_other_way_in() -> None:
+    application = make_application(Taskmon(Settings(url_prefix="x"), make_app()).services)
+    (rules,) = [rule.target.rules for rule in application.default_router.rules if hasattr(rule.target, "rules")]
+    assert {rule.target for rule in rules} == set(HANDLERS)
+    assert application.settings["default_handler_class"] is UnknownRoute
+    assert not {"static_path", "login_url", "cookie_secret", "debug", "autoreload"} & {
+        key for key, value in application.settings.items() if value
+    }
+
+
+def documented(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", [path for path, _ in ROUTES])
+def test_every_route_is_documented(path: str) -> None:
+    assert re.search(rf"(GET|POST) `?{written(path)}`?(?![\w/<])", documented("api.md"))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
+def test_every_option_is_documented(option: object) -> None:
+    name = OPTIONS[OPTIONS.index(option)].name  # type: ignore[arg-type]
+    assert re.search(rf"`{name}`|--{name.replace('_', '-')}\b", documented("configuration.md"))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: str(metric.name))
+def test_every_metric_is_documented(metric: object) -> None:
+    name = METRICS[METRICS.index(metric)].full_name()  # type: ignore[arg-type]
+    assert f"`{name}`" in documented("metrics.md")

@@ -1,0 +1,54 @@
+"""How a task leaves taskmon."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmon.records import Task
+from taskmon.serializers import encode, error_body, task_body, task_member, task_types_body
+
+#: Names on the wire that are not those of Task's fields, and the fields that do not go out.
+RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
+INTERNAL = {"seen", "born"}
+
+
+def test_every_field_goes_out_under_its_name() -> None:
+    values = {field: f"<{field}>" for field in Task.__struct_fields__}
+    body = task_body(Task(**values), ["child"])  # type: ignore[arg-type]
+    assert body.pop("children") == ["child"]
+    assert body.keys() == {*Task.__struct_fields__, *RENAMED} - INTERNAL
+    for name, value in body.items():
+        assert value == f"<{RENAMED.get(name, name)}>"
+
+
+def test_a_task_of_which_nothing_is_known() -> None:
+    body = task_body(Task("a"), [])
+    known = {"task-id": "a", "uuid": "a", "state": "PENDING", "clock": 0, "children": []}
+    assert {name: value for name, value in body.items() if value is not None} == known
+
+
+def test_types() -> None:
+    assert task_types_body(["a", "b"]) == {"task-types": ["a", "b"]}
+
+
+def test_an_error() -> None:
+    assert error_body(404, "Unknown") == {"error": {"status": 404, "message": "Unknown"}}
+    assert error_body(404, "Unknown", reason="x")["error"] == {"status": 404, "message": "Unknown", "reason": "x"}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_json_has_no_number_for_is_null(number: float) -> None:
+    assert json.loads(encode({"x": number})) == {"x": None}
+
+
+TEXTS = st.text(max_size=20)
+
+
+@given(TEXTS, TEXTS, st.lists(TEXTS, max_size=3), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_member_of_a_listing(uuid: str, text: str, children: list[str], time: float) -> None:
+    task = Task(uuid, name=text, args=text, timestamp=time)
+    (member,) = json.loads(b"{" + task_member(task, children) + b"}").items()
+    assert member == (uuid, task_body(task, children))
