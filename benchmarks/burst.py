@@ -69,8 +69,9 @@ def measure(monitor: Monitor, broker_url: str, events: int, size: int) -> Outcom
     (probe,) = make_bodies(4, workload.BATCH)
     with monitor, child("benchmarks.publish", broker_url, events, size) as publisher:
         publisher.hear()
-        publisher_of_probes = Publisher(broker_url)
-        before = monitor.wait_for_events(partial(publisher_of_probes.send, probe))
+        prober = Publisher(broker_url)
+        before = monitor.wait_for_events(partial(prober.send, probe))
+        prober.close()
         cpu_before, began = monitor.cpu_seconds(), time.monotonic()
         publisher.tell("go")
         seconds = publisher.hear()

@@ -14,21 +14,29 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .workload import BATCH, bodies, events
 
-TASKS = 100_000
+TASKS = 60_000
 RUNS = 3
 
 #: How many tasks are under way at a time in the interleaved layout.
 WINDOW = 5_000
 
-#: Layout: what it is, tasks under way at a time, the share of the tasks that fits into memory.
+
+class Layout(NamedTuple):
+    """An order of events: how many tasks are under way at a time, and which share of all tasks fits into memory."""
+
+    description: str
+    window: int = 1
+    share: float = 1.0
+
+
 LAYOUTS = {
-    "in order": ("each task's four events in a row", 1, 1.0),
-    "interleaved": (f"{WINDOW:,} tasks at a time: all sent, all received, ...", WINDOW, 1.0),
-    "full memory": ("half the tasks fit: each new task evicts an old one", 1, 0.5),
+    "in order": Layout("each task's four events in a row"),
+    "interleaved": Layout(f"{WINDOW:,} tasks at a time, all sent, all received, and so on", window=WINDOW),
+    "full memory": Layout("half the tasks fit, so that each new task evicts an old one", share=0.5),
 }
 
 #: Bodies that are read from the file at a time, so that the file never counts as memory of State.
@@ -90,11 +98,12 @@ def _each_event(event: Callable[[dict[str, Any]], object]) -> Consume:
     return consume
 
 
+FLOWER = "flower EventsState"
 CONTENDERS: dict[str, Callable[[int], tuple[Consume, Count]]] = {
     "taskmon": taskmon,
     "taskmon, with metrics": taskmon_with_metrics,
     "celery.events.State": celery,
-    "flower EventsState": flower,
+    FLOWER: flower,
 }
 
 
@@ -132,30 +141,32 @@ def _resident_bytes() -> int:
 
 
 def run(tasks: int, runs: int, flower: Path | None) -> None:
-    """Measure every contender in every layout and print a table for each."""
-    from .children import ask_child
+    """Measure every contender and print a table for each layout; Flower, which takes long, in the first one only."""
     from .tables import print_table
 
-    for layout, (description, window, share) in LAYOUTS.items():
+    pythons = {contender: Path(sys.executable) for contender in CONTENDERS if contender != FLOWER}
+    if flower is not None:
+        pythons[FLOWER] = flower
+    for name, layout in LAYOUTS.items():
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "bodies")
             with path.open("wb") as file:
-                file.writelines(body + b"\n" for body in bodies(events(tasks, window)))
-            rows = []
-            for contender in CONTENDERS:
-                python = flower if contender.startswith("flower") else Path(sys.executable)
-                if python is not None:
-                    most = int(tasks * share) + (share == 1)
-                    arguments = [contender, path, most]
-                    results = [ask_child("benchmarks.state", *arguments, python=python) for _ in range(runs)]
-                    rows.append(
-                        [contender, *(min(result[key] for result in results) for key in ("us", "bytes", "worst"))]
-                    )
+                file.writelines(body + b"\n" for body in bodies(events(tasks, layout.window)))
+            most = int(layout.share * tasks) + 1
+            rows = [[contender, *_best(runs, contender, path, most, python)] for contender, python in pythons.items()]
         print_table(
-            f"State, {layout}: {description}. {tasks:,} tasks, {4 * tasks:,} events, best of {runs} runs",
+            f"State, {name}: {layout.description}. {tasks:,} tasks, {4 * tasks:,} events, best of {runs} runs",
             ["decode and apply", "us CPU/event", "bytes/task", "worst message, ms"],
             rows,
         )
+        pythons.pop(FLOWER, None)
+
+
+def _best(runs: int, contender: str, path: Path, most: int, python: Path) -> list[float]:
+    from .children import ask_child
+
+    results = [ask_child("benchmarks.state", contender, path, most, python=python) for _ in range(runs)]
+    return [min(result[key] for result in results) for key in ("us", "bytes", "worst")]
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell
         print("  ".join(cells).rstrip())
         if not number:
             print("  ".join("-" * width for width in widths))
-    print(flush=True)
+    print(f"(load average over the last minute: {os.getloadavg()[0]:.1f})\n", flush=True)
 
 
 def print_machine(flower: Path | None = None) -> None:
@@ -34,8 +34,7 @@ def print_machine(flower: Path | None = None) -> None:
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(ours)
     if flower is not None:
-        print(f"flower {_flower_version(flower)}")
-    print(f"load average over the last minute: {os.getloadavg()[0]:.2f}", flush=True)
+        print(f"flower {_flower_version(flower)}", flush=True)
 
 
 def _version(name: str) -> str | None:

@@ -26,6 +26,9 @@ _MAX_CALLS: Final = 8
 _CONNECT_TIMEOUT: Final = 3.0
 _CALL_TIMEOUT: Final = 10.0
 
+#: A worker says that it is online some time before it listens to anybody: at so many heartbeats it is asked again.
+_AGAIN: Final = 2
+
 
 class Cluster:
     """Calls to the cluster of one Celery app. Event loop only."""
@@ -82,6 +85,7 @@ class EventEnabler:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._asked: set[str] = set()
+        self._again: dict[str, int] = {}
         self._wanted: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._everybody = False
@@ -96,17 +100,28 @@ class EventEnabler:
         for event, subject in changes:
             if event.uuid is not None or not isinstance(subject, Worker):
                 continue
+            hostname = subject.hostname
             if not subject.online:
-                self._asked.discard(subject.hostname)
-            elif event.type == "worker-online" or subject.hostname not in self._asked:
-                self._asked.add(subject.hostname)
-                self._wanted.add(subject.hostname)
+                self.forget(hostname)
+            elif event.type == "worker-online":
+                self._again[hostname] = _AGAIN
+                self._wanted.add(hostname)
+            elif hostname in self._again:
+                self._again[hostname] -= 1
+                if not self._again[hostname]:
+                    del self._again[hostname]
+                self._wanted.add(hostname)
+            elif hostname not in self._asked:
+                self._wanted.add(hostname)
+        self._asked |= self._wanted
         if self._wanted:
             self._ask()
 
     def forget(self, hostname: str) -> None:
         """Forget a worker that State has dropped."""
         self._asked.discard(hostname)
+        self._wanted.discard(hostname)
+        self._again.pop(hostname, None)
 
     async def stop(self) -> None:
         """Give up what is under way."""

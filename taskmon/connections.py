@@ -30,7 +30,8 @@ def open_connection(celery_app: Celery) -> Connection:
         raise BrokerAway("the broker's URL cannot be read") from exc
     try:
         _limit(connection)
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT)
+        others = max(len(connection.alt) - 1, 0)  # of a broker's addresses, each tried once
+        connection.ensure_connection(max_retries=others, interval_start=0, timeout=CONNECT_TIMEOUT)
         sock = getattr(connection.connection, "sock", None)
         if sock is not None:  # RabbitMQ's client waits for an answer for ever otherwise
             sock.settimeout(ANSWER_TIMEOUT)
@@ -60,7 +61,7 @@ def _limit(connection: Connection) -> None:
     """Set what the transport knows of time limits; shorter ones of the app stay."""
     given: dict[str, Any] = connection.transport_options or {}
     # A lost connection is never mended in the background of a call, which kombu would do without an end.
-    limits: dict[str, Any] = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+    limits: dict[str, Any] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
     driver = connection.transport.driver_type
     if driver == "redis":
         for name, most in (("socket_timeout", ANSWER_TIMEOUT), ("socket_connect_timeout", CONNECT_TIMEOUT)):

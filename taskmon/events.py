@@ -10,9 +10,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
@@ -41,6 +42,15 @@ MAX_WAITING: Final = 400_000
 
 _CONNECT_TIMEOUT: Final = 5.0
 _HEARTBEAT: Final = 20
+_MISSED_PINGS: Final = 2
+
+#: Redis would be waited for without an end otherwise; the app's own options go before these.
+_REDIS_OPTIONS: Final = {
+    "socket_connect_timeout": _CONNECT_TIMEOUT,
+    "socket_timeout": _CONNECT_TIMEOUT,
+    "socket_keepalive": True,
+    "health_check_interval": _HEARTBEAT,
+}
 _LOG_EVERY: Final = 60.0
 
 
@@ -159,7 +169,7 @@ class EventConsumer:
             connected = False
             reason = "the connection was closed"
             try:
-                with self._open() as connection:
+                with self._opened() as connection:
                     self._subscribe(connection)
                     connected = True
                     delay = BACKOFF[0]
@@ -173,11 +183,25 @@ class EventConsumer:
                 self._stopping.wait(delay)
                 delay = min(2 * delay, BACKOFF[1])
 
+    @contextmanager
+    def _opened(self) -> Iterator[Connection]:
+        """Give a connection; after an error let it go without a word, for the broker may no longer listen."""
+        connection = self._open()
+        try:
+            yield connection
+        except BaseException:
+            with suppress(Exception):
+                connection.collect()
+            raise
+        connection.release()
+
     def _open(self) -> Connection:
         try:
             connection: Connection = self._app.connection_for_read(heartbeat=_HEARTBEAT)
         except ValueError:  # it quotes what it takes for a port: a part of the password, where that holds a slash
             raise ValueError("the broker's URL cannot be read") from None
+        if connection.transport.driver_type == "redis":
+            connection.transport_options = {**_REDIS_OPTIONS, **(connection.transport_options or {})}
         return connection
 
     def _subscribe(self, connection: Connection) -> None:
@@ -197,12 +221,13 @@ class EventConsumer:
 
     def _receive(self, connection: Connection) -> None:
         beats = connection.supports_heartbeats and connection.heartbeat
+        check = connection.heartbeat_check if beats else partial(_check_redis, connection.default_channel)
         checked = time.monotonic()
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 connection.drain_events(timeout=0.25)
-            if beats and time.monotonic() - checked > 1:
-                connection.heartbeat_check()
+            if time.monotonic() - checked > 1:
+                check()
                 checked = time.monotonic()
         with suppress(Exception):  # only to leave nothing behind; the queue expires by itself
             connection.default_channel.queue_delete(self._queue_name)
@@ -261,6 +286,18 @@ class EventConsumer:
         if loop is not None:
             with suppress(RuntimeError):  # the loop was closed a moment ago
                 loop.call_soon_threadsafe(callback, *args)
+
+
+def _check_redis(channel: Any) -> None:
+    """Ping Redis when it is due; raise ConnectionError once two pings are unanswered.
+
+    kombu itself does so in workers only.
+    """
+    pubsub = vars(channel).get("subclient")
+    if pubsub is not None and pubsub.subscribed:
+        if pubsub.health_check_response_counter >= _MISSED_PINGS:
+            raise ConnectionError("Redis does not answer")
+        pubsub.check_health()
 
 
 def _compression(message: Any) -> str | None:

@@ -10,7 +10,7 @@ from math import inf
 from operator import attrgetter
 from typing import Any, Final
 
-from .ordering import Block, Entry, Ordering
+from .ordering import BLOCK, Block, Entry, Ordering
 from .records import Task
 from .store import TaskStore
 
@@ -40,7 +40,10 @@ _TIDY_PER_TASK_PRESSED: Final = 32
 
 #: The indexes are pressed once this many times as many tasks as are held have been created or have changed since
 #: everything was last swept.
-_PRESSED: Final = 3
+_PRESSED: Final = 6
+
+#: What it costs to visit a group, in entries looked at: most are small.
+_VISIT: Final = 8
 
 
 class ByTime(Ordering):
@@ -195,6 +198,7 @@ class Indexes:
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []
         self.tidied = True
+        self.owed = 0  # entries to look at that the flushes have left to `pay`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
         self._due: deque[Ordering] = deque()
         self._sweeps = self._sweep_forever()
@@ -227,7 +231,13 @@ class Indexes:
         self._unswept += indexed
         self.tidied = False
         pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
-        self.tidy((_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed)
+        self.owed += (_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed
+
+    def pay(self) -> None:
+        """Do a share of the tidying that is owed: all at once would hold up too much else."""
+        share = max(BLOCK, self.owed // 8)
+        self.owed = max(0, self.owed - share)
+        self.tidy(share)
 
     def tidy(self, entries: int) -> None:
         """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
@@ -273,7 +283,7 @@ class Indexes:
             for group in list(facet.groups.values()):
                 yield from group.sweep()
                 facet.drop(group)
-                yield 1
+                yield _VISIT
             yield from self._sweep_due()
 
 

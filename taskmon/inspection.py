@@ -31,7 +31,11 @@ OF_TASKS: Final = ("scheduled", "active", "reserved", "revoked")
 #: The same is asked again on demand after so many seconds, not before.
 HOLD: Final = 5.0
 
-#: As long as that when the broker was away.
+#: A worker needs so many seconds to do as told: it looks after the processes of its pool every 5 s.
+QUEUES_SETTLE: Final = 1.0
+POOL_SETTLES: Final = 5.5
+
+#: As long as HOLD when the broker was away.
 _HOLD_FAILURE: Final = 1.0
 #: A worker that came and does not answer is asked again after so many seconds: doubled each time.
 _BACKOFF: Final = (2.0, 300.0)
@@ -91,9 +95,9 @@ class Inspector:
         if hostname is not None and hostname not in answered:
             raise NoAnswer(f"{hostname} did not answer within {self._mailbox.timeout:g} s")
 
-    def ask_soon(self, hostname: str) -> None:
-        """Ask a worker, as something about it has changed; nobody waits for that."""
-        self._asking.want(hostname)
+    def ask_again(self, hostname: str, delay: float) -> None:
+        """Ask a worker again after so many seconds, as it was told to change; nobody waits for that."""
+        self._asking.plan(hostname, delay)
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Ask the workers that these changes tell of for the first time, or that have come back."""
@@ -187,6 +191,10 @@ class _Asking:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def plan(self, hostname: str, delay: float) -> None:
+        """Ask a worker at its first heartbeat after so many seconds."""
+        self._due[hostname] = time.monotonic() + delay
+
     def forget(self, hostname: str) -> None:
         """Ask a worker no more."""
         for noted in (self._due, self._delays, self._wanted):
@@ -212,9 +220,9 @@ class _Asking:
             except Unavailable as exc:
                 log.debug("Workers could not be inspected: %s", exc)
             for name in names:
-                self._plan(name, name in answered)
+                self._conclude(name, name in answered)
 
-    def _plan(self, hostname: str, answered: bool) -> None:
+    def _conclude(self, hostname: str, answered: bool) -> None:
         if hostname not in self._due:  # it has gone meanwhile
             return
         if answered:
@@ -222,7 +230,7 @@ class _Asking:
             return
         delay = self._delays.get(hostname, _BACKOFF[0])
         self._delays[hostname] = min(2 * delay, _BACKOFF[1])
-        self._due[hostname] = time.monotonic() + delay
+        self.plan(hostname, delay)
 
 
 def _is_held(held: tuple[float, asyncio.Task[set[str]]], now: float) -> bool:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from math import inf, nextafter
+from operator import eq
 from typing import Any, Final
 
 Entry = tuple[Any, str]
@@ -164,10 +165,10 @@ class Ordering(ABC):
         self.sweeping = False
 
     def _sweep_block(self, at: int) -> bool:
-        """Drop the stale entries of a block, if a sample has any; tell whether the next one is at `at + 1`."""
+        """Drop a block's stale and repeated entries, if a sample has any; tell whether the next is at `at + 1`."""
         block = self.blocks[at]
         sample = block[::_SAMPLED]
-        if len(self.fresh(sample)) == len(sample):
+        if len(self.fresh(sample)) == len(sample) and not any(map(eq, sample, block[1::_SAMPLED])):
             return True
         left = distinct(self.fresh(block))
         self.filled += len(left) - len(block)

@@ -131,6 +131,8 @@ class State:
                 self.failed_total += 1
                 log.exception("An event of type %.100r could not be applied", event.type)
         self._make_room()
+        if self._indexes.owed:
+            self._indexes.pay()
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber(changes)

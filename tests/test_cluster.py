@@ -234,12 +234,25 @@ async def test_workers_that_appear_during_a_call_are_asked_after_it() -> None:
     assert scene.asked == [["a"], ["b", "c"]]
 
 
+async def test_a_worker_that_starts_is_asked_until_it_surely_listens() -> None:
+    scene = Scene()
+    await scene.see(worker_event("online", "a"))
+    assert scene.asked == [["a"]]
+    for _ in range(5):
+        await scene.see(worker_event("heartbeat", "a"))
+    assert scene.asked == [["a"]] * (1 + cluster._AGAIN)
+    assert not scene.enabler._again
+
+
 async def test_a_worker_that_starts_anew_is_asked_anew() -> None:
     scene = Scene()
     await scene.see(worker_event("heartbeat", "a"))
     await scene.see(worker_event("online", "a"))
-    await scene.see(worker_event("heartbeat", "a"))
     assert scene.asked == [["a"], ["a"]]
+    await scene.see(worker_event("offline", "a"))
+    await scene.see(worker_event("heartbeat", "a"))
+    await scene.see(worker_event("heartbeat", "a"))
+    assert scene.asked == [["a"]] * 3
 
 
 async def test_a_worker_that_was_offline_is_asked_anew() -> None:
@@ -249,6 +262,14 @@ async def test_a_worker_that_was_offline_is_asked_anew() -> None:
     assert scene.asked == [["a"]]
     await scene.see(worker_event("heartbeat", "a"))
     assert scene.asked == [["a"], ["a"]]
+
+
+async def test_a_worker_that_came_and_went_in_one_batch_is_not_asked() -> None:
+    scene = Scene()
+    await scene.see(worker_event("online", "a"), worker_event("offline", "a"))
+    assert scene.asked == []
+    await scene.see(worker_event("heartbeat", "a"))
+    assert scene.asked == [["a"]]
 
 
 async def test_other_events_ask_nobody() -> None:

@@ -558,6 +558,78 @@ async def test_heartbeats_are_checked_where_the_broker_has_them(
         await eventually(lambda: checks, timeout=5)
 
 
+async def test_a_redis_that_hangs_while_connecting_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(events._REDIS_OPTIONS, "socket_timeout", 0.05)
+    with silent_server() as port:
+        async with consuming(make_app(f"redis://127.0.0.1:{port}/0")) as scene:
+            await eventually(lambda: "Timeout" in scene.status.reason)
+
+
+def test_the_apps_own_options_for_redis_go_first() -> None:
+    app = make_app(AWAY, broker_transport_options={"socket_timeout": 77, "master_name": "x"})
+    with Consuming(app).consumer._open() as connection:
+        assert connection.transport_options == {**events._REDIS_OPTIONS, "socket_timeout": 77, "master_name": "x"}
+
+
+class Pings:
+    """What `_check_redis` uses of redis-py's PubSub, and a Redis that may have gone silent."""
+
+    def __init__(self, subscribed: bool = True) -> None:
+        self.subscribed = subscribed
+        self.health_check_response_counter = 0
+        self.answers = True
+        self.checks = 0
+
+    def check_health(self) -> None:
+        self.checks += 1
+        self.health_check_response_counter += not self.answers
+
+
+def test_a_redis_that_no_longer_answers_is_noticed() -> None:
+    pings = Pings()
+    channel = SimpleNamespace(subclient=pings)
+    for _ in range(5):
+        events._check_redis(channel)
+    pings.answers = False
+    for _ in range(2):
+        events._check_redis(channel)
+    with pytest.raises(ConnectionError, match="does not answer"):
+        events._check_redis(channel)
+
+
+def test_nobody_is_pinged_where_nobody_listens() -> None:
+    idle = Pings(subscribed=False)
+    events._check_redis(SimpleNamespace(subclient=idle))
+    events._check_redis(SimpleNamespace())
+    assert idle.checks == 0
+
+
+async def test_a_broken_connection_is_dropped_without_a_word(flaky: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    collect, release = Connection.collect, Connection.release
+
+    def fail_to_collect(connection: Connection) -> None:
+        ends.append("collect")
+        collect(connection)
+        raise OSError("broken")
+
+    def note_release(connection: Connection) -> None:
+        ends.append("release")
+        release(connection)
+
+    monkeypatch.setattr(Connection, "collect", fail_to_collect)
+    monkeypatch.setattr(Connection, "release", note_release)
+    async with consuming(flaky) as scene:
+        await eventually(lambda: scene.status.connected)
+        Flaky.breaks = True
+        await eventually(lambda: scene.status.reason == "gone")
+        assert set(ends) == {"collect"}
+        Flaky.breaks = False
+        await eventually(lambda: scene.status.connected)
+        ends.clear()
+    assert ends == ["release"]
+
+
 async def test_stopping_before_and_without_a_start() -> None:
     scene = Consuming(make_app())
     await scene.consumer.stop()

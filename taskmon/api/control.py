@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..auth import Role
 from ..errors import InvalidArgument, UnknownTask, UnknownWorker
+from ..inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..query import TaskQuery, parse_bool, parse_int, parse_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
@@ -189,6 +190,7 @@ class WorkerPoolRestart(WorkerCommand):
     async def command(self, hostname: str, given: Mapping[str, str]) -> str:
         """Restart its pool."""
         await self.services.control.pool_restart(hostname)
+        self.services.inspector.ask_again(hostname, POOL_SETTLES)
         return f"Restarting '{hostname}' worker's pool"
 
 
@@ -201,7 +203,7 @@ class WorkerPoolGrow(WorkerCommand):
         """Add to its pool."""
         n = parse_int("n", given.get("n") or "1", 1, _MAX_POOL)
         await self.services.control.pool_grow(hostname, n)
-        self.services.inspector.ask_soon(hostname)
+        self.services.inspector.ask_again(hostname, POOL_SETTLES)
         return f"Growing '{hostname}' worker's pool by {n}"
 
 
@@ -214,7 +216,7 @@ class WorkerPoolShrink(WorkerCommand):
         """Take from its pool."""
         n = parse_int("n", given.get("n") or "1", 1, _MAX_POOL)
         await self.services.control.pool_shrink(hostname, n)
-        self.services.inspector.ask_soon(hostname)
+        self.services.inspector.ask_again(hostname, POOL_SETTLES)
         return f"Shrinking '{hostname}' worker's pool by {n}"
 
 
@@ -230,7 +232,7 @@ class WorkerPoolAutoscale(WorkerCommand):
         if minimum > maximum:
             raise InvalidArgument("min", "must not be above max", given["min"])
         await self.services.control.autoscale(hostname, minimum, maximum)
-        self.services.inspector.ask_soon(hostname)
+        self.services.inspector.ask_again(hostname, POOL_SETTLES)
         return f"Autoscaling '{hostname}' worker (min={minimum}, max={maximum})"
 
 
@@ -242,7 +244,7 @@ class WorkerAddConsumer(WorkerCommand):
     async def command(self, hostname: str, given: Mapping[str, str]) -> str:
         """Have it consume from a queue."""
         message = await self.services.control.add_consumer(hostname, _parse_queue(given))
-        self.services.inspector.ask_soon(hostname)
+        self.services.inspector.ask_again(hostname, QUEUES_SETTLE)
         return message
 
 
@@ -254,7 +256,7 @@ class WorkerCancelConsumer(WorkerCommand):
     async def command(self, hostname: str, given: Mapping[str, str]) -> str:
         """Have it no longer consume from a queue."""
         message = await self.services.control.cancel_consumer(hostname, _parse_queue(given))
-        self.services.inspector.ask_soon(hostname)
+        self.services.inspector.ask_again(hostname, QUEUES_SETTLE)
         return message
 
 

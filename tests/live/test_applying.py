@@ -117,7 +117,7 @@ def test_many_who_wait_hold_up_nobody(
     monitor.wait_for(known, "SUCCESS")
     with ThreadPoolExecutor(WAITERS) as callers:
         waiting = [
-            callers.submit(post, monitor, "/api/task/apply/project.sleep", {"args": [6], "timeout": 60})
+            callers.submit(post, monitor, "/api/task/apply/project.sleep", {"args": [8], "timeout": 60})
             for _ in range(WAITERS)
         ]
 
@@ -129,7 +129,7 @@ def test_many_who_wait_hold_up_nobody(
         assert not any(call.done() for call in waiting), "nobody waited any more"
         answers = [call.result() for call in waiting]
     assert times[15] < 0.25, f"half of the answers took longer than {times[15]:.3f} s"
-    assert [(status, body["result"]) for status, body in answers] == [(200, 6)] * WAITERS
+    assert [(status, body["result"]) for status, body in answers] == [(200, 8)] * WAITERS
 
 
 @pytest.mark.parametrize("harm", ["kill", "pause"])

@@ -1,0 +1,315 @@
+"""The endpoints that publish tasks and answer results, over a real socket; the worker is played by the tests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import Connection, Queue
+from serving import AWAY, Response, Served, event, make_app, serving
+from waiting import eventually
+
+PUBLISHING = ("apply", "async-apply", "send-task")
+
+
+def make_project(broker: str = "memory://", backend: str | None = "cache+memory://", **conf: Any) -> Celery:
+    """Make an app with the tasks `add` and `shout`."""
+    app = make_app(broker, result_backend=backend, **conf)
+
+    def add(x: int, y: int = 0) -> int:
+        raise AssertionError("no task is run here")
+
+    app.task(add, name="shop.add", shared=False)
+    app.task(add, name="shop.shout", shared=False, ignore_result=True)
+    return app
+
+
+@asynccontextmanager
+async def serving_shop(app: Celery, **options: Any) -> AsyncIterator["Shop"]:
+    """Serve an app's tasks."""
+    async with serving(app, **options) as served:
+        yield Shop(served, app)
+
+
+class Shop:
+    """A running taskmon, and the worker behind it."""
+
+    def __init__(self, served: Served, app: Celery) -> None:
+        self.served = served
+        self.app = app
+
+    async def post(self, path: str, body: object = None, **more: Any) -> Response:
+        """Ask with POST; a body that is no bytes goes as JSON."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        return await self.served.request("POST", path, body=data, **more)
+
+    def take(self, queue: str = "celery") -> Any:
+        """Take a message as a worker does, None when there is none."""
+        with Connection("memory://") as connection:
+            return Queue(queue)(connection.default_channel).get(no_ack=True)
+
+    def finish(self, task_id: str, result: Any = 3, state: str = "SUCCESS", **more: Any) -> None:
+        """Store a result as a worker does."""
+        self.app.backend.store_result(task_id, result, state, **more)
+
+
+async def test_apply_answers_the_result(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        asked = asyncio.create_task(shop.post("/api/task/apply/shop.add", {"args": [1], "kwargs": {"y": 2}}))
+        messages: list[Any] = []
+        await eventually(lambda: messages.append(shop.take()) or messages[-1])
+        message = messages[-1]
+        assert (message.headers["task"], message.payload[:2]) == ("shop.add", [[1], {"y": 2}])
+        shop.finish(message.headers["id"], 3)
+        answer = await asked
+        assert answer.status == 200
+        assert answer.json() == {"task-id": message.headers["id"], "state": "SUCCESS", "result": 3}
+
+
+async def test_apply_answers_a_failure(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        asked = asyncio.create_task(shop.post("/api/task/apply/shop.add", {"args": [1], "task_id": "mine"}))
+        await eventually(lambda: shop.take())
+        shop.finish("mine", ValueError("no stock"), "FAILURE", traceback="Traceback …")
+        assert (await asked).json() == {
+            "task-id": "mine",
+            "state": "FAILURE",
+            "result": "ValueError('no stock')",
+            "traceback": "Traceback …",
+        }
+        again = await shop.post("/api/task/apply/shop.add", {"args": [1], "task_id": "mine"})
+        assert (again.status, shop.take()) == (409, None)
+        assert "task_id" in again.error["message"]
+
+
+async def test_apply_does_not_wait_for_ever(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        for target, body in (
+            ("/api/task/apply/shop.add?timeout=0.1", {"args": [1]}),
+            ("/api/task/apply/shop.add", {"args": [1], "timeout": 0.1}),
+            ("/api/task/apply/shop.add?timeout=50", {"args": [1], "timeout": "0.1"}),
+            ("/api/task/apply/shop.add?timeout=0", {"args": [1], "timeout": None}),
+        ):
+            answer = await shop.post(target, body)
+            assert answer.status == 504
+            assert answer.error["task-id"] == shop.take().headers["id"]
+            assert answer.error["state"] == "PENDING"
+            assert "published" in answer.error["message"]
+
+
+async def test_nobody_waits_for_a_result_that_is_ignored(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        answer = await shop.post("/api/task/apply/shop.shout", {"args": [1]})
+        assert answer.json() == {"task-id": shop.take().headers["id"], "state": "PENDING", "result": None}
+
+
+@pytest.mark.parametrize("route", ["async-apply", "send-task"])
+async def test_publishing_answers_at_once(route: str, memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        answer = await shop.post(f"/api/task/{route}/shop.add", {"args": [1]})
+        assert answer.json() == {"task-id": shop.take().headers["id"], "state": "PENDING"}
+        shop.finish("mine")
+        answer = await shop.post(f"/api/task/{route}/shop.add", {"args": [1], "task_id": "mine"})
+        assert answer.json() == {"task-id": "mine", "state": "SUCCESS"}
+        bare = await shop.post(
+            f"/api/task/{route}/shop.add" + "/", {"args": [1]}, headers={"Content-Type": "text/plain"}
+        )
+        assert bare.status == 200
+
+
+async def test_without_a_result_backend(memory_broker: str) -> None:
+    async with serving_shop(make_project(backend=None)) as shop:
+        answer = await shop.post("/api/task/async-apply/shop.add", {"args": [1]})
+        assert answer.json() == {"task-id": shop.take().headers["id"]}
+        for asked in (
+            await shop.post("/api/task/apply/shop.add", {"args": [1]}),
+            await shop.post("/api/task/abort/a"),
+            await shop.served.get("/api/task/result/a"),
+        ):
+            assert asked.status == 503
+            assert "none is configured" in asked.error["message"]
+            assert asked.header("Retry-After")
+        assert shop.take() is None
+
+
+async def test_unknown_names(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        for route in ("apply", "async-apply"):
+            answer = await shop.post(f"/api/task/{route}/shop.nope", {"args": [1]})
+            assert (answer.status, answer.error["message"]) == (404, "Unknown task name 'shop.nope'")
+        assert shop.take() is None
+        assert (await shop.post("/api/task/send-task/shop.nope", {"args": [1]})).status == 200
+        assert shop.take().headers["task"] == "shop.nope"
+
+
+BAD = [
+    (b"{", "The body must be a JSON object"),
+    (b"[1]", "The body must be a JSON object"),
+    (b"5", "The body must be a JSON object"),
+    (b'"x"', "The body must be a JSON object"),
+    (b"\xff", "The body must be a JSON object"),
+    (b'{"args": [NaN]}', "The body must be a JSON object"),
+    (b'{"countdown": 1e400}', "The body must be a JSON object"),
+    ({"args": {}}, "args must be an array"),
+    ({"args": None}, "args must be an array"),
+    ({"args": "12"}, "args must be an array"),
+    ({"kwargs": []}, "kwargs must be an object"),
+    ({"eta": "tomorrow"}, "eta must be a time"),
+    ({"expires": "tomorrow"}, "expires must be a time"),
+    ({"expires": -1}, "expires must be a number"),
+    ({"countdown": -1}, "countdown must be a number"),
+    ({"countdown": "nan"}, "countdown must be a number"),
+    ({"queue": "a b"}, "queue must be"),
+    ({"kwarg": {}}, "kwarg is no argument of this route; did you mean kwargs?"),
+    *(
+        ({option: 1}, f"{option} is no argument of this route")
+        for option in (
+            *("serializer", "compression", "headers", "link", "link_error", "connection", "producer", "router"),
+            *("reply_to", "shadow", "retry_policy", "chord", "group_id", "root_id", "parent_id", "time_limit"),
+            *("soft_time_limit", "ignore_result", "add_to_parent", "declare", "delivery_mode", "stamped_headers"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("route", PUBLISHING)
+async def test_what_is_wrong_is_named_and_nothing_is_published(route: str, memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        for body, message in BAD:
+            answer = await shop.post(f"/api/task/{route}/shop.add", body)
+            assert answer.status == 400, body
+            assert answer.error["message"].startswith(message)
+        answer = await shop.post(f"/api/task/{route}/shop.add?countdown=5", {"args": [1]})
+        assert (answer.status, "countdown" in answer.error["message"]) == (400, True)
+        assert shop.take() is None
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "61", "soon", "1e99", True, [], 61, -1])
+async def test_a_bad_timeout(timeout: Any, memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        answers = [await shop.post("/api/task/apply/shop.add", {"args": [1], "timeout": timeout})]
+        if isinstance(timeout, str):
+            answers.append(await shop.post(f"/api/task/apply/shop.add?timeout={timeout}", {"args": [1]}))
+            answers.append(await shop.served.get(f"/api/task/result/a?timeout={timeout}"))
+        for answer in answers:
+            assert answer.status == 400
+            assert answer.error["message"].startswith("timeout must be a number of seconds from 0 to 60")
+        assert shop.take() is None
+
+
+async def test_only_apply_takes_a_timeout(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        for route in ("async-apply", "send-task"):
+            assert (await shop.post(f"/api/task/{route}/shop.add", {"args": [1], "timeout": 1})).status == 400
+        assert shop.take() is None
+
+
+async def test_the_result_of_a_task(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        result = "/api/task/result/a"
+        assert (await shop.served.get(result)).json() == {"task-id": "a", "state": "PENDING"}
+        shop.finish("a", {"pid": 1}, "STARTED")
+        assert (await shop.served.get(result + "?timeout=0.1")).json() == {"task-id": "a", "state": "STARTED"}
+        asked = asyncio.create_task(shop.served.get(result + "?timeout=20"))
+        await asyncio.sleep(0.05)
+        shop.finish("a", [1.5, None, "é"])
+        assert (await asked).json() == {"task-id": "a", "state": "SUCCESS", "result": [1.5, None, "é"]}
+        assert (await shop.served.get(result + "?timeout=")).json()["result"] == [1.5, None, "é"]
+        shop.finish("b", {float("nan"): float("inf"), "x": "\ud800"})
+        assert (await shop.served.get("/api/task/result/b")).json()["result"] == {"NaN": None, "x": "\\ud800"}
+
+
+async def test_a_pickle_is_answered_with_a_reason(tmp_path: Path) -> None:
+    app = make_project(AWAY, f"file://{tmp_path}", result_serializer="pickle", accept_content=["pickle", "json"])
+    async with serving_shop(app) as shop:
+        shop.finish("a", {1, 2})
+        assert (await shop.served.get("/api/task/result/a")).json() == {
+            "task-id": "a",
+            "state": "SUCCESS",
+            "result": None,
+            "reason": "it is stored as a pickle, which taskmon never loads",
+        }
+
+
+async def test_abort(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        answer = await shop.post("/api/task/abort/some")
+        assert (answer.status, answer.json()) == (200, {"message": "Aborted 'some'"})
+        assert (await shop.served.get("/api/task/result/some")).json()["state"] == "ABORTED"
+        shop.finish("done")
+        answer = await shop.post("/api/task/abort/done")
+        assert (answer.status, answer.error["message"]) == (409, "The task is finished: its state is SUCCESS")
+        assert (await shop.post("/api/task/abort/some", {"x": 1})).status == 400
+        assert (await shop.post("/api/task/abort/a%2Fb")).status == 400
+        assert (await shop.served.get("/api/task/result/..%2Fx")).status == 400
+
+
+async def test_retry(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        sent = {"name": "shop.add", "args": "(1,)", "kwargs": "{'y': 2}", "queue": "other"}
+        shop.served.apply(event("task-sent", "a", **sent), event("task-failed", "a", exception="E()"))
+        answer = await shop.post("/api/task/retry/a")
+        message = shop.take("other")
+        assert (answer.status, answer.json()) == (200, {"task-id": message.headers["id"], "state": "PENDING"})
+        assert message.headers["id"] != "a"
+        assert message.payload[:2] == [[1], {"y": 2}]
+        shop.served.apply(
+            event("task-received", "runs", name="shop.add", args="()", kwargs="{}"),
+            event("task-received", "odd", name="shop.add", args="(<object>,)", kwargs="{}"),
+            event("task-succeeded", "odd"),
+        )
+        for task_id, why in (("runs", "not finished"), ("odd", "no literals")):
+            answer = await shop.post(f"/api/task/retry/{task_id}")
+            assert (answer.status, why in answer.error["message"]) == (409, True)
+        answer = await shop.post("/api/task/retry/never")
+        assert (answer.status, "reason" in answer.error) == (404, True)
+        assert shop.take() is None
+        assert shop.take("other") is None
+
+
+async def test_roles(memory_broker: str) -> None:
+    async with serving_shop(make_project(), anonymous_role="viewer") as shop:
+        for path in (*(f"{route}/shop.add" for route in PUBLISHING), "abort/a", "retry/a"):
+            assert (await shop.post(f"/api/task/{path}", {})).status == 403
+        assert (await shop.served.get("/api/task/result/a")).status == 200
+        assert shop.take() is None
+    async with serving_shop(make_project(), anonymous_role="operator") as shop:
+        assert (await shop.post("/api/task/send-task/any", {})).status == 200
+
+
+async def test_the_broker_is_away() -> None:
+    async with serving_shop(make_project(AWAY)) as shop:
+        for route in PUBLISHING:
+            answer = await shop.post(f"/api/task/{route}/shop.add", {"args": [1]})
+            assert (answer.status, answer.header("Retry-After")) == (503, "1")
+            assert "broker" in answer.error["message"]
+            assert b"wrong-horse" not in answer.raw
+
+
+async def test_the_result_backend_is_away(memory_broker: str) -> None:
+    async with serving_shop(make_project(backend=AWAY)) as shop:
+        answer = await shop.post("/api/task/apply/shop.add", {"args": [1]})
+        assert (answer.status, shop.take()) == (503, None)
+        assert b"wrong-horse" not in answer.raw
+        answer = await shop.post("/api/task/async-apply/shop.add", {"args": [1]})
+        assert answer.json() == {"task-id": shop.take().headers["id"]}
+
+
+async def test_the_result_backend_goes_while_apply_waits(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving_shop(make_project()) as shop:
+        asked = asyncio.create_task(shop.post("/api/task/apply/shop.add?timeout=0.5", {"args": [1]}))
+        messages: list[Any] = []
+        await eventually(lambda: messages.append(shop.take()) or messages[-1])
+
+        def fail(*args: Any) -> None:
+            raise OSError("gone")
+
+        monkeypatch.setattr(shop.served.taskmon.services.results._source, "read", fail)
+        answer = await asked
+        assert answer.status == 504
+        assert answer.error["task-id"] == messages[-1].headers["id"]
+        assert "gone" in answer.error["message"]

@@ -1,0 +1,211 @@
+"""The worker and queue endpoints: known from heartbeats, inspected on demand, with an age and without passwords."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from remote import ANSWERS, answering, inspectable
+from serving import AWAY, Response, Served, event, make_app, serving, silent_server
+from waiting import eventually
+
+from taskmon import inspection
+from taskmon.api import workers as module
+from taskmon.auth import Role, new_token
+from taskmon.inspection import GENERAL, OF_TASKS
+
+W1, W2 = "celery@w1", "celery@w2"
+OWN = {"status", "last_seen", "age", "heartbeat"}
+
+
+@asynccontextmanager
+async def watching(broker: str, timeout: float = 3000, **options: Any) -> AsyncIterator[Served]:
+    async with serving(make_app(broker), inspect_timeout=timeout, enable_events=False, **options) as served:
+        yield served
+
+
+def beat(served: Served, hostname: str = W1, kind: str = "heartbeat", ago: float = 0.0) -> None:
+    served.apply(event(f"worker-{kind}", hostname=hostname, freq=2.0, active=1, sw_ident="py-celery"))
+    served.state.workers[hostname].seen -= ago
+
+
+async def test_a_worker_is_known_from_its_heartbeats() -> None:
+    async with watching(AWAY) as served:
+        assert (await served.get("/api/workers")).json() == {}
+        beat(served)
+        beat(served, "stale", ago=10)
+        beat(served, "gone", "offline")
+        found = (await served.get("/api/workers")).json()
+        assert {name: worker["status"] for name, worker in found.items()} == {
+            W1: "online", "stale": "stale", "gone": "offline",
+        }  # fmt: skip
+        assert found[W1].keys() == OWN
+        assert found[W1]["age"] is None
+        assert abs(found[W1]["last_seen"] - time.time()) < 5
+        assert found[W1]["heartbeat"]["freq"] == 2.0
+        assert found[W1]["heartbeat"]["active"] == 1
+        assert (await served.get("/api/workers?status=1")).json() == {W1: True, "stale": False, "gone": False}
+        served.state.purge_workers(time.time() - 5)
+        assert (await served.get("/api/workers?status=true")).json().keys() == {W1, "gone"}
+
+
+async def test_a_worker_that_comes_is_inspected(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        with answering(make_app(memory_broker), W1, **inspectable()):
+            beat(served, kind="online")
+            await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
+        worker = (await served.get("/api/workers")).json()[W1]
+        assert worker.keys() == OWN | {*GENERAL, "timestamp"}
+        assert 0 <= worker["age"] < 5
+        assert abs(worker["timestamp"] - time.time()) < 5
+        assert worker["registered"] == ANSWERS["registered"]
+        served.state.purge_workers(time.time() + 5)
+        assert served.taskmon.services.inspector.inspections == {}
+
+
+async def test_refreshing_all(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        app = make_app(memory_broker)
+        with answering(app, W1, **inspectable()), answering(app, W2, **inspectable()):
+            beat(served)
+            found = (await served.get("/api/workers?refresh=true")).json()
+        assert found.keys() == {W1, W2}, "one that sends no events is known by its answer"
+        assert all(worker.keys() == OWN | {*GENERAL, "timestamp"} for worker in found.values())
+
+
+@pytest.mark.parametrize("path", [f"/api/workers?refresh=1&workername={W1}", f"/api/workers/{W1}?refresh=1"])
+async def test_refreshing_one(memory_broker: str, path: str) -> None:
+    async with watching(memory_broker) as served:
+        beat(served)
+        beat(served, W2)
+        with answering(make_app(memory_broker), W1, **inspectable()):
+            for target in (path, path.replace("refresh=1", "")):
+                answer = (await served.get(target)).json()
+                worker = answer if "?" in path.split("@")[1] else answer[W1]
+                assert worker.keys() == OWN | {*GENERAL, *OF_TASKS, "timestamp"}
+        assert (await served.get("/api/workers")).json()[W1].keys() == OWN | {*GENERAL, "timestamp"}
+
+
+async def test_however_many_ask_the_worker_is_asked_once(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        with answering(make_app(memory_broker), W1, **inspectable()) as remote:
+            for _ in range(5):
+                assert (await served.get(f"/api/workers?refresh=1&workername={W1}")).status == 200
+        assert remote.count("reserved") == 1
+
+
+@pytest.mark.parametrize("path", ["/api/workers?workername=nobody", "/api/workers/nobody"])
+async def test_an_unknown_worker(memory_broker: str, path: str) -> None:
+    async with watching(memory_broker, timeout=50) as served:
+        for target in (path, path + ("&" if "?" in path else "?") + "refresh=1"):
+            answer = await served.get(target)
+            assert answer.status == 404
+            assert answer.error["message"] == "Unknown worker 'nobody'"
+
+
+async def test_a_silent_worker(memory_broker: str) -> None:
+    async with watching(memory_broker, timeout=50) as served:
+        beat(served)
+        assert (await served.get(f"/api/workers?refresh=1&workername={W1}")).status == 504
+        assert (await served.get(f"/api/workers/{W1}?refresh=1")).status == 504
+        answer = await served.get("/api/workers?refresh=1")
+        assert answer.status == 200
+        assert answer.json()[W1]["age"] is None
+
+
+@pytest.mark.parametrize("path", ["/api/workers?refresh=1", "/api/queues/length"])
+async def test_a_broker_that_is_away(path: str) -> None:
+    async with watching(AWAY) as served:
+        beat(served)
+        answer = await served.get(path)
+        assert answer.status == 503
+        assert b"horse" not in answer.body
+    with silent_server() as port:
+        async with watching(f"redis://127.0.0.1:{port}/0") as served:
+            began = time.monotonic()
+            assert (await served.get(path)).status == 503
+            assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/workers?refresh=perhaps", "/api/workers?status=2", f"/api/workers/{W1}?refresh=x"]
+)
+async def test_bad_arguments(path: str) -> None:
+    async with watching(AWAY) as served:
+        assert (await served.get(path)).status == 400
+
+
+async def test_a_viewer_reads_and_does_not_refresh(memory_broker: str) -> None:
+    tokens = {role: new_token(f"a-{role}", role) for role in Role}
+    async with watching(memory_broker, timeout=50, token=tuple(line for _, line in tokens.values())) as served:
+        beat(served)
+
+        async def ask(path: str, role: Role) -> Response:
+            return await served.get(path, {"Authorization": f"Bearer {tokens[role][0]}"})
+
+        for path in ("/api/workers", "/api/workers?refresh=0", f"/api/workers/{W1}", "/api/queues/length"):
+            assert (await ask(path, Role.VIEWER)).status == 200
+        for path in ("/api/workers?refresh=1", f"/api/workers/{W1}?refresh=1"):
+            answer = await ask(path, Role.VIEWER)
+            assert answer.status == 403
+            assert "operator" in answer.error["message"]
+        assert (await ask("/api/workers?refresh=1", Role.OPERATOR)).status == 200
+
+
+async def test_no_password_shows(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        with answering(make_app(memory_broker), W1, **inspectable()):
+            answer = await served.get(f"/api/workers?refresh=1&workername={W1}")
+        assert b"horse" not in answer.body
+        assert answer.json()[W1]["conf"]["broker_url"] == "redis://:***@h/0"
+
+
+async def test_a_long_listing_is_sent_while_it_is_made(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLICE", 0.0)
+    monkeypatch.setattr(module, "_CHUNK", 1000)
+    async with watching(memory_broker) as served:
+        for number in range(50):
+            beat(served, f"w{number}")
+        assert len((await served.get("/api/workers")).json()) == 50
+        _, writer = await served.connect()
+        token = served.credentials["Authorization"]
+        writer.write(f"GET /api/workers HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n".encode())
+        writer.transport.abort()
+        assert len((await served.get("/api/workers")).json()) == 50
+
+
+async def test_queue_lengths(memory_broker: str) -> None:
+    app = make_app(memory_broker, task_default_queue="default")
+    async with serving(app, inspect_timeout=3000, enable_events=False) as served:
+        answer = await served.get("/api/queues/length")
+        assert answer.json() == {"active_queues": [{"name": "default", "messages": 0, "consumers": None}]}
+        with app.connection_for_write() as connection, connection.SimpleQueue("orders") as queue:
+            queue.put({})
+        with answering(app, W1, **inspectable()):
+            beat(served)
+            await eventually(lambda: served.taskmon.services.inspector.queues())
+        answer = await served.get("/api/queues/length")
+        assert [(queue["name"], queue["messages"]) for queue in answer.json()["active_queues"]] == [
+            ("mail", 0), ("orders", 1),
+        ]  # fmt: skip
+
+
+async def test_the_watch_keeps_lengths_for_the_metrics(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        await eventually(lambda: "celery" in served.taskmon.services.queues.latest)
+        assert served.taskmon.services.queues.age is not None
+
+
+async def test_a_worker_that_answers_with_rubbish(memory_broker: str) -> None:
+    async with watching(memory_broker, timeout=300) as served:
+        rubbish = dict.fromkeys((*GENERAL, *OF_TASKS), 5) | {"stats": {"total": float("nan"), "a": "\ud800"}}
+        beat(served)
+        with answering(make_app(memory_broker), W1, **inspectable(**rubbish)):
+            answer = await served.get(f"/api/workers?refresh=1&workername={W1}")
+        assert answer.status == 200
+        worker = json.loads(answer.body)[W1]
+        assert worker["stats"] == {"total": None, "a": "?"}
+        assert "conf" not in worker
+        assert inspection.GENERAL == GENERAL

@@ -1,0 +1,294 @@
+"""Control, workers and queues before real workers and brokers: what works, what is refused, and silence."""
+
+import base64
+import http.client
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from brokers import Broker
+from monitor import PASSWORD, Monitor
+from processes import wait_until
+from workers import Project, Worker
+
+#: What all of them wait for a worker that says nothing, in seconds.
+SILENCE = 1.0
+
+
+@pytest.fixture
+def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
+    """A factory of running taskmons that are connected: `start_monitor(broker_url)`."""
+    monitors: list[Monitor] = []
+
+    def start(broker_url: str, **settings: Any) -> Monitor:
+        directory = tmp_path / f"taskmon-{len(monitors)}"
+        directory.mkdir()
+        monitors.append(Monitor(directory, broker_url, **settings))
+        monitors[-1].start()
+        monitors[-1].wait_ready()
+        return monitors[-1]
+
+    yield start
+    for monitor in monitors:
+        monitor.kill()
+
+
+def post(monitor: Monitor, path: str, **arguments: Any) -> tuple[int, Any]:
+    """Ask for a change; give the status and the JSON of the body."""
+    request = urllib.request.Request(
+        monitor.url + path,
+        method="POST",
+        data=urlencode(arguments).encode(),
+        headers={"Authorization": f"Basic {base64.b64encode(f'user:{PASSWORD}'.encode()).decode()}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.loads(refused.read())
+
+
+def wait_known(monitor: Monitor, *workers: Worker) -> None:
+    """Wait until the monitor knows these workers, and what they say of themselves."""
+
+    def known() -> bool:
+        found = monitor.get("/api/workers")[1]
+        return all("stats" in found.get(worker.hostname, {}) for worker in workers)
+
+    wait_until(known, timeout=30, what="the workers are known", detail=monitor.log_tail)
+
+
+def commands(hostname: str) -> list[tuple[str, dict[str, Any]]]:
+    """List every command that is to one worker."""
+    return [
+        (f"/api/worker/pool/grow/{hostname}", {"n": 1}),
+        (f"/api/worker/pool/shrink/{hostname}", {"n": 1}),
+        (f"/api/worker/pool/restart/{hostname}", {}),
+        (f"/api/worker/pool/autoscale/{hostname}", {"min": 1, "max": 2}),
+        (f"/api/worker/queue/add-consumer/{hostname}", {"queue": "live-other"}),
+        (f"/api/worker/queue/cancel-consumer/{hostname}", {"queue": "live-other"}),
+        ("/api/task/timeout/project.add", {"workername": hostname, "soft": 30, "hard": 60}),
+        ("/api/task/rate-limit/project.add", {"workername": hostname, "ratelimit": "10/m"}),
+        (f"/api/worker/shutdown/{hostname}", {}),
+    ]
+
+
+def test_a_worker_does_as_told(
+    project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(project.broker_url)
+    worker = start_worker(project, pool="prefork", concurrency=1)
+    name = worker.hostname
+    wait_known(monitor, worker)
+
+    def stats() -> dict[str, Any]:
+        return monitor.get(f"/api/workers/{name}")[1]["stats"]["pool"]
+
+    def queues() -> list[str]:
+        return [queue["name"] for queue in monitor.get(f"/api/workers/{name}")[1]["active_queues"]]
+
+    assert post(monitor, f"/api/worker/pool/grow/{name}", n=2) == (
+        200,
+        {"message": f"Growing '{name}' worker's pool by 2"},
+    )
+    wait_until(lambda: len(stats()["processes"]) == 3, timeout=30, what="the pool has grown", detail=monitor.log_tail)
+    assert post(monitor, f"/api/worker/queue/add-consumer/{name}", queue="live-other") == (
+        200,
+        {"message": "add consumer live-other"},
+    )
+    wait_until(lambda: "live-other" in queues(), timeout=30, what="it consumes", detail=monitor.log_tail)
+    assert post(monitor, f"/api/worker/queue/cancel-consumer/{name}", queue="live-other") == (
+        200,
+        {"message": "no longer consuming from live-other"},
+    )
+    assert post(monitor, "/api/task/timeout/project.add", workername=name, soft=30, hard=60) == (
+        200,
+        {"message": "time limits set successfully"},
+    )
+    assert post(monitor, "/api/task/rate-limit/project.add", ratelimit="100/m") == (
+        200,
+        {"message": "new rate limit set successfully"},
+    )
+    assert post(monitor, "/api/task/rate-limit/project.nope", workername=name, ratelimit="1")[0] == 404
+    for path, arguments in (
+        (f"/api/worker/pool/restart/{name}", {}),
+        (f"/api/worker/pool/autoscale/{name}", {"min": 1, "max": 2}),
+    ):
+        status, body = post(monitor, path, **arguments)
+        assert status == 409
+        assert "not enabled" in body["error"]["message"]
+    assert post(monitor, f"/api/worker/shutdown/{name}") == (200, {"message": "Shutting down!"})
+    wait_until(lambda: not worker.running, timeout=30, what="the worker ends", detail=worker.log_tail)
+    wait_until(
+        lambda: monitor.get(f"/api/workers/{name}")[1]["status"] == "offline", timeout=30, what="it shows as offline"
+    )
+
+
+def test_tasks_are_revoked(
+    project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(project.broker_url)
+    worker = start_worker(project, pool="prefork", concurrency=1)
+    wait_known(monitor, worker)
+    running = project.send("sleep", 300)
+    monitor.wait_for(running.id, "STARTED")
+    waiting = [project.send("sleep", 200) for _ in range(3)]
+    for task in waiting:
+        monitor.wait_for(task.id, "RECEIVED")
+    status, body = post(monitor, "/api/tasks/revoke", taskname="project.sleep", state="RECEIVED", dry_run="true")
+    assert status == 200
+    assert set(body["matched"]) == {task.id for task in waiting}
+    status, body = post(monitor, "/api/tasks/revoke", taskname="project.sleep", state="RECEIVED")
+    assert (status, body["revoked"]) == (200, 3)
+    assert post(monitor, f"/api/task/revoke/{running.id}", terminate="true", signal="SIGKILL") == (
+        200,
+        {"message": f"Revoked '{running.id}'"},
+    )
+    for task in (running, *waiting):
+        monitor.wait_for(task.id, "REVOKED")
+
+
+def test_what_is_inspected_and_how_long_queues_are(
+    project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(project.broker_url)
+    worker = start_worker(project, pool="threads")
+    wait_known(monitor, worker)
+    busy = project.send("sleep", 60)
+    monitor.wait_for(busy.id, "STARTED")
+    later = project.send("add", 1, 2, countdown=3600)
+    monitor.wait_for(later.id, "RECEIVED")
+    status, body = monitor.get(f"/api/workers?refresh=1&workername={worker.hostname}")
+    assert (status, list(body)) == (200, [worker.hostname])
+    found = body[worker.hostname]
+    assert [task["id"] for task in found["active"]] == [busy.id]
+    assert [task["request"]["id"] for task in found["scheduled"]] == [later.id]
+    assert found["reserved"] == []
+    assert found["revoked"] == []
+    assert found["age"] < 5
+    assert "project.add" in found["registered"]
+    assert [queue["name"] for queue in found["active_queues"]] == [project.queue]
+    assert found["stats"]["pool"]["max-concurrency"] == 1
+    assert "guest:guest" not in json.dumps(body)
+    assert monitor.get("/api/workers?status=1") == (200, {worker.hostname: True})
+    worker.kill()
+    for _ in range(3):
+        project.send("add", 1, 2)
+    consumers = 0 if project.broker_url.startswith("amqp") else None
+
+    def length() -> dict[str, Any]:
+        (queue,) = monitor.get("/api/queues/length")[1]["active_queues"]
+        return queue
+
+    # What the dead worker had taken and not finished comes back, on RabbitMQ at once.
+    wait_until(lambda: length()["messages"] >= 3, timeout=30, what="the messages wait", detail=monitor.log_tail)
+    assert length()["name"] == project.queue
+    assert length()["consumers"] == consumers
+    wait_until(
+        lambda: monitor.get(f"/api/workers/{worker.hostname}")[1]["status"] == "stale",
+        timeout=30,
+        what="the killed worker shows as stale",
+    )
+
+
+@contextmanager
+def measuring_health(monitor: Monitor) -> Iterator[list[float]]:
+    """Ask `/healthcheck` all the time, over a connection of its own; gives the seconds that each answer took."""
+    took: list[float] = []
+    stop = threading.Event()
+
+    def measure() -> None:
+        connection = http.client.HTTPConnection(urlsplit(monitor.url).netloc, timeout=30)
+        while not stop.wait(0.01):
+            began = time.monotonic()
+            connection.request("GET", "/healthcheck")
+            assert connection.getresponse().read() == b"OK"
+            took.append(time.monotonic() - began)
+        connection.close()
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        yield took
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_worker_that_is_killed_is_silence(
+    project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(project.broker_url)
+    worker = start_worker(project, pool="prefork")
+    wait_known(monitor, worker)
+    running = project.send("sleep", 300)
+    monitor.wait_for(running.id, "STARTED")
+    calls = [
+        *commands(worker.hostname),
+        (f"/api/task/revoke/{running.id}", {"terminate": "true"}),
+        ("/api/task/rate-limit/project.add", {"ratelimit": "10/m"}),
+        ("/api/task/timeout/project.add", {"soft": 30}),
+    ]
+    answers: dict[str, tuple[int, float]] = {}
+
+    def call(path: str, arguments: dict[str, Any]) -> None:
+        began = time.monotonic()
+        status, _ = post(monitor, path, **arguments)
+        answers[f"{path} {arguments}"] = status, time.monotonic() - began
+
+    # Frozen, the worker takes each command and cannot reply; then it is killed while all of them wait.
+    worker.pause()
+    with measuring_health(monitor) as health:
+        threads = [threading.Thread(target=call, args=one) for one in calls[:8]]
+        for thread in threads:
+            thread.start()
+        worker.kill()
+        for thread in threads:
+            thread.join()
+        for one in calls[8:]:
+            call(*one)
+    print({path: (status, round(took, 2)) for path, (status, took) in answers.items()})
+    print(f"healthcheck: {len(health)} times, slowest {1000 * max(health):.0f} ms")
+    assert len(answers) == len(calls)
+    assert {status for status, _ in answers.values()} == {504}
+    assert max(took for _, took in answers.values()) < SILENCE + 1
+    assert max(health) < 0.05
+
+
+@pytest.mark.parametrize("how", ["stop", "pause"])
+def test_a_broker_that_is_away(
+    how: str, broker: Broker, new_project: Callable[..., Project], start_worker: Callable[..., Worker],
+    start_monitor: Callable[..., Monitor],
+) -> None:  # fmt: skip
+    project = new_project(broker, "none")
+    monitor = start_monitor(broker.url)
+    worker = start_worker(project)
+    wait_known(monitor, worker)
+    if how == "stop":
+        broker.stop()
+    else:
+        broker.pause()
+    with measuring_health(monitor) as health:
+        for ask in (
+            lambda: post(monitor, f"/api/worker/pool/grow/{worker.hostname}"),
+            lambda: post(monitor, "/api/task/revoke/some-task"),
+            lambda: monitor.get("/api/workers?refresh=1"),
+            lambda: monitor.get("/api/queues/length"),
+        ):
+            began = time.monotonic()
+            status, body = ask()
+            assert (status, time.monotonic() - began < 3) == (503, True), body
+    print(f"healthcheck: {len(health)} times, slowest {1000 * max(health):.0f} ms")
+    assert max(health) < 0.05
+    status, found = monitor.get(f"/api/workers/{worker.hostname}")
+    assert status == 200
+    assert found["age"] > 0

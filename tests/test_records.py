@@ -1,0 +1,137 @@
+"""What a task and a worker become by an event; how events merge is held against Celery in test_merging_oracle.py."""
+
+import msgspec
+import pytest
+from factories import START, decode_events, make_event, make_worker_event
+
+from taskmon.records import KINDS, READY_STATES, TEXT_FIELDS, Event, Task, Worker, merge, merge_worker
+
+
+@pytest.mark.parametrize("type", sorted(KINDS))
+def test_every_kind_of_event_sets_its_state_and_its_time(type: str) -> None:
+    state, _, field = KINDS[type]
+    task = Task("a")
+    merge(task, make_event(type, timestamp=START))
+    assert (task.state, getattr(task, field), task.timestamp) == (state, START, START)
+
+
+def test_ready_states() -> None:
+    assert {"SUCCESS", "FAILURE", "REVOKED"} == READY_STATES
+
+
+def test_a_client_is_no_worker() -> None:
+    task = Task("a")
+    merge(task, make_event("sent", hostname="gen1@client"))
+    merge(task, make_event("received", hostname="celery@one"))
+    assert (task.client, task.worker) == ("gen1@client", "celery@one")
+
+
+def test_a_late_beginning_adds_only_what_it_knows_best() -> None:
+    task = Task("a")
+    merge(task, make_event("succeeded", timestamp=START + 2, result="7", queue="fast"))
+    merge(task, make_event("received", timestamp=START, name="tasks.add", args="(3, 4)", result="?", queue="slow"))
+    assert (task.state, task.timestamp, task.received) == ("SUCCESS", START + 2, START)
+    assert (task.name, task.args, task.result, task.queue) == ("tasks.add", "(3, 4)", "7", "fast")
+
+
+def test_a_task_may_be_tried_again_after_its_end() -> None:
+    task = Task("a")
+    for type in ("failed", "retried", "received", "started"):
+        merge(task, make_event(type))
+    assert task.state == "STARTED"
+
+
+@pytest.mark.parametrize(
+    ("type", "state"), [("progress", "PROGRESS"), ("two-words", "TWO-WORDS"), ("größe", "GRÖSSE"), ("", "")]
+)
+def test_a_custom_type_is_a_custom_state(type: str, state: str) -> None:
+    task = Task("a")
+    merge(task, make_event("started"))
+    merge(task, make_event(f"task-{type}"))
+    assert task.state == state
+    merge(task, make_event("received"))
+    assert task.state == state
+    merge(task, make_event("succeeded"))
+    merge(task, make_event(f"task-{type}"))
+    assert task.state == "SUCCESS"
+
+
+def test_a_custom_type_named_like_a_state_ranks_like_it() -> None:
+    task = Task("a")
+    merge(task, make_event("progress"))
+    merge(task, make_event("task-pending"))
+    assert task.state == "PROGRESS"
+    merge(task, make_event("task-success"))
+    merge(task, make_event("failed"))
+    assert task.state == "SUCCESS"
+
+
+def test_what_does_not_come_changes_nothing_and_null_empties() -> None:
+    task = Task("a")
+    merge(task, make_event("started", name="tasks.add", retries=2, runtime=1.5))
+    merge(task, make_event("progress"))
+    assert (task.name, task.retries, task.runtime) == ("tasks.add", 2, 1.5)
+    [event] = decode_events([{"type": "task-progress", "uuid": "a", "name": None, "retries": None, "runtime": None}])
+    merge(task, event)
+    assert (task.name, task.retries, task.runtime) == (None, None, None)
+
+
+def test_a_worker_keeps_what_it_says() -> None:
+    worker = Worker("celery@one")
+    fields = {"pid": 7, "clock": 3, "active": 2, "processed": 9, "loadavg": [1.0, 0.5, 0.25]}
+    texts = {"sw_ident": "py-celery", "sw_ver": "5.7.0", "sw_sys": "Linux"}
+    merge_worker(worker, make_worker_event("heartbeat", timestamp=START, freq=5.0, **fields, **texts))
+    merge_worker(worker, make_worker_event("heartbeat", timestamp=START + 5, freq=None))
+    assert {field: getattr(worker, field) for field in (*fields, *texts)} == {**fields, **texts}
+    assert (worker.timestamp, worker.freq) == (START + 5, 5.0)
+
+
+def test_a_worker_is_alive_while_its_heartbeats_come() -> None:
+    worker = Worker("celery@one", seen=START)
+    merge_worker(worker, make_worker_event("online", freq=2.0))
+    assert worker.alive(START + 3.9)
+    assert not worker.alive(START + 4)
+    merge_worker(worker, make_worker_event("offline"))
+    assert not worker.alive(START)
+    merge_worker(worker, make_worker_event("heartbeat"))
+    assert worker.alive(START)
+
+
+@pytest.mark.parametrize("struct", [Event, Task, Worker])
+def test_the_garbage_collector_never_walks_them(struct: type[msgspec.Struct]) -> None:
+    assert struct.__struct_config__.gc is False
+
+
+def test_text_fields_are_all_that_hold_free_text() -> None:
+    hints = {field.name: field.type for field in msgspec.structs.fields(Event)}
+    free = {name for name, hint in hints.items() if str in getattr(hint, "__args__", ())}
+    free -= {"type"}  # whose length is bounded
+    assert free == set(TEXT_FIELDS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"type": ""},
+        {"type": 7},
+        {"type": None},
+        {"uuid": ""},
+        {"uuid": "x" * 1025},
+        {"uuid": 7},
+        {"timestamp": -1},
+        {"timestamp": 1e300},
+        {"timestamp": "now"},
+        {"clock": 2**63},
+        {"clock": 1.5},
+        {"retries": "1"},
+        {"runtime": 1e300},
+        {"name": 7},
+        {"args": [1, 2]},
+        {"loadavg": 1.0},
+        {"loadavg": ["x"]},
+    ],
+    ids=str,
+)
+def test_wrong_types_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_events([{"type": "task-sent", "uuid": "a"} | wrong])
