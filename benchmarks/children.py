@@ -17,6 +17,7 @@ class Child:
     """`python -m <module> --child <arguments>`: tells what it has to say as one line of JSON each."""
 
     def __init__(self, module: str, *arguments: object, python: str | Path = sys.executable) -> None:
+        self._module = module
         command = [str(python), "-m", module, "--child", *map(str, arguments)]
         self._popen = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -31,7 +32,7 @@ class Child:
         """Wait for the next thing it tells; raises RuntimeError if it ends without a word."""
         line = _pipe(self._popen.stdout).readline()
         if not line:
-            raise RuntimeError(f"{self._popen.args} ended with {self._popen.wait()}")
+            raise RuntimeError(f"{self._module} ended with {self._popen.wait()}")
         return json.loads(line)
 
     def tell(self, word: str) -> None:

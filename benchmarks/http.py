@@ -7,8 +7,9 @@ have a process of their own; the two servers take turns.
 import argparse
 import asyncio
 import base64
+import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -18,8 +19,8 @@ from .children import Child, child, cpu_seconds, say
 from .load import KeepAlive, requests_per_second
 from .tables import Cell, print_table
 
-SECONDS = 4.0
-ROUNDS = 3
+SECONDS = 2.0
+ROUNDS = 6
 CONNECTIONS = 16
 
 USER, PASSWORD = "bench", "a password for the benchmark"
@@ -73,6 +74,9 @@ def serve_bare(body: bytes) -> None:
     asyncio.run(be_asked())
 
 
+Pick = Callable[[list[float]], float]
+
+
 class Round(NamedTuple):
     """One turn of a server under load: requests a second, and the processor time that each cost the server."""
 
@@ -102,8 +106,8 @@ def run(seconds: float = SECONDS, rounds: int = ROUNDS) -> None:
                 turns = [
                     [measure(server, target, headers, seconds) for server, target in servers] for _ in range(rounds)
                 ]
-        rows += [_row(f"{method}, round {number}", *turn) for number, turn in enumerate(turns, 1)]
-        rows.append(_row(f"{method}, best of each", *map(_best, zip(*turns, strict=True))))
+        rows.append(_row(f"{method}, median of {rounds}", turns, statistics.median, statistics.median))
+        rows.append(_row(f"{method}, best of {rounds}", turns, max, min))
     print_table(
         f"GET /api/task/info/<id> over {CONNECTIONS} connections, {len(body):,} bytes an answer; bare: Tornado alone",
         [
@@ -119,16 +123,16 @@ def run(seconds: float = SECONDS, rounds: int = ROUNDS) -> None:
     )
 
 
-def _row(what: str, bare: Round, ours: Round) -> list[Cell]:
+def _row(what: str, turns: list[list[Round]], rate: Pick, cost: Pick) -> list[Cell]:
+    """Pick one rate and one cost out of the turns of each server, and compare them."""
+    (bare_rate, our_rate), (bare_cost, our_cost) = (
+        [pick([getattr(turn, field) for turn in server]) for server in zip(*turns, strict=True)]
+        for field, pick in (("rate", rate), ("microseconds", cost))
+    )
     return [
-        *(what, bare.rate, ours.rate, 100 * ours.rate / bare.rate),
-        *(bare.microseconds, ours.microseconds, 100 * bare.microseconds / ours.microseconds),
+        *(what, bare_rate, our_rate, 100 * our_rate / bare_rate),
+        *(bare_cost, our_cost, 100 * bare_cost / our_cost),
     ]
-
-
-def _best(turns: Iterable[Round]) -> Round:
-    rates, microseconds = zip(*turns, strict=True)
-    return Round(max(rates), min(microseconds))
 
 
 async def _get(url: str, headers: Mapping[str, str]) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from celery import Celery
 from celery.events.event import get_exchange
-from kombu import Producer
+from kombu.messaging import Producer
 
 from . import workload
 from .children import say

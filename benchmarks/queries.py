@@ -163,7 +163,7 @@ def _call(state: "State", query: "TaskQuery") -> tuple[int, float, float]:
 
 async def time_http(url: str, asked: dict[str, Arguments]) -> dict[str, list[float]]:
     """Ask a server every question; give the seconds of all calls."""
-    seconds = {}
+    seconds: dict[str, list[float]] = {}
     async with KeepAlive(url, {}) as client:
         for what, given in asked.items():
             path = "/api/tasks?" + urlencode({**given, "limit": PAGE})

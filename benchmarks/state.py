@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .tables import Cell, print_table
 from .workload import BATCH, bodies, events
 
 TASKS = 60_000
@@ -80,7 +81,7 @@ def celery(max_tasks: int) -> tuple[Consume, Count]:
 
 def flower(max_tasks: int) -> tuple[Consume, Count]:
     """Give Flower's State, metrics and search index included: it has no other."""
-    from flower.events import EventsState
+    from flower.events import EventsState  # type: ignore[import-not-found]  # it has an environment of its own
 
     state = EventsState(max_tasks_in_memory=max_tasks)
     return _each_event(state.event), lambda: len(state.tasks)
@@ -142,8 +143,6 @@ def _resident_bytes() -> int:
 
 def run(tasks: int, runs: int, flower: Path | None) -> None:
     """Measure every contender and print a table for each layout; Flower, which takes long, in the first one only."""
-    from .tables import print_table
-
     pythons = {contender: Path(sys.executable) for contender in CONTENDERS if contender != FLOWER}
     if flower is not None:
         pythons[FLOWER] = flower

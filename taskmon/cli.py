@@ -260,6 +260,7 @@ def celery_command(ctx: click.Context, /, **flags: object) -> None:
 
     def run(settings: Settings) -> None:
         _export(settings)
+        _load_tasks(ctx.obj.app, "the app")
         _serve(settings, ctx.obj.app)
 
     _with_settings(mine, run)
@@ -316,7 +317,19 @@ def load_app(settings: Settings) -> "Celery":
         raise _BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not isinstance(app, Celery):
         raise _BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
+    _load_tasks(app, f"--app {settings.app}")
     return app
+
+
+def _load_tasks(app: "Celery", name: str) -> None:
+    """Import the modules that hold an app's tasks, as a worker would: only then it knows their names."""
+    try:
+        app.loader.import_default_modules()
+        app.finalize()
+    # Importing somebody's modules can raise anything.
+    except Exception as exc:
+        logger.debug("Loading the tasks of %s failed", name, exc_info=True)
+        raise _BadUsage(f"The tasks of {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
 
 
 def _export(settings: Settings) -> None:

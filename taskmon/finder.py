@@ -13,14 +13,15 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from .indexes import FACETS, ORDERS, ByTime, Group, Indexes, Known, Zone
-from .ordering import Block, Entry, Ordering, distinct
+from .indexes import FACETS, ORDERS, ByTime, Group, Indexes, Known, Ranges
+from .ordering import Block, Entry, Ordering
 from .query import TaskQuery, make_filter
 from .records import Task
 from .store import TaskStore
 
 Batch = tuple[int, list[Task]]
 Match = Callable[[Task], bool]
+Pick = Callable[[Block], list[Entry]]
 
 #: The facets that a query can filter by.
 FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_fields__)
@@ -37,9 +38,9 @@ class Source(Struct, frozen=True):
     low: float | None = None
     high: float | None = None
 
-    def stretches(self, wanted: Callable[[Block], bool]) -> Iterator[list[Entry]]:
-        """Yield the entries of the wanted blocks in order, a stretch at a time."""
-        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, wanted=wanted)
+    def stretches(self, pick: Pick | None) -> Iterator[list[Entry]]:
+        """Yield the entries that are picked in order, a stretch at a time."""
+        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, pick=pick)
 
     def count(self) -> int:
         """Count the entries, about; stale ones included."""
@@ -122,30 +123,29 @@ class Finder:
 
         A walk may last, and tasks change meanwhile: each that was there at its beginning still comes once.
         """
-        previous: Entry | None = None
         moved = _Moved(self._tasks, self._indexes.by_time)
+        given: set[str] = set()
         for source in sources:
             timed = isinstance(source.ordering, ByTime | Group)
-            for entries in source.stretches(self._wanted(source, query)):
+            for entries in source.stretches(self._pick(source, query)):
                 fresh = source.ordering.fresh(entries)
                 if timed:
                     fresh = moved.sort_out(entries, fresh)
-                fresh = distinct(fresh)
-                if fresh and fresh[0] == previous:
-                    del fresh[0]
-                if fresh:
-                    previous = fresh[-1]
-                yield 1 + len(entries), self._matching(fresh, match)
+                ids = [task_id for task_id in dict.fromkeys([entry[1] for entry in fresh]) if task_id not in given]
+                given.update(ids)
+                yield 1 + len(entries), self._matching(ids, match)
 
-    def _wanted(self, source: Source, query: TaskQuery) -> Callable[[Block], bool]:
-        """Tell which blocks may hold a match, by the spans of time that the blocks by `timestamp` know."""
-        ranges = _ranges(query) if isinstance(source.ordering, ByTime | Group) else {}
-        zone = self._indexes.zone
-        return lambda block: not ranges or _overlap(zone(block), ranges)
+    def _pick(self, source: Source, query: TaskQuery) -> Pick | None:
+        """Give what picks the entries that may match out of a block by `timestamp`, None where nothing can."""
+        ranges = _ranges(query)
+        if not ranges or not isinstance(source.ordering, ByTime | Group):
+            return None
+        within = self._indexes.within
+        return lambda block: within(block, ranges)
 
-    def _matching(self, entries: list[Entry], match: Match) -> list[Task]:
+    def _matching(self, ids: list[str], match: Match) -> list[Task]:
         get = self._tasks.get
-        return [task for _, task_id in entries if (task := get(task_id)) is not None and match(task)]
+        return [task for task_id in ids if (task := get(task_id)) is not None and match(task)]
 
     def _order(self, query: TaskQuery) -> list[Source]:
         """Give the sources that hold every task, in the order asked for."""
@@ -181,21 +181,17 @@ class _Moved:
         self._get = tasks.get
         self._began = time.time()
         self._newest = by_time.newest()
-        self._moved: set[str] = set()
 
     def sort_out(self, entries: list[Entry], fresh: list[Entry]) -> list[Entry]:
         """Add to the fresh entries those whose task has only just moved away, leave out where it has moved to."""
         if len(fresh) == len(entries) and fresh and max(fresh[0], fresh[-1]) <= self._newest:
             return fresh
-        kept = {entry for entry in fresh if entry <= self._newest and entry[1] not in self._moved}
+        kept = {entry for entry in fresh if entry <= self._newest}
         return [entry for entry in entries if entry in kept or self._has_moved(entry)]
 
     def _has_moved(self, entry: Entry) -> bool:
         task = self._get(entry[1])
-        if task is None or task.seen < self._began or entry[1] in self._moved or entry > self._newest:
-            return False
-        self._moved.add(entry[1])
-        return True
+        return task is not None and task.seen >= self._began and entry <= self._newest
 
 
 def _facets(query: TaskQuery) -> list[tuple[str, str]]:
@@ -203,7 +199,7 @@ def _facets(query: TaskQuery) -> list[tuple[str, str]]:
     return [(field, value) for field in FILTERS if (value := getattr(query, field)) is not None]
 
 
-def _ranges(query: TaskQuery) -> dict[str, tuple[float | None, float | None]]:
+def _ranges(query: TaskQuery) -> Ranges:
     """List the filters by time that are set."""
     bounds = {
         "received": (query.received_start, query.received_end),
@@ -224,15 +220,6 @@ def _is_descending(source: Source, query: TaskQuery) -> bool:
     """Tell how to go through a source that stands in the order asked for: equal tasks are newest first."""
     by_facet = isinstance(source.ordering, Group) and query.sort_by != "timestamp"
     return by_facet or query.descending
-
-
-def _overlap(zone: Zone, ranges: dict[str, tuple[float | None, float | None]]) -> bool:
-    """Tell whether a block with this zone can hold a task within all the ranges."""
-    for field, (low, high) in ranges.items():
-        smallest, largest = zone[field]
-        if (low is not None and largest < low) or (high is not None and smallest > high):
-            return False
-    return True
 
 
 def _sorted(tasks: list[Task], query: TaskQuery) -> list[Task]:

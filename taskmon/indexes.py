@@ -4,9 +4,10 @@ Tasks that change are only noted; `flush` indexes them together, so a task that 
 is indexed once. `tidy` drops what went stale, a little at a time. Event loop only.
 """
 
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from math import inf
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, Final
 
@@ -16,7 +17,10 @@ from .store import TaskStore
 
 Value = str | int | None
 Get = Callable[[Task], Any]
-Zone = dict[str, tuple[float, float]]
+Ranges = dict[str, tuple[float | None, float | None]]
+
+#: What is known of a block's tasks: by field, the values in ascending order, and where in the block each of them is.
+Zone = dict[str, tuple["array[float]", "array[int]"]]
 
 #: The fields by whose value tasks are grouped, each group in the order of `timestamp`.
 FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
@@ -27,7 +31,7 @@ _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 #: The fields by which tasks are ordered, besides `timestamp` and the facets.
 ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
-#: The times of which each block by `timestamp` knows the span, so that a filter by one can pass over whole blocks.
+#: The times that each block by `timestamp` knows in their order, so that a filter by one need not look at its tasks.
 ZONED: Final = ("received", "started")
 
 #: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
@@ -244,11 +248,22 @@ class Indexes:
         while entries > 0 and not self.tidied:
             entries -= next(self._sweeps)
 
-    def zone(self, block: Block) -> Zone:
+    def within(self, block: Block, ranges: Ranges) -> list[Entry]:
+        """List the entries of a block whose task may be within all the ranges, in their order."""
+        zone = self._zone(block)
+        chosen: set[int] | None = None
+        for field, (low, high) in ranges.items():
+            values, places = zone[field]
+            start = 0 if low is None else bisect_left(values, low)
+            stop = len(values) if high is None else bisect_right(values, high)
+            chosen = set(places[start:stop]) if chosen is None else chosen.intersection(places[start:stop])
+        return [block[place] for place in sorted(chosen or ())]
+
+    def _zone(self, block: Block) -> Zone:
         """Tell when the tasks of a block were received and started; remembered until the block gets an entry."""
         if block.zone is None:
-            tasks = [task for _, task_id in block if (task := self._tasks.get(task_id)) is not None]
-            block.zone = {field: _span(map(attrgetter(field), tasks)) for field in ZONED}
+            tasks = [self._tasks.get(task_id) for _, task_id in block]
+            block.zone = {field: _sort_places(tasks, attrgetter(field)) for field in ZONED}
         zone: Zone = block.zone
         return zone
 
@@ -256,7 +271,7 @@ class Indexes:
         """Remember the zones of up to `count` more blocks by time; tell how many there were."""
         blocks = [block for block in self.by_time.blocks if block.zone is None][:count]
         for block in blocks:
-            self.zone(block)
+            self._zone(block)
         return len(blocks)
 
     def _sweep_forever(self) -> Iterator[int]:
@@ -287,7 +302,8 @@ class Indexes:
             yield from self._sweep_due()
 
 
-def _span(values: Iterable[float | None]) -> tuple[float, float]:
-    """Give the smallest and the largest value, infinities the wrong way round where there is none."""
-    known = [value for value in values if value is not None]
-    return (min(known), max(known)) if known else (inf, -inf)
+def _sort_places(tasks: list[Task | None], get: Get) -> tuple["array[float]", "array[int]"]:
+    """Sort the places in a list of tasks by the value that the task there has, leaving out those without one."""
+    pairs = [(value, at) for at, task in enumerate(tasks) if task is not None and (value := get(task)) is not None]
+    pairs.sort()
+    return array("d", [value for value, _ in pairs]), array("H", [at for _, at in pairs])

@@ -115,18 +115,18 @@ class Ordering(ABC):
         descending: bool = False,
         low: float | None = None,
         high: float | None = None,
-        wanted: Callable[[Block], bool] = lambda block: True,
+        pick: Callable[[Block], list[Entry]] | None = None,
     ) -> Iterator[list[Entry]]:
         """Yield all entries with `low <= key <= high` in order, a stretch at a time.
 
-        A block that is not wanted gives an empty stretch. Entries added meanwhile may be missed.
+        `pick` may leave out entries of a block, keeping their order. Entries added meanwhile may be missed.
         """
         self.settle()
         first = 0 if low is None else bisect_left(self.lasts, (low,))
         stop = len(self.blocks) if high is None else bisect_left(self.lasts, (nextafter(high, inf),)) + 1
         parts: list[Block] = self.blocks[first:stop]
         for block in reversed(parts) if descending else parts:
-            yield _cut(block, descending, low, high) if wanted(block) else []
+            yield _cut(block if pick is None else pick(block), descending, low, high)
         if not self.blocks:
             yield _cut(self.recent, descending, low, high)
 
@@ -177,7 +177,6 @@ class Ordering(ABC):
         before = self.blocks[at - 1] if at else None
         if left and (before is None or len(before) + len(left) > BLOCK):
             self.blocks[at] = Block(left)
-            self.blocks[at].zone = block.zone
             self.lasts[at] = left[-1]
             return True
         if before is not None and left:

@@ -462,3 +462,22 @@ def test_help_of_the_plugin(plugin: click.Group) -> None:
     assert result.exit_code == 0
     assert "--max-tasks N" in result.output
     assert "--app" not in result.output
+
+
+def test_the_tasks_of_an_app_are_known_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_project.py").write_text(
+        "from celery import Celery\napp = Celery('shop', broker='memory://', imports=['shop_tasks'])\n"
+        "app.conf.imports = ['shop_tasks']\n"
+    )
+    (tmp_path / "shop_tasks.py").write_text(
+        "from shop_project import app\n\n@app.task(name='shop.pack')\ndef pack() -> None: ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    assert "shop.pack" in load_app(Settings(app="shop_project")).tasks
+    (tmp_path / "broken_project.py").write_text(
+        "from celery import Celery\napp = Celery('shop', broker='memory://')\napp.conf.imports = ['no_such_tasks']\n"
+    )
+    result = CliRunner().invoke(main, ["--app", "broken_project"])
+    assert result.exit_code == 2
+    assert "The tasks of --app broken_project cannot be loaded: ModuleNotFoundError" in result.output

@@ -175,6 +175,30 @@ def test_changes_during_an_answer_never_raise(seed: int, tiny: bool) -> None:
         check(state, **_draw_question(random))
 
 
+@PATIENT
+@given(st.integers(0, 2**32), st.sampled_from([None, "timestamp"]), st.booleans())
+def test_each_task_comes_once_while_tasks_change(seed: int, sort_by: str | None, descending: bool) -> None:
+    """Those that were there when it began, that is: they move to a newer place while the answer is under way."""
+    random = Random(seed)
+
+    def draw() -> Event:
+        event = _draw_event(random, IDS)
+        event.timestamp = make_event("sent").timestamp  # which is later than any before
+        return event
+
+    with small_blocks(2, flush_at=2):
+        state = make_state(*[draw() for _ in range(40)])
+        there, found = {task.uuid for task in held_tasks(state)}, []
+        for task in state.find(TaskQuery(sort_by=sort_by, descending=descending)):
+            found += [task.uuid] if task is not None else []
+            if random.random() < 0.5:
+                state.apply([draw(), draw()])
+            if random.random() < 0.2:
+                state.tidy()
+        assert len(found) == len(set(found))
+        assert there <= set(found)
+
+
 # Cases worth a name
 
 
@@ -307,7 +331,9 @@ def _times(received: float | None, started: float | None, **last: float) -> dict
 _SHUFFLED = Random(7).sample(range(MANY), MANY)
 
 #: By name: number of the task -> when its events happen, and what they say.
-LAYOUTS: dict[str, Callable[[int], tuple[dict[str, float | None], dict[str, Any]]]] = {
+Layouts = dict[str, Callable[[int], tuple[dict[str, float | None], dict[str, Any]]]]
+
+LAYOUTS: Layouts = {
     "a steady stream": lambda n: (
         _times(n, n + 0.2, **{"failed" if n % 2 else "succeeded": n + 0.5}),
         _far(n),
@@ -322,6 +348,15 @@ LAYOUTS: dict[str, Callable[[int], tuple[dict[str, float | None], dict[str, Any]
     "last received, first done": lambda n: (_times(MANY - n, MANY - n, succeeded=2 * MANY + n), _far(n)),
     "hardly any started": lambda n: (_times(n, n if n < 200 else None, progress=n + 0.5), _far(n)),
     "never received": lambda n: (_times(None, None, progress=n), _far(n)),
+    # Tasks that waited or ran for long stand among new ones: the span of a block by `timestamp` then says little.
+    "one in 1,000 took long": lambda n: (
+        _times(*2 * [n if n % 1000 else n / 10_000], succeeded=n + 0.5),
+        _far(n),
+    ),
+    "new blocks span all times": lambda n: (
+        _times(*2 * [MANY + n if n < MANY // 2 else (n if n % 2 else 3 * MANY + n)], succeeded=5 * MANY + n),
+        _far(n),
+    ),
 }
 
 SINGLE_FILTERS: list[dict[str, Any]] = [

@@ -156,17 +156,17 @@ def test_what_is_remembered_of_a_block_is_forgotten_when_it_changes() -> None:
             assert changed
 
 
-def test_blocks_that_are_not_wanted_give_nothing() -> None:
+def test_only_what_is_picked_of_a_block_is_given() -> None:
     with small_blocks(4):
         ordering = Numbers()
         ordering.add([(float(number), "a") for number in range(12)])
-        unwanted = ordering.blocks[1]
+        second = ordering.blocks[1]
 
-        def wanted(block: Block) -> bool:
-            return block is not unwanted
+        def pick(block: Block) -> list[Entry]:
+            return block[1:3] if block is second else block
 
-        stretches = list(ordering.stretches(wanted=wanted))
-        assert [len(stretch) for stretch in stretches] == [4, 0, 4]
+        stretches = list(ordering.stretches(pick=pick, descending=True))
+        assert [[int(key) for key, _ in entries] for entries in stretches] == [[11, 10, 9, 8], [6, 5], [3, 2, 1, 0]]
 
 
 def test_adding_while_somebody_reads_never_raises() -> None:
