@@ -21,7 +21,7 @@ from .monitors import Flower, Monitor, Taskmon
 from .tables import Cell, print_table
 
 if TYPE_CHECKING:
-    from brokers import Broker
+    from brokers import Broker  # type: ignore[import-not-found]  # `running` makes its directory known
 
 EVENTS = 100_000
 SINGLES = 20_000

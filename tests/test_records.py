@@ -90,9 +90,12 @@ def test_a_worker_is_alive_while_its_heartbeats_come() -> None:
     worker = Worker("celery@one", seen=START)
     merge_worker(worker, make_worker_event("online", freq=2.0))
     assert worker.alive(START + 3.9)
+    assert worker.status(START + 3.9) == "online"
     assert not worker.alive(START + 4)
+    assert worker.status(START + 4) == "stale"
     merge_worker(worker, make_worker_event("offline"))
     assert not worker.alive(START)
+    assert worker.status(START) == "offline"
     merge_worker(worker, make_worker_event("heartbeat"))
     assert worker.alive(START)
 

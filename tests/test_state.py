@@ -190,6 +190,15 @@ def test_workers_appear_by_any_event_of_theirs_but_not_as_clients() -> None:
     assert state.workers["celery@one"].alive(state.workers["celery@one"].seen)
 
 
+def test_a_worker_may_be_known_by_an_answer_alone() -> None:
+    state = make_state(make_worker_event("heartbeat", "celery@one", active=3))
+    before = state.workers["celery@one"].seen
+    state.hear_of("celery@one")
+    state.hear_of("celery@two")
+    assert (state.workers["celery@one"].active, state.workers["celery@one"].seen) == (3, before)
+    assert state.workers["celery@two"].seen >= before
+
+
 def test_workers_are_bounded_and_those_longest_unheard_of_go() -> None:
     gone: list[str] = []
     state = State(max_workers=3)
