@@ -152,7 +152,9 @@ def run(tasks: int, runs: int, flower: Path | None) -> None:
             with path.open("wb") as file:
                 file.writelines(body + b"\n" for body in bodies(events(tasks, layout.window)))
             most = int(layout.share * tasks) + 1
-            rows = [[contender, *_best(runs, contender, path, most, python)] for contender, python in pythons.items()]
+            rows: list[list[Cell]] = [
+                [contender, *_best(runs, contender, path, most, python)] for contender, python in pythons.items()
+            ]
         print_table(
             f"State, {name}: {layout.description}. {tasks:,} tasks, {4 * tasks:,} events, best of {runs} runs",
             ["decode and apply", "us CPU/event", "bytes/task", "worst message, ms"],

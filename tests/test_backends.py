@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends import cache
 from celery.backends.base import KeyValueStoreBackend
 from celery.contrib.abortable import AbortableAsyncResult
 from kombu import Connection, Exchange, Queue
@@ -63,6 +64,7 @@ def read_one(source: Source, task_id: str) -> Result:
 @pytest.fixture(params=["file", "cache+memory"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Celery:
     """An app with each of the backends that need no server."""
+    cache._DUMMY_CLIENT_CACHE.clear()  # of the whole process
     backend = f"file://{tmp_path}" if request.param == "file" else "cache+memory://"
     return make_app(result_backend=backend, result_serializer="json")
 
