@@ -93,6 +93,7 @@ _MAX_HEADERS: Final = 16 * 1024
 _BODY_TIMEOUT: Final = 15.0
 _IDLE_TIMEOUT: Final = 60.0
 _TIDY_EVERY: Final = 0.05
+_BUSY: Final = 250  # events since the last time
 _PURGE_EVERY: Final = 10.0
 _FREEZE_EVERY: Final = 5.0
 _FREEZE_AFTER: Final = 250_000
@@ -145,6 +146,7 @@ class Taskmon:
         )
         self._server = _make_server(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
+        self._applied = 0
         self.url = ""
 
     async def start(self) -> None:
@@ -190,6 +192,10 @@ class Taskmon:
             self._enabler.ask_all()
 
     def _tidy(self) -> None:
+        """Tidy in idle moments; under load State does what it must by itself."""
+        applied, self._applied = self._applied, self.state.task_events_total
+        if self._applied - applied > _BUSY:
+            return
         self.state.tidy()
 
     def _purge(self) -> None:

@@ -18,6 +18,12 @@ Entry = tuple[Any, str]
 BLOCK: Final = 1000
 
 
+#: Fewer entries than that are put into a block one by one, more are sorted together with it.
+_SCATTERED: Final = 64
+
+#: Entries in a stretch: a page is often found in the first.
+_STRETCH: Final = 256
+
 #: One entry of so many is looked at to tell whether a block is worth sweeping.
 _SAMPLED: Final = 64
 
@@ -98,7 +104,7 @@ class Ordering(ABC):
         """Add sorted entries, none after the block's last one, to the block `at`; split it when it is full."""
         block = self.blocks[at]
         block.zone = None
-        if len(entries) < 8:
+        if len(entries) < _SCATTERED:
             for entry in entries:
                 insort(block, entry)
         else:
@@ -126,9 +132,9 @@ class Ordering(ABC):
         stop = len(self.blocks) if high is None else bisect_left(self.lasts, (nextafter(high, inf),)) + 1
         parts: list[Block] = self.blocks[first:stop]
         for block in reversed(parts) if descending else parts:
-            yield _cut(block if pick is None else pick(block), descending, low, high)
+            yield from _pieces(_cut(block if pick is None else pick(block), descending, low, high))
         if not self.blocks:
-            yield _cut(self.recent, descending, low, high)
+            yield from _pieces(_cut(self.recent, descending, low, high))
 
     def newest(self) -> Entry:
         """Give the last of the entries, one that comes before any other where there is none."""
@@ -194,6 +200,15 @@ def _cut(entries: list[Entry], descending: bool, low: float | None, high: float 
     if descending:
         cut.reverse()
     return cut
+
+
+def _pieces(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Cut entries into stretches; none gives one that is empty."""
+    if len(entries) <= _STRETCH:
+        yield entries
+        return
+    for start in range(0, len(entries), _STRETCH):
+        yield entries[start : start + _STRETCH]
 
 
 def distinct(entries: list[Entry]) -> list[Entry]:

@@ -83,15 +83,24 @@ class State:
         """Yield the tasks that a query asks for, in its order; None where the caller may let others run."""
         return self._finder.find(query)
 
-    def children(self, task_id: str) -> list[str]:
-        """List the ids of the tasks held whose parent is this one, oldest event first."""
+    def children(self, task_id: str, limit: int | None = None) -> list[str]:
+        """List the ids of the tasks held whose parent is this one, oldest event first; no more than `limit`."""
         if self._kin_changed:
             self._indexes.flush()
             self._kin_changed = False
         group = self._indexes.facets["parent_id"].groups.get(task_id)
         if group is None:
             return []
-        return [child for _, child in distinct([e for entries in group.stretches() for e in group.fresh(entries)])]
+        if limit is None:
+            return [
+                child for _, child in distinct([e for entries in group.stretches() for e in group.fresh(entries)])
+            ]
+        found: dict[str, None] = {}
+        for entries in group.stretches():
+            found.update(dict.fromkeys([child for _, child in group.fresh(entries)]))
+            if len(found) >= limit:
+                break
+        return list(found)[:limit]
 
     def task_names(self) -> list[str]:
         """List the names of the tasks held, sorted."""

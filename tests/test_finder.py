@@ -27,7 +27,7 @@ from taskmon.records import Event, Task
 from taskmon.search import parse_search
 from taskmon.state import State
 
-PATIENT = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 
 IDS = [f"id{number}" for number in range(14)]
 HOSTNAMES = ["celery@one", "celery@two", "celery@three"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from taskmon.serializers import task_body
 from taskmon.state import State
 
-PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 IDS = ["a", "b", "c", "d"]
 HOSTNAMES = ["celery@one", "celery@two", "gen1@client"]

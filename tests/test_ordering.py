@@ -165,8 +165,8 @@ def test_only_what_is_picked_of_a_block_is_given() -> None:
         def pick(block: Block) -> list[Entry]:
             return block[1:3] if block is second else block
 
-        stretches = list(ordering.stretches(pick=pick, descending=True))
-        assert [[int(key) for key, _ in entries] for entries in stretches] == [[11, 10, 9, 8], [6, 5], [3, 2, 1, 0]]
+        picked = [int(key) for key, _ in walk(ordering, pick=pick, descending=True)]
+        assert picked == [11, 10, 9, 8, 6, 5, 3, 2, 1, 0]
 
 
 def test_adding_while_somebody_reads_never_raises() -> None:

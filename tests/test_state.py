@@ -329,6 +329,16 @@ def test_children_are_the_tasks_held_whose_parent_it_is_oldest_first() -> None:
     assert state.children("p") == []
 
 
+def test_children_up_to_a_limit() -> None:
+    with small_blocks(2, flush_at=1):
+        state = make_state(*[make_event("sent", f"id{number}", parent_id="p") for number in range(9)])
+        for number in (0, 0, 1):  # entries that are stale and entries that are there twice
+            state.apply([make_event("received", f"id{number}", timestamp=START)])
+        whole = state.children("p")
+        assert sorted(whole) == [f"id{number}" for number in range(9)]
+        assert [state.children("p", limit) for limit in range(12)] == [whole[:limit] for limit in range(12)]
+
+
 def test_task_names_are_sorted_and_named_once() -> None:
     state = make_state(*[make_event("sent", uuid, name=name) for uuid, name in zip("abcd", "yxyz", strict=True)])
     state.apply([make_event("sent", "e"), make_event("sent", "f", name=None), make_event("sent", "g", name="")])

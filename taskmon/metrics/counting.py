@@ -1,0 +1,251 @@
+"""Counts: what is counted of events as they are applied, and of messages as they come.
+
+Runs on the event loop, but for two methods of the consumer thread. `received` takes no lock: only one thread at a
+time may call it, and the loop only reads its number. `rejected` takes one, and any thread may call it.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Final, cast
+
+from msgspec import UNSET
+
+from taskmon.records import Event, Task, Worker
+
+from .labels import CLIENT, OTHER, Labels
+from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
+from .views import StateView
+from .waiting import SETTLE_AT, Waiting
+
+#: Bounds of what senders of events can make taskmon remember. What is beyond them is counted under `OTHER`.
+MAX_TASK_NAMES: Final = 2_000
+MAX_WORKERS: Final = 5_000
+MAX_QUEUES: Final = 1_000
+MAX_EVENT_TYPES: Final = 100
+MAX_EXCEPTIONS: Final = 500
+MAX_REASONS: Final = 100
+MAX_EVENT_SERIES: Final = 50_000
+MAX_PAIRS: Final = 10_000
+
+LAG_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
+
+# Raw (hostname, type, name, queue) keys that are remembered, and how many characters one of them may have.
+_MAX_KNOWN: Final = 100_000
+_MAX_KNOWN_TEXT: Final = 400
+
+_WORKER_TYPES: Final = frozenset({"worker-online", "worker-heartbeat", "worker-offline"})
+
+# The hostname that Celery gives to a process that only publishes.
+_PUBLISHER: Final = re.compile(r"gen\d+@")
+_EXCEPTION_CLASS: Final = re.compile(r"\w+(?=\()")
+
+
+class Counts:
+    """The numbers that only grow, and what is known of a task's times at each worker.
+
+    `runtime_bounds` are upper bounds in seconds, ascending, without +Inf. Without `worker_label` all workers share
+    their series, whose labels then do not name one. `exceptions` has failures counted by class too.
+    """
+
+    def __init__(
+        self,
+        runtime_bounds: Sequence[float],
+        state: StateView,
+        clock: Callable[[], float],
+        *,
+        worker_label: bool,
+        exceptions: bool,
+    ) -> None:
+        self.runtime_bounds = runtime_bounds
+        self.lag = Histogram(LAG_BUCKETS)
+        self.rate = Rate()
+        self.applied = 0
+        self.taken = 0
+        self.waiting = Waiting(state)
+        # By label values: worker, type, task, queue · worker, task · worker, task, queue · task, queue.
+        self.series: Table[Series] = Table(MAX_EVENT_SERIES, self._new_series)
+        self.pairs: Table[Pair] = Table(MAX_PAIRS, self._new_pair)
+        self.runtimes: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(runtime_bounds))
+        self.queueing: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(WAIT_BUCKETS))
+        self._state = state
+        self._clock = clock
+        self._worker_label = worker_label
+        self._other_worker = OTHER if worker_label else ""
+        self._exceptions = Labels(MAX_EXCEPTIONS) if exceptions else None
+        self._workers = Labels(MAX_WORKERS)
+        self._names = Labels(MAX_TASK_NAMES)
+        self._queues = Labels(MAX_QUEUES)
+        self._types = Labels(MAX_EVENT_TYPES, KINDS)
+        # By the event's own strings: many of these may share a series.
+        self._known: dict[tuple[str | None, str, str | None, str | None], Series] = {}
+        self._reasons = Labels(MAX_REASONS)
+        self._rejected: dict[str, int] = {}
+        self._rejecting = Lock()
+        self._no_times = Histogram(())
+        self._no_pair = Pair("", self._no_times)
+
+    def received(self, n: int) -> None:
+        """Count events taken from the broker. Consumer thread only."""
+        self.taken += n
+
+    def rejected(self, reason: str, n: int = 1) -> None:
+        """Count messages or events that were refused. Any thread."""
+        with self._rejecting:
+            label = self._reasons.admit(reason)
+            self._rejected[label] = self._rejected.get(label, 0) + n
+
+    def rejections(self) -> dict[str, int]:
+        """Return what was refused, by label."""
+        with self._rejecting:
+            return dict(self._rejected)
+
+    def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
+        """Count the events of one apply, each with the task or worker that it changed: the hot path."""
+        known, note = self._known, self.waiting.note
+        bounds = self.runtime_bounds
+        for event, record in cast("list[tuple[Event, Any]]", changes):
+            try:
+                series = known[event.hostname, event.type, record.name, record.queue]
+            except KeyError:
+                series = self._learn(event, record)
+            except AttributeError:  # no task: a worker's event, or a custom one
+                self._count_without_task(event)
+                continue
+            series.count += 1
+            kind = series.kind
+            if kind == ENDED:
+                runtime = event.runtime
+                if runtime is not UNSET and runtime is not None and runtime >= 0.0:
+                    series.times.counts[bisect_left(bounds, runtime)] += 1
+                    series.times.seconds += runtime
+                if series.exceptions is not None:
+                    self._count_exception(series.exceptions, record.exception)
+                if record.eta is None and record.started is not None:
+                    series.pair.started = series.pair.received
+            elif kind == RECEIVED:
+                if record.sent is not None and record.received is not None:
+                    wait = record.received - record.sent
+                    series.times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
+                    if wait > 0.0:  # else the clocks disagree
+                        series.times.seconds += wait
+            elif kind == STARTED:
+                if record.eta is None and record.received is not None:
+                    pair = series.pair
+                    pair.received = record.received
+                    pair.started = record.started
+                    if record.started is not None:
+                        wait = record.started - record.received
+                        series.times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
+                        if wait > 0.0:
+                            series.times.seconds += wait
+            elif kind == SENT:
+                note(record)
+        if len(self.waiting.fresh) >= SETTLE_AT:
+            self.waiting.settle()
+        self.applied += len(changes)
+        now = self._clock()
+        self.rate.add(now, len(changes))
+        self._observe_lag([event.timestamp for event, _ in changes if event.timestamp is not None], now)
+
+    def remove_worker(self, hostname: str) -> None:
+        """Drop every series of a worker that State no longer holds."""
+        label = self._workers.discard(hostname)
+        if label is None:
+            return
+        self._known.clear()
+        for table in (self.series, self.pairs, self.runtimes):
+            table.drop(label)
+
+    def _observe_lag(self, times: list[float], now: float) -> None:
+        if not times:
+            return
+        times.sort()
+        total = sum(times)
+        past = len(times)
+        if times[-1] > now:  # the sender's clock is ahead: that is a lag of 0
+            past = bisect_right(times, now)
+            total = sum(times[:past])
+        self.lag.seconds += past * now - total
+        # One search per bucket that the batch touches, mostly a single one, instead of one per event.
+        counts = self.lag.counts
+        first = bisect_left(LAG_BUCKETS, now - times[-1])
+        last = bisect_left(LAG_BUCKETS, now - times[0])
+        left = len(times)
+        for bucket in range(first, last):
+            older = bisect_left(times, now - LAG_BUCKETS[bucket])
+            counts[bucket] += left - older
+            left = older
+        counts[last] += left
+
+    def _count_exception(self, exceptions: dict[str, int], text: str | None) -> None:
+        """Count a failure by the class of its exception, of which the text is the repr."""
+        assert self._exceptions is not None
+        match = _EXCEPTION_CLASS.match(text or "")
+        label = self._exceptions.admit(match[0] if match else "UnknownException")
+        exceptions[label] = exceptions.get(label, 0) + 1
+
+    # Finding the series of an event
+
+    def _count_without_task(self, event: Event) -> None:
+        if event.type not in _WORKER_TYPES:
+            name = event.name if isinstance(event.name, str) else None
+            self._resolve(event.hostname, event.type, name, None).count += 1
+
+    def _learn(self, event: Event, task: Task) -> Series:
+        """Find the series of an event about a task, and remember it under the event's own strings."""
+        hostname, name, queue = event.hostname, task.name, task.queue
+        series = self._resolve(hostname, event.type, name, queue)
+        if len(hostname or "") + len(event.type) + len(name or "") + len(queue or "") <= _MAX_KNOWN_TEXT:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[hostname, event.type, name, queue] = series
+        return series
+
+    def _resolve(self, hostname: str | None, type: str, name: str | None, queue: str | None) -> Series:
+        is_client = type == "task-sent" or (
+            _PUBLISHER.match(hostname or "") is not None and hostname not in self._state.workers
+        )
+        worker = self.admit_worker(hostname or "") if not is_client else CLIENT if self._worker_label else ""
+        label = self._types.admit(type)
+        key = (worker, label, self._names.admit(name or ""), self._queues.admit(queue or ""))
+        return self.series.get(key, (self._other_worker, label, OTHER, OTHER))
+
+    def admit_worker(self, hostname: str) -> str:
+        """Return the label of a worker; empty where there is none."""
+        return self._workers.admit(hostname) if self._worker_label else ""
+
+    def pair_of(self, hostname: str, name: str) -> Pair:
+        """Return what is kept of a task name at a worker."""
+        return self._pair(self.admit_worker(hostname), self._names.admit(name))
+
+    def name_worker(self, worker: str) -> str:
+        """Write the label of a worker; empty where there is none."""
+        return f'worker="{worker}"' if self._worker_label else ""
+
+    def _pair(self, worker: str, task: str) -> Pair:
+        return self.pairs.get((worker, task), (self._other_worker, OTHER))
+
+    def _new_pair(self, worker: str, task: str) -> Pair:
+        return Pair(self.name_place(worker, task), Histogram(WAIT_BUCKETS))
+
+    def name_place(self, worker: str, task: str) -> str:
+        return f'worker="{worker}",task="{task}"' if self._worker_label else f'task="{task}"'
+
+    def _new_series(self, worker: str, type: str, task: str, queue: str) -> Series:
+        kind = KINDS.get(type, NOTHING)
+        times, pair = self._no_times, self._no_pair
+        if kind == RECEIVED:
+            times = self.queueing.get((task, queue), (OTHER, OTHER))
+        elif kind == STARTED:
+            pair = self._pair(worker, task)
+            times = pair.waits
+        elif kind == ENDED:
+            pair = self._pair(worker, task)
+            times = self.runtimes.get((worker, task, queue), (self._other_worker, OTHER, OTHER))
+        series = Series(kind, type, self.name_place(worker, task), times, pair)
+        if type == "task-failed" and self._exceptions is not None:
+            series.exceptions = {}
+        return series

@@ -1,0 +1,139 @@
+"""What is counted: series, histograms and a rate, in plain attributes that the hot path adds to."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from math import inf
+from typing import Final, Generic, TypeVar
+
+from prometheus_client.utils import floatToGoString
+
+from .labels import braced
+from .table import RATE_SECONDS
+
+#: What an event of a series does besides being counted.
+NOTHING: Final = 0
+SENT: Final = 1
+RECEIVED: Final = 2
+STARTED: Final = 3
+ENDED: Final = 4
+
+KINDS: Final = {
+    "task-sent": SENT,
+    "task-received": RECEIVED,
+    "task-started": STARTED,
+    **dict.fromkeys(("task-succeeded", "task-failed", "task-retried", "task-revoked", "task-rejected"), ENDED),
+}
+
+
+class Histogram:
+    """Counts between bounds, and their sum; the last count is that of what exceeds every bound."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.counts = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def add(self, other: "Histogram") -> None:
+        """Add what another of the same bounds has counted."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.seconds += other.seconds
+
+    def samples(self, edges: Sequence[str], labels: str = "") -> Iterator[str]:
+        """Write the samples without the metric's name; `edges` are the bounds as text and +Inf."""
+        comma = "," if labels else ""
+        total = 0
+        for edge, total in zip(edges, accumulate(self.counts), strict=True):
+            yield f'_bucket{{{labels}{comma}le="{edge}"}} {total}'
+        yield f"_count{braced(labels)} {total}"
+        yield f"_sum{braced(labels)} {self.seconds!r}"
+
+
+def edges(bounds: Sequence[float]) -> list[str]:
+    """Return the bounds of a histogram as the text format writes them."""
+    return [floatToGoString(bound) for bound in (*bounds, inf)]  # type: ignore[no-untyped-call]
+
+
+class Pair:
+    """One task name at one worker: how long tasks waited there, and two times of the one that started last."""
+
+    __slots__ = ("labels", "received", "started", "waits")
+
+    def __init__(self, labels: str, waits: Histogram) -> None:
+        self.labels = labels
+        self.waits = waits
+        self.received: float | None = None
+        self.started: float | None = None
+
+    @property
+    def waited(self) -> float | None:
+        """How long that task waited, 0 after an end, None if nothing has started here."""
+        if self.started is None or self.received is None:
+            return None
+        return max(0.0, self.started - self.received)
+
+
+class Series:
+    """The events of one worker, type, task name and queue.
+
+    `times` takes what an event of its kind measures: see `Counts.observe`. `exceptions` counts failures by class,
+    where that is wanted.
+    """
+
+    __slots__ = ("count", "exceptions", "kind", "label", "labels", "pair", "times")
+
+    def __init__(self, kind: int, label: str, labels: str, times: Histogram, pair: Pair) -> None:
+        self.count = 0
+        self.kind = kind
+        self.label = label
+        self.labels = labels
+        self.times = times
+        self.pair = pair
+        self.exceptions: dict[str, int] | None = None
+
+
+Item = TypeVar("Item")
+
+
+class Table(Generic[Item]):
+    """Things by their label values, made when they are first asked for: at most `limit`, and then one for the rest."""
+
+    def __init__(self, limit: int, make: Callable[..., Item]) -> None:
+        self.items: dict[tuple[str, ...], Item] = {}
+        self._limit = limit
+        self._make = make
+
+    def get(self, key: tuple[str, ...], beyond: tuple[str, ...]) -> Item:
+        """Give the thing of a key, or that of `beyond` if it is new and there is no room."""
+        if key not in self.items and len(self.items) >= self._limit:
+            key = beyond
+        item = self.items.get(key)
+        if item is None:
+            item = self.items[key] = self._make(*key)
+        return item
+
+    def drop(self, first: str) -> None:
+        """Drop everything whose key begins with that value."""
+        self.items = {key: item for key, item in self.items.items() if key[0] != first}
+
+
+class Rate:
+    """Events in each of the last few seconds; needs no timer, only the time of each call."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, int]] = deque([(0, 0)], maxlen=RATE_SECONDS + 1)
+
+    def add(self, now: float, count: int) -> None:
+        """Add events that happened now."""
+        second = int(now)
+        last, before = self._seconds[-1]
+        if last == second:
+            self._seconds[-1] = (second, before + count)
+        else:
+            self._seconds.append((second, count))
+
+    def per_second(self, now: float) -> float:
+        """Return the average over the whole seconds before this one."""
+        end = int(now)
+        return sum(n for second, n in self._seconds if end - RATE_SECONDS <= second < end) / RATE_SECONDS

@@ -1,0 +1,102 @@
+"""The table of metrics: names, kinds, labels and help. The docs are tested against it."""
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+#: `taskmon_events_applied_per_second` is an average over this many whole seconds.
+RATE_SECONDS: Final = 5
+
+#: Event type to the metric that counts it by worker and task.
+TASK_COUNTERS: Final = {
+    f"task-{word}": f"task_{word}_total"
+    for word in ("sent", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
+}
+
+
+class Metric(NamedTuple):
+    """One metric; `owner` tells whose it is, and with that how its name begins."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    owner: Literal["taskmon", "flower", "celery-exporter"] = "taskmon"
+
+    def full_name(self, prefix: str = "taskmon") -> str:
+        """Return the name as it is exposed; `prefix` is for the metrics that Flower has too."""
+        begin = {"taskmon": "taskmon", "flower": prefix, "celery-exporter": "celery"}
+        return f"{begin[self.owner]}_{self.name}"
+
+
+def _flower(name: str, kind: Kind, labels: str, text: str) -> Metric:
+    return Metric(name, kind, text, tuple(labels.split()), "flower")
+
+
+def _own(name: str, kind: Kind, labels: str, text: str) -> Metric:
+    return Metric(name, kind, text, tuple(labels.split()))
+
+
+def _exported(name: str, kind: Kind, labels: str, text: str) -> Metric:
+    return Metric(name, kind, text, tuple(labels.split()), "celery-exporter")
+
+
+_HAPPENED: Final = {
+    "sent": "Tasks that were published.",
+    "received": "Tasks that a worker received.",
+    "started": "Tasks that began to run.",
+    "succeeded": "Tasks that succeeded.",
+    "failed": "Tasks that failed.",
+    "retried": "Tasks that failed and will be tried again.",
+    "revoked": "Tasks that were revoked.",
+    "rejected": "Tasks that a worker rejected.",
+}
+
+
+def _exported_counters() -> Iterator[Metric]:
+    for word, text in _HAPPENED.items():
+        labels = "name hostname exception queue_name" if word == "failed" else "name hostname queue_name"
+        yield _exported(f"task_{word}_total", "counter", labels, text)
+
+
+#: Every metric that is always there, in the order of the exposition.
+METRICS: Final[tuple[Metric, ...]] = (
+    _flower("events_total", "counter", "worker type task", "Events about tasks, and custom events."),
+    _flower("task_runtime_seconds", "histogram", "worker task", "How long tasks ran, as the worker said."),
+    _flower("task_prefetch_time_seconds", "gauge", "worker task", "Wait of the last start; 0 after an end."),
+    _flower("worker_prefetched_tasks", "gauge", "worker task", "Tasks waiting, without those with an ETA."),
+    _flower("worker_online", "gauge", "worker", "1 while the heartbeats of a worker come, else 0."),
+    _flower("worker_number_of_currently_executing_tasks", "gauge", "worker", "Tasks the worker says it runs."),
+    *(_own(f"task_{word}_total", "counter", "worker task", text) for word, text in _HAPPENED.items()),
+    _own("task_sent_to_received_seconds", "histogram", "task queue", "How long tasks waited in a queue."),
+    _own("task_received_to_started_seconds", "histogram", "worker task", "How long tasks waited in a worker."),
+    _own("worker_pool_size", "gauge", "worker", "Tasks a worker can run at a time; 0 when it is offline."),
+    _own("worker_heartbeat_age_seconds", "gauge", "worker", "Since the last sign of life of a worker."),
+    _own("queue_length", "gauge", "queue", "Messages in a queue."),
+    _own("queue_consumers", "gauge", "queue", "Who consumes from a queue, where the broker tells."),
+    _own("queue_oldest_waiting_seconds", "gauge", "queue", "Age of the oldest task that no worker has received."),
+    _own("events_received_total", "counter", "", "Events taken from the broker."),
+    _own("events_rejected_total", "counter", "reason", "Messages and events that were refused."),
+    _own("events_applied_total", "counter", "", "Events applied to what taskmon holds."),
+    _own("events_applied_per_second", "gauge", "", f"Events applied per second, over {RATE_SECONDS} seconds."),
+    _own("event_lag_seconds", "histogram", "", "From the time of an event to the moment it was applied."),
+    _own("tasks", "gauge", "", "Tasks held in memory."),
+    _own("workers", "gauge", "", "Workers held in memory, online or not."),
+    _own("tasks_evicted_total", "counter", "", "Tasks dropped from memory to make room."),
+    _own("broker_connected", "gauge", "", "1 while taskmon is connected to the broker, else 0."),
+    _own("broker_reconnects_total", "counter", "", "Times the connection to the broker was made again."),
+    _own("build_info", "gauge", "version", "Always 1; the label is the version of taskmon."),
+)
+
+#: The metrics of celery-exporter, which are there when they are asked for.
+CELERY_EXPORTER: Final[tuple[Metric, ...]] = (
+    *_exported_counters(),
+    _exported("task_runtime", "histogram", "name hostname queue_name", "How long tasks ran, in seconds."),
+    _exported("worker_up", "gauge", "hostname", "1 while the heartbeats of a worker come, else 0."),
+    _exported("worker_tasks_active", "gauge", "hostname", "Tasks the worker says it runs."),
+    _exported("queue_length", "gauge", "queue_name", "Messages in a queue."),
+    _exported("active_consumer_count", "gauge", "queue_name", "Who consumes from a queue, where the broker tells."),
+    _exported("active_worker_count", "gauge", "queue_name", "Workers online that consume from a queue."),
+    _exported("active_process_count", "gauge", "queue_name", "Tasks the workers of a queue can run at a time."),
+)

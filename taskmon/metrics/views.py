@@ -1,0 +1,62 @@
+"""What the metrics read of others at a scrape. They import none of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from taskmon.records import Task, Worker
+
+
+class StateView(Protocol):
+    """The tasks and workers held."""
+
+    @property
+    def workers(self) -> Mapping[str, Worker]: ...
+    @property
+    def prefetched(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def evicted_total(self) -> int: ...
+    def __len__(self) -> int: ...
+    def get(self, task_id: str, /) -> Task | None: ...  # may raise UnknownTask
+
+
+class BrokerView(Protocol):
+    """The connection to the broker."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def reconnects(self) -> int: ...
+
+
+class QueueView(Protocol):
+    """One queue: what waits in it, and who consumes from it, None where the broker does not tell."""
+
+    @property
+    def messages(self) -> int: ...
+    @property
+    def consumers(self) -> int | None: ...
+
+
+class QueuesView(Protocol):
+    """What was last found of the queues, by name, and how many seconds ago, None for never."""
+
+    @property
+    def latest(self) -> Mapping[str, QueueView]: ...
+    @property
+    def age(self) -> float | None: ...
+
+
+class InspectionView(Protocol):
+    """What a worker said when it was asked."""
+
+    @property
+    def queues(self) -> Sequence[str]: ...
+    @property
+    def pool_size(self) -> int | None: ...
+
+
+class InspectorView(Protocol):
+    """What each worker said, by hostname."""
+
+    @property
+    def inspections(self) -> Mapping[str, InspectionView]: ...
