@@ -36,6 +36,8 @@ from .api.control import (
     WorkerPoolShrink,
     WorkerShutdown,
 )
+from .api.diagnosis import Diagnostics as DiagnosticsHandler
+from .api.diagnosis import TaskTree
 from .api.monitor import HealthCheck, Metrics, Ready
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.tasks import TaskInfo, Tasks, TaskTypes
@@ -44,6 +46,7 @@ from .auth import Authentication, build_authenticators
 from .calls import Lane
 from .cluster import Cluster, EventEnabler
 from .control import Control
+from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
 from .inspection import Inspector
 from .mailbox import Mailbox
@@ -61,6 +64,7 @@ ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/task/info/(.+?)", TaskInfo),
     (r"/api/tasks", Tasks),
     (r"/api/task/types", TaskTypes),
+    (r"/api/task/tree/(.+?)", TaskTree),
     (r"/api/task/apply/(.+?)", TaskApply),
     (r"/api/task/async-apply/(.+?)", TaskAsyncApply),
     (r"/api/task/send-task/(.+?)", TaskSend),
@@ -81,6 +85,7 @@ ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/worker/queue/add-consumer/(.+?)", WorkerAddConsumer),
     (r"/api/worker/queue/cancel-consumer/(.+?)", WorkerCancelConsumer),
     (r"/api/queues/length", QueueLengths),
+    (r"/api/diagnostics", DiagnosticsHandler),
     (r"/metrics", Metrics),
     (r"/healthcheck", HealthCheck),
     (r"/readyz", Ready),
@@ -95,6 +100,7 @@ _IDLE_TIMEOUT: Final = 60.0
 _TIDY_EVERY: Final = 0.05
 _BUSY: Final = 250  # events since the last time
 _PURGE_EVERY: Final = 10.0
+_DIAGNOSE_EVERY: Final = 10.0
 _FREEZE_EVERY: Final = 5.0
 _FREEZE_AFTER: Final = 250_000
 
@@ -111,35 +117,49 @@ class Taskmon:
         authenticators, self.generated_token = build_authenticators(settings)
         self._enabler = EventEnabler(Cluster(celery_app))
         broker = BrokerStatus()
-        metrics = MetricsRegistry(settings.metrics_prefix, settings.task_runtime_metric_buckets, self.state, broker)
-        self.state.subscribe(metrics.observe)
-        self.state.on_worker_gone(metrics.remove_worker)
-        self.state.on_worker_gone(self._enabler.forget)
-        self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
-        if settings.enable_events:
-            self.state.subscribe(self._enabler.observe)
         silence = settings.inspect_timeout / 1000
         commands = Lane("The broker", threads=8, waiting=64)
         questions = Lane("The broker", threads=4, waiting=64)
         publishing = Lane("The broker", threads=1, waiting=settings.max_connections)
         reading = Lane("The result backend", threads=1, waiting=64)
         self._lanes = [commands, questions, publishing, reading]
+        inspector = Inspector(Mailbox(celery_app, questions, silence, settings.max_message), self.state.hear_of)
+        queues = Queues(celery_app, questions)
+        metrics = MetricsRegistry(
+            settings.metrics_prefix,
+            settings.task_runtime_metric_buckets,
+            self.state,
+            broker,
+            queues=queues,
+            inspector=inspector,
+            worker_label=settings.metrics_worker_label,
+            celery_exporter=settings.metrics_celery_exporter,
+        )
+        self.state.subscribe(metrics.observe)
+        self.state.on_worker_gone(metrics.remove_worker)
+        self.state.on_worker_gone(self._enabler.forget)
+        self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
+        if settings.enable_events:
+            self.state.subscribe(self._enabler.observe)
         results = Results(celery_app, reading)
         self.state.subscribe(results.observe)
-        inspector = Inspector(Mailbox(celery_app, questions, silence, settings.max_message), self.state.hear_of)
         self.state.subscribe(inspector.observe)
         self.state.on_worker_gone(inspector.forget)
+        diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics)
+        self.state.subscribe(diagnostics.observe)
+        self.state.on_worker_gone(diagnostics.forget)
         self.services = Services(
             settings=settings,
             state=self.state,
             metrics=metrics,
             authentication=Authentication(authenticators),
             broker=broker,
+            diagnostics=diagnostics,
             control=Control(Mailbox(celery_app, commands, silence, settings.max_message)),
             inspector=inspector,
             publisher=Publisher(celery_app, publishing, results.reply_queue),
             results=results,
-            queues=Queues(celery_app, questions),
+            queues=queues,
             hosts=_hosts(settings),
             zone=celery_app.timezone,
             started=time.time(),
@@ -166,6 +186,7 @@ class Taskmon:
         self._upkeep = [
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
+            asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
         ]
         log.info("Serving on %s", self.url)
 
@@ -200,6 +221,16 @@ class Taskmon:
 
     def _purge(self) -> None:
         self.state.purge_workers(time.time() - self.settings.purge_offline_workers)
+
+
+def _facts(celery_app: Celery, results: Results) -> AppFacts:
+    conf = celery_app.conf
+    configured = celery_app.backend_cls or conf.result_backend
+    return AppFacts(
+        has_backend=configured not in (None, "", "disabled", "disabled://"),
+        readable=results.available,
+        result_extended=bool(conf.result_extended),
+    )
 
 
 class _Server(HTTPServer):

@@ -80,7 +80,6 @@ class BrokerView(Protocol):
 class MetricsView(Protocol):
     """What is read of the metrics."""
 
-    @property
     def rejections(self) -> Mapping[str, int]:
         """The messages and events refused so far, by reason."""
 
@@ -122,9 +121,14 @@ class Diagnostics:
         self._shown: set[tuple[str, str | None]] = set()
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
-        """Take note of who sends what: of many events of one kind and sender, the last one tells as much as all."""
-        last = {(event.hostname, event.type): event for event, _ in changes}
-        for (hostname, kind), event in last.items():
+        """Take note of who sends what.
+
+        Changes come a message at a time, and a message holds either a heartbeat or events of tasks: so the last event
+        of each sender tells as much as all.
+        """
+        last = {event.hostname: event for event, _ in changes}
+        for hostname, event in last.items():
+            kind = event.type
             if hostname is None or kind == "task-sent":
                 continue
             if kind == "worker-heartbeat":
@@ -181,9 +185,8 @@ class Diagnostics:
         watches = [(name, watch) for name, watch in self._watches.items() if workers[name].alive(now)]
         silent = [name for name, watch in watches if watch.grew is not None and now - watch.grew >= PATIENCE]
         if silent:
-            mend = "start them with -E" + (
-                "" if self._settings.enable_events else ", or taskmon with --enable-events"
-            )
+            mend = "start them with -E"
+            mend += "" if self._settings.enable_events else ", or taskmon with --enable-events"
             yield Finding(
                 "task-events-off",
                 f"{_count(len(silent), 'worker')} run tasks and send no events of them ({_name(silent)}): {mend}",
@@ -202,7 +205,7 @@ class Diagnostics:
     def _examine_refusals(self) -> Iterator[Finding]:
         """Find the reasons for which events have been refused lately."""
         now = self._clock()
-        for reason, count in self._metrics.rejections.items():
+        for reason, count in self._metrics.rejections().items():
             before, since = self._refused.get(reason, (0, now))
             if count != before:
                 since = now
@@ -234,8 +237,8 @@ class Diagnostics:
         if shortened:
             yield Finding(
                 "arguments-shortened",
-                f"Celery has shortened arguments or results of {_count(shortened, 'task')} of the newest {len(tasks)}:"
-                " raise argsrepr_maxsize and kwargsrepr_maxsize of app.amqp, and resultrepr_maxsize of the tasks;"
+                f"Celery has shortened arguments or results of {_count(shortened, 'task')} of the newest"
+                f" {len(tasks)}: raise argsrepr_maxsize and kwargsrepr_maxsize of app.amqp, resultrepr_maxsize of tasks;"
                 " task_repr_maxlevels for what is nested deep",
                 "argsrepr_maxsize",
                 count=shortened,

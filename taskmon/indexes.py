@@ -35,11 +35,11 @@ ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 ZONED: Final = ("received", "started")
 
 #: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
-FLUSH_AT: Final = 1000
+FLUSH_AT: Final = 2000
 
 #: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
 #: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
-_TIDY_PER_TASK: Final = 2
+_TIDY_PER_TASK: Final = 1
 _TIDY_PER_TASK_PRESSED: Final = 32
 
 #: The indexes are pressed once this many times as many tasks as are held have been created or have changed since
@@ -104,6 +104,14 @@ class Known(Ordering):
         """Keep the entries whose task still has that value."""
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
         return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
+
+
+class Scattered(Known):
+    """The tasks by a value that has nothing to do with their age: merging more entries at once costs each less."""
+
+    __slots__ = ()
+
+    patience = 8
 
 
 class Missing(Ordering):
@@ -197,7 +205,7 @@ class Indexes:
         self.facets = {
             field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
         }
-        self.known = {field: Known(tasks, field) for field in ORDERS}
+        self.known = {field: (Scattered if field == "runtime" else Known)(tasks, field) for field in ORDERS}
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []

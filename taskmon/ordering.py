@@ -28,6 +28,10 @@ _STRETCH: Final = 256
 _SAMPLED: Final = 64
 
 
+#: A sample costs this share of what looking at the whole block would: its tasks lie far apart in memory.
+_SAMPLE_COST: Final = 8
+
+
 class Block(list[Entry]):
     """A sorted stretch of entries; `zone` is what the owner remembers about all its tasks, None when not known."""
 
@@ -43,6 +47,9 @@ class Ordering(ABC):
     """Entries in ascending order. A small ordering lives in `recent` alone, a large one in `blocks`."""
 
     __slots__ = ("blocks", "filled", "kept", "lasts", "recent", "sweeping")
+
+    #: Recent entries are merged into the blocks once they would fill so many.
+    patience: int = 1
 
     def __init__(self) -> None:
         self.recent: list[Entry] = []  # in any order, always the same list
@@ -68,7 +75,7 @@ class Ordering(ABC):
     def extend(self, entries: list[Entry]) -> None:
         """Add entries in any order."""
         self.recent += entries
-        if len(self.recent) >= BLOCK:
+        if len(self.recent) >= self.patience * BLOCK:
             self.settle()
 
     def settle(self) -> None:
@@ -166,7 +173,7 @@ class Ordering(ABC):
             block = self.blocks[at]
             at += self._sweep_block(at)
             swept = not at or self.blocks[at - 1] is not block
-            yield len(block) if swept else len(block) // _SAMPLED
+            yield len(block) if swept else len(block) // _SAMPLE_COST
         self.kept = len(self)
         self.sweeping = False
 

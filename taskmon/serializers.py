@@ -6,10 +6,17 @@ from typing import Any, Final
 import msgspec
 from celery.states import FAILURE
 
+from .gaps import find_gaps
 from .records import Task, Worker
 
 #: Encode to strict JSON: no NaN, no lone surrogates.
 encode: Final = msgspec.json.Encoder().encode
+
+#: What a tree says of a task, besides its kin.
+_TREE_FIELDS: Final = (
+    *("name", "state", "worker", "sent", "received", "started", "rejected", "succeeded", "failed", "retried"),
+    *("revoked", "timestamp", "runtime"),
+)
 
 
 def task_body(task: Task, children: list[str]) -> dict[str, Any]:
@@ -51,6 +58,7 @@ def task_body(task: Task, children: list[str]) -> dict[str, Any]:
         "parent": task.parent_id,
         "parent_id": task.parent_id,
         "children": children,
+        "incomplete": find_gaps(task),
     }
 
 
@@ -62,6 +70,28 @@ def task_member(task: Task, children: list[str]) -> bytes:
 def task_types_body(names: list[str]) -> dict[str, list[str]]:
     """Give the answer of `/api/task/types`."""
     return {"task-types": names}
+
+
+def tree_opening(task_id: str, root: str, truncated: bool) -> bytes:
+    """Encode the answer of `/api/task/tree` up to its tasks, which are to follow, and then two closing braces."""
+    return encode({"task-id": task_id, "root": root, "truncated": truncated})[:-1] + b',"tasks":{'
+
+
+def tree_member(task_id: str, task: Task | None, parent: str | None, children: list[str]) -> bytes:
+    """Encode a task as one member of a tree: its id, a colon, its object; what is not held has no state."""
+    told = {field: getattr(task, field, None) for field in _TREE_FIELDS}
+    return encode(task_id) + b":" + encode({"task-id": task_id, **told, "parent": parent, "children": children})
+
+
+def finding_member(code: str, message: str, setting: str | None, **more: Any) -> dict[str, Any]:
+    """Give one finding of `/api/diagnostics`; of what it may say more, only what it does say."""
+    told = {name: value for name, value in more.items() if value}
+    return {"code": code, "message": message, "setting": setting, **told}
+
+
+def diagnostics_body(findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give the answer of `/api/diagnostics`."""
+    return {"findings": findings}
 
 
 def error_body(status: int, message: str, **more: str) -> dict[str, Any]:

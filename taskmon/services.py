@@ -5,6 +5,7 @@ from datetime import UTC, datetime, tzinfo
 
 from .auth import Authentication
 from .control import Control
+from .diagnostics import Diagnostics
 from .events import BrokerStatus
 from .inspection import Inspector
 from .metrics import Metrics
@@ -28,6 +29,7 @@ class Services:
     metrics: Metrics
     authentication: Authentication
     broker: BrokerStatus
+    diagnostics: Diagnostics
     control: Control
     inspector: Inspector
     publisher: Publisher

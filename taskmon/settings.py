@@ -360,6 +360,8 @@ class Settings:
     metrics_prefix: str = _metrics(
         "taskmon", _METRIC, "First word of the metrics' names; flower suits dashboards made for it."
     )
+    metrics_worker_label: bool = _metrics(True, _SWITCH, "Tell workers apart in the metrics.")
+    metrics_celery_exporter: bool = _metrics(False, _SWITCH, "Add the metrics of celery-exporter.")
     task_runtime_metric_buckets: tuple[float, ...] = _metrics(
         _BUCKETS, _list("SECONDS", _bound), "Upper bounds of the histogram of runtimes.", flower=True
     )

@@ -141,10 +141,9 @@ class _Gathering:
             for kin in near if parent is None else [parent, *near]:
                 if self._add(kin):
                     self._queue.append(kin)
-            number += 1 + len(near)
-            if number >= _STRIDE:
-                number = 0
-                yield None
+                number += 1
+                if number % _STRIDE == 0:
+                    yield None
 
 
 def _begin(task: Task | None, task_id: str) -> tuple[float, str]:

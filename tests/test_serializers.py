@@ -19,6 +19,7 @@ def test_every_field_goes_out_under_its_name() -> None:
     values = {field: f"<{field}>" for field in Task.__struct_fields__}
     body = task_body(Task(**values), ["child"])  # type: ignore[arg-type]
     assert body.pop("children") == ["child"]
+    assert body.pop("incomplete") == []
     assert body.keys() == {*Task.__struct_fields__, *RENAMED} - INTERNAL
     for name, value in body.items():
         assert value == f"<{RENAMED.get(name, name)}>"
@@ -27,6 +28,7 @@ def test_every_field_goes_out_under_its_name() -> None:
 def test_a_task_of_which_nothing_is_known() -> None:
     body = task_body(Task("a"), [])
     known = {"task-id": "a", "uuid": "a", "state": "PENDING", "clock": 0, "children": []}
+    assert body.pop("incomplete") == ["name", "args", "kwargs"]
     assert {name: value for name, value in body.items() if value is not None} == known
 
 

@@ -116,39 +116,48 @@ class Counts:
                 continue
             series.count += 1
             kind = series.kind
-            if kind == ENDED:
+            if kind >= STARTED:
+                if kind == STARTED:
+                    received = record.received
+                    if received is not None and record.eta is None:
+                        started = record.started
+                        pair = series.pair
+                        pair.received = received
+                        pair.started = started
+                        if started is not None:
+                            wait = started - received
+                            times = series.times
+                            times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
+                            if wait > 0.0:  # else the clocks disagree
+                                times.seconds += wait
+                    continue
                 runtime = event.runtime
                 if runtime is not UNSET and runtime is not None and runtime >= 0.0:
-                    series.times.counts[bisect_left(bounds, runtime)] += 1
-                    series.times.seconds += runtime
+                    times = series.times
+                    times.counts[bisect_left(bounds, runtime)] += 1
+                    times.seconds += runtime
+                if record.eta is None and record.started is not None:
+                    pair = series.pair
+                    pair.started = pair.received
                 if series.exceptions is not None:
                     self._count_exception(series.exceptions, record.exception)
-                if record.eta is None and record.started is not None:
-                    series.pair.started = series.pair.received
             elif kind == RECEIVED:
-                if record.sent is not None and record.received is not None:
-                    wait = record.received - record.sent
-                    series.times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
-                    if wait > 0.0:  # else the clocks disagree
-                        series.times.seconds += wait
-            elif kind == STARTED:
-                if record.eta is None and record.received is not None:
-                    pair = series.pair
-                    pair.received = record.received
-                    pair.started = record.started
-                    if record.started is not None:
-                        wait = record.started - record.received
-                        series.times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
-                        if wait > 0.0:
-                            series.times.seconds += wait
+                sent = record.sent
+                if sent is not None and (received := record.received) is not None:
+                    wait = received - sent
+                    times = series.times
+                    times.counts[bisect_left(WAIT_BUCKETS, wait)] += 1
+                    if wait > 0.0:
+                        times.seconds += wait
             elif kind == SENT:
                 note(record)
         if len(self.waiting.fresh) >= SETTLE_AT:
             self.waiting.settle()
-        self.applied += len(changes)
         now = self._clock()
-        self.rate.add(now, len(changes))
-        self._observe_lag([event.timestamp for event, _ in changes if event.timestamp is not None], now)
+        if int(now) != self.rate.second:
+            self.rate.begin(int(now), self.applied)
+        self.applied += len(changes)
+        self._observe_lag([event.timestamp for event, _ in changes], now)
 
     def remove_worker(self, hostname: str) -> None:
         """Drop every series of a worker that State no longer holds."""
@@ -159,11 +168,16 @@ class Counts:
         for table in (self.series, self.pairs, self.runtimes):
             table.drop(label)
 
-    def _observe_lag(self, times: list[float], now: float) -> None:
+    def _observe_lag(self, stamps: list[float | None], now: float) -> None:
+        times = cast("list[float]", stamps)
+        try:
+            times.sort()
+            total = sum(times)
+        except TypeError:  # cheaper than to look: State gives a time to every event
+            self._observe_lag([stamp for stamp in stamps if stamp is not None], now)
+            return
         if not times:
             return
-        times.sort()
-        total = sum(times)
         past = len(times)
         if times[-1] > now:  # the sender's clock is ahead: that is a lag of 0
             past = bisect_right(times, now)

@@ -29,7 +29,7 @@ class CeleryExporter:
 
     def make_samples(self, now: float) -> Samples:
         """Return the samples of each metric, by its name in the table."""
-        consuming = self._readings.consuming(now)
+        consuming = self._readings.consuming(now).items()
         runtimes = (
             (self._labels(worker, task, queue), times)
             for (worker, task, queue), times in self._counts.runtimes.items.items()
@@ -41,10 +41,8 @@ class CeleryExporter:
             "worker_tasks_active": self._of_hosts(self._readings.executing(now)),
             "queue_length": of_label("queue_name", self._readings.lengths()),
             "active_consumer_count": of_label("queue_name", self._readings.consumers()),
-            "active_worker_count": of_label(
-                "queue_name", {name: workers for name, (workers, _) in consuming.items()}
-            ),
-            "active_process_count": of_label("queue_name", {name: size for name, (_, size) in consuming.items()}),
+            "active_worker_count": of_label("queue_name", {name: workers for name, (workers, _) in consuming}),
+            "active_process_count": of_label("queue_name", {name: size for name, (_, size) in consuming}),
         }
 
     def _task_counters(self) -> dict[str, Iterable[str]]:

@@ -29,7 +29,7 @@ class Metrics:
     of the process and the interpreter.
 
     `observe` counts the changes of one apply, `remove_worker` drops the series of a worker; `received` and
-    `rejected` count what the consumer thread takes and refuses.
+    `rejected` count what the consumer thread takes and refuses, `rejections` tells what was refused.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Metrics:
         self.observe: Final = counts.observe
         self.received: Final = counts.received
         self.rejected: Final = counts.rejected
+        self.rejections: Final = counts.rejections
         self.remove_worker: Final = counts.remove_worker
 
     def render(self) -> bytes:

@@ -89,7 +89,7 @@ class Readings:
             for name in set(inspection.queues):
                 label = clean_label(name)
                 workers, processes = found.get(label, (0, 0))
-                found[label] = (workers + alive, processes + (alive and inspection.pool_size or 0))
+                found[label] = (workers + alive, processes + ((inspection.pool_size or 0) if alive else 0))
         return found
 
     def _add_up(self, values: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -97,7 +97,7 @@ Item = TypeVar("Item")
 
 
 class Table(Generic[Item]):
-    """Things by their label values, made when they are first asked for: at most `limit`, and then one for the rest."""
+    """Things by their label values, made when they are first asked for: at most `limit`, then one for the rest."""
 
     def __init__(self, limit: int, make: Callable[..., Item]) -> None:
         self.items: dict[tuple[str, ...], Item] = {}
@@ -119,21 +119,21 @@ class Table(Generic[Item]):
 
 
 class Rate:
-    """Events in each of the last few seconds; needs no timer, only the time of each call."""
+    """How a total grew in the last few seconds; needs no timer, only to be told when a second begins."""
 
     def __init__(self) -> None:
-        self._seconds: deque[tuple[int, int]] = deque([(0, 0)], maxlen=RATE_SECONDS + 1)
+        self.second = 0
+        self._began: deque[tuple[int, int]] = deque([(0, 0)], maxlen=RATE_SECONDS + 2)
 
-    def add(self, now: float, count: int) -> None:
-        """Add events that happened now."""
-        second = int(now)
-        last, before = self._seconds[-1]
-        if last == second:
-            self._seconds[-1] = (second, before + count)
-        else:
-            self._seconds.append((second, count))
+    def begin(self, second: int, total: int) -> None:
+        """Take note of the total before the first events of a second."""
+        self.second = second
+        self._began.append((second, total))
 
-    def per_second(self, now: float) -> float:
+    def per_second(self, now: float, total: int) -> float:
         """Return the average over the whole seconds before this one."""
         end = int(now)
-        return sum(n for second, n in self._seconds if end - RATE_SECONDS <= second < end) / RATE_SECONDS
+        return (self._before(end, total) - self._before(end - RATE_SECONDS, total)) / RATE_SECONDS
+
+    def _before(self, second: int, total: int) -> int:
+        return next((before for began, before in self._began if began >= second), total)

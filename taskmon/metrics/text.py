@@ -36,7 +36,7 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "events_received_total": [f" {counts.taken}"],
         "events_rejected_total": of_label("reason", counts.rejections()),
         "events_applied_total": [f" {counts.applied}"],
-        "events_applied_per_second": [f" {counts.rate.per_second(now)!r}"],
+        "events_applied_per_second": [f" {counts.rate.per_second(now, counts.applied)!r}"],
         "event_lag_seconds": counts.lag.samples(edges(LAG_BUCKETS)),
         "tasks": [f" {len(state)}"],
         "workers": [f" {len(state.workers)}"],

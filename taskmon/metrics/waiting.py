@@ -80,8 +80,8 @@ class Waiting:
         if len(self._lines) >= MAX_LINES:
             self._lines = {name: line for name, line in self._lines.items() if line}
         added: dict[str, int] = {}
-        for task in self.fresh:
-            if task.state == PENDING and task.sent is not None and task.queue is not None:
+        for task in [task for task in self.fresh if task.state == PENDING]:  # mostly a few of them
+            if task.sent is not None and task.queue is not None:
                 name = self._name(task.queue)
                 self._lines[name].ahead.append((task.sent, task))
                 added[name] = added.get(name, 0) + 1

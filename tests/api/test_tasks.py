@@ -53,7 +53,7 @@ async def info(served: Served, task_id: str = "a") -> dict[str, object]:
     answer = await served.get(f"/api/task/info/{quote(task_id, safe='')}")
     assert answer.status == 200
     body = answer.json()
-    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue"}
+    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue", "incomplete"}
     assert body["task-id"] == body["uuid"] == task_id
     return body  # type: ignore[no-any-return]
 
@@ -82,7 +82,7 @@ async def test_every_key_has_its_meaning() -> None:
     assert {key: body[key] for key in SEED_KEYS} == expected
     others = {
         "queue": "q", "root": "r", "root_id": "r", "parent": "p", "parent_id": "p", "rejected": None, "children": [],
-        "uuid": "a",
+        "uuid": "a", "incomplete": [],
     }  # fmt: skip
     assert body == expected | others
 
@@ -320,7 +320,7 @@ async def test_a_listing_that_changes_while_it_is_made() -> None:
             served.apply(event("task-received", f"new-{n}", 1000.0 + n))
             await asyncio.sleep(0)
         body = (await listing).json()
-        assert all(len(task) == len(FLOWER_KEYS) + 2 for task in body.values())
+        assert all(len(task) == len(FLOWER_KEYS) + 3 for task in body.values())
 
 
 @pytest.mark.usefixtures("_eager")
