@@ -18,15 +18,12 @@ from kombu.exceptions import DecodeError, KombuError
 from kombu.serialization import loads
 
 from .errors import InvalidEvent
-from .records import TEXT_FIELDS, Event
+from .records import CUT_MARK, TEXT_FIELDS, Event
 
 #: Called for everything that is refused: a short reason, and a detail for the log.
 Reject = Callable[[str, str], None]
 
 JSON: Final = "application/json"
-
-#: What a text that was too long ends with.
-CUT_MARK: Final = "…[cut]"
 
 _PICKLES: Final = frozenset({"application/x-python-serialize", "pickle"})
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary", ""})

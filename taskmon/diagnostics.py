@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 from msgspec import Struct, field
 
-from .gaps import CUT_MARK, is_shortened
+from .gaps import is_shortened
 from .query import TaskQuery
-from .records import Event, Task, Worker
+from .records import CUT_MARK, Event, Task, Worker
 from .settings import Settings
 from .state import State
 
@@ -189,7 +189,8 @@ class Diagnostics:
             mend += "" if self._settings.enable_events else ", or taskmon with --enable-events"
             yield Finding(
                 "task-events-off",
-                f"{_count(len(silent), 'worker')} run tasks and send no events of them ({_name(silent)}): {mend}",
+                f"Tasks run, and no events of them come from {_count(len(silent), 'worker')}"
+                f" ({_name(silent)}): {mend}",
                 "worker_send_task_events",
                 count=len(silent),
                 workers=tuple(silent[:MOST_LISTED]),
@@ -238,8 +239,8 @@ class Diagnostics:
             yield Finding(
                 "arguments-shortened",
                 f"Celery has shortened arguments or results of {_count(shortened, 'task')} of the newest"
-                f" {len(tasks)}: raise argsrepr_maxsize and kwargsrepr_maxsize of app.amqp, resultrepr_maxsize of tasks;"
-                " task_repr_maxlevels for what is nested deep",
+                f" {len(tasks)}: raise argsrepr_maxsize and kwargsrepr_maxsize of app.amqp, resultrepr_maxsize of"
+                " tasks; task_repr_maxlevels for what is nested deep",
                 "argsrepr_maxsize",
                 count=shortened,
             )

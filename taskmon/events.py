@@ -26,6 +26,8 @@ from kombu.serialization import prepare_accept_content
 
 from .decoding import EventDecoder
 from .deliveries import read_lean
+from .drains import make_drain
+from .pieces import Drain
 from .records import Event
 from .settings import Settings, mask_passwords
 
@@ -39,6 +41,9 @@ SLICE: Final = 0.004
 
 #: As many events may wait for the loop; the thread then stops receiving until half of them are gone.
 MAX_WAITING: Final = 400_000
+
+#: As many events at least go to the loop together, where as many were read at once; a message stays whole.
+_TOGETHER: Final = 256
 
 _CONNECT_TIMEOUT: Final = 5.0
 _HEARTBEAT: Final = 20
@@ -102,6 +107,7 @@ class EventConsumer:
             self._reject,
         )
         self._queue_name = f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
+        self._pending: list[Event] = []  # read, but not handed over yet; the thread's alone
         self._batches: deque[list[Event]] = deque()
         self._received = 0  # events, counted by the thread alone
         self._applied = 0  # events, counted by the loop alone
@@ -170,11 +176,11 @@ class EventConsumer:
             reason = "the connection was closed"
             try:
                 with self._opened() as connection:
-                    self._subscribe(connection)
+                    drain = self._subscribe(connection)
                     connected = True
                     delay = BACKOFF[0]
                     self._on_loop(self._connected, connection.as_uri())
-                    self._receive(connection)
+                    self._receive(connection, drain)
             except Exception as exc:
                 reason = mask_passwords(str(exc)) or type(exc).__name__
                 log.debug("Receiving events ended", exc_info=True)
@@ -204,7 +210,7 @@ class EventConsumer:
             connection.transport_options = {**_REDIS_OPTIONS, **(connection.transport_options or {})}
         return connection
 
-    def _subscribe(self, connection: Connection) -> None:
+    def _subscribe(self, connection: Connection) -> Drain:
         """Connect once, and ask for the events: retrying is up to `_run`, which can be stopped."""
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
         channel = connection.default_channel
@@ -216,20 +222,29 @@ class EventConsumer:
             no_ack=True,
         )
         consumer.consume()
-        with suppress(TimeoutError):  # on Redis, kombu subscribes only when it is first asked for messages
-            connection.drain_events(timeout=0.01)
+        drain = make_drain(connection, self._deliver, self._reject, self._settings.max_message)
+        self._drain(drain, 0.01)  # on Redis, kombu subscribes only when it is first asked for messages
+        return drain
 
-    def _receive(self, connection: Connection) -> None:
+    def _drain(self, drain: Drain, timeout: float) -> None:
+        """Receive once, and hand over all that came, even if the connection was lost with it."""
+        try:
+            with suppress(TimeoutError):
+                drain(timeout)
+        finally:
+            self._hand_over()
+
+    def _receive(self, connection: Connection, drain: Drain) -> None:
         beats = connection.supports_heartbeats and connection.heartbeat
         check = connection.heartbeat_check if beats else partial(_check_redis, connection.default_channel)
         checked = time.monotonic()
         while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                connection.drain_events(timeout=0.25)
+            self._drain(drain, 0.25)
             if time.monotonic() - checked > 1:
                 check()
                 checked = time.monotonic()
         with suppress(Exception):  # only to leave nothing behind; the queue expires by itself
+            drain.close()
             connection.default_channel.queue_delete(self._queue_name)
 
     def _queue(self, connection: Connection) -> Queue:
@@ -251,23 +266,44 @@ class EventConsumer:
         )
 
     def _on_message(self, message: Any) -> None:
+        """Take a message from kombu, which is one of its own where `read_lean` does not know the transport."""
         try:
-            events = self._decoder.decode(
-                message.body, message.content_type, message.content_encoding, _compression(message)
-            )
-        except Exception:  # whatever a message does to us, it may not end the thread
-            self._reject("failed", "see the log at level debug")
-            log.debug("A message could not be decoded", exc_info=True)
+            parts = message.body, message.content_type, message.content_encoding, _compression(message)
+        except Exception:
+            self._fail()
             return
-        if events:
-            self._counts.received(len(events))
-            self._received += len(events)
-            self._batches.append(events)
-            if not self._pumping:
-                self._wake()
-            if self._received - self._applied > MAX_WAITING:
-                self._room.clear()
-                self._room.wait(timeout=60)
+        self._deliver(*parts)
+        self._hand_over()
+
+    def _deliver(
+        self, body: bytes | str, content_type: str | None, content_encoding: str | None, compression: str | None
+    ) -> None:
+        try:
+            events = self._decoder.decode(body, content_type, content_encoding, compression)
+        except Exception:  # whatever a message does to us, it may not end the thread
+            self._fail()
+            return
+        self._pending += events
+        if len(self._pending) >= _TOGETHER:
+            self._hand_over()
+
+    def _fail(self) -> None:
+        self._reject("failed", "see the log at level debug")
+        log.debug("A message could not be decoded", exc_info=True)
+
+    def _hand_over(self) -> None:
+        """Let the loop have the events that were read; wait while too many wait for it."""
+        if not self._pending:
+            return
+        events, self._pending = self._pending, []
+        self._counts.received(len(events))
+        self._received += len(events)
+        self._batches.append(events)
+        if not self._pumping:
+            self._wake()
+        if self._received - self._applied > MAX_WAITING:
+            self._room.clear()
+            self._room.wait(timeout=60)
 
     def _reject(self, reason: str, detail: str) -> None:
         """Count what is refused, and log it once a minute for each reason."""

@@ -5,10 +5,7 @@ from typing import Final
 
 from celery.states import SUCCESS
 
-from .records import Task
-
-#: What taskmon's own decoder ends a text with that was too long.
-CUT_MARK: Final = "…[cut]"
+from .records import CUT_MARK, Task
 
 #: Celery shortens a text only from this many characters on, unless told otherwise; an ellipsis for depth may come
 #: in any text.

@@ -11,9 +11,8 @@ from typing import Any
 from celery.utils.saferepr import saferepr
 
 from .calling import PARSERS, parse_name
-from .decoding import CUT_MARK
 from .errors import InvalidArgument, Refused
-from .records import READY_STATES, Task
+from .records import CUT_MARK, READY_STATES, Task
 
 
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:

@@ -57,6 +57,9 @@ class Event(Struct, gc=False):
     sw_sys: Text = UNSET
 
 
+#: What a text of an event ends with that was too long and has been cut by taskmon.
+CUT_MARK: Final = "…[cut]"
+
 #: The fields of an event whose length its sender chooses freely.
 TEXT_FIELDS: Final = (
     *("name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "queue", "exchange", "routing_key"),

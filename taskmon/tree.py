@@ -150,10 +150,7 @@ def _begin(task: Task | None, task_id: str) -> tuple[float, str]:
     """Give what a tree is ordered by: when a task began, as far as that is known."""
     if task is None:
         return 0.0, task_id
-    for moment in (task.sent, task.received, task.started, task.timestamp):
-        if moment is not None:
-            return moment, task_id
-    return 0.0, task_id
+    return task.sent or task.received or task.started or task.timestamp or 0.0, task_id
 
 
 def _break_circles(parents: dict[str, str | None], order: list[str]) -> None:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from kombu.compression import compress
 from kombu.serialization import register, unregister
 
-from taskmon.decoding import CUT_MARK, EventDecoder
-from taskmon.records import TEXT_FIELDS, Event
+from taskmon.decoding import EventDecoder
+from taskmon.records import CUT_MARK, TEXT_FIELDS, Event
 
 KIB = 1024
 GOOD = {"type": "task-received", "uuid": "a", "hostname": "h", "timestamp": 1.5, "name": "tasks.add"}

@@ -8,9 +8,8 @@ from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon import decoding
-from taskmon.gaps import CUT_MARK, find_gaps, is_shortened
-from taskmon.records import Task
+from taskmon.gaps import find_gaps, is_shortened
+from taskmon.records import CUT_MARK, Task
 
 SENT = {"name": "add", "args": "(1,)", "kwargs": "{}", "sent": 1.0}
 RECEIVED = SENT | {"received": 2.0, "state": "RECEIVED", "sent": None}
@@ -18,10 +17,6 @@ STARTED = RECEIVED | {"started": 3.0, "state": "STARTED"}
 DONE = STARTED | {"succeeded": 4.0, "state": "SUCCESS", "result": "2"}
 FAILED = STARTED | {"failed": 4.0, "state": "FAILURE", "exception": "E()", "traceback": "T"}
 LATE = {"received": None, "name": None, "args": None, "kwargs": None}
-
-
-def test_the_mark_is_that_of_the_decoder() -> None:
-    assert CUT_MARK == decoding.CUT_MARK
 
 
 @pytest.mark.parametrize(
@@ -49,7 +44,10 @@ def test_the_mark_is_that_of_the_decoder() -> None:
         (DONE | {"args": "x" + CUT_MARK}, ["args"]),
         (DONE | {"kwargs": "x" + CUT_MARK, "result": "y" + CUT_MARK}, ["kwargs", "result"]),
         (FAILED | {"exception": "x" + CUT_MARK, "traceback": "y" + CUT_MARK}, ["exception", "traceback"]),
-        (DONE | {"args": "([[[...]]],)", "kwargs": "{'a': 1, ...}", "result": "[1, ...]"}, ["args", "kwargs", "result"]),
+        (
+            DONE | {"args": "([[[...]]],)", "kwargs": "{'a': 1, ...}", "result": "[1, ...]"},
+            ["args", "kwargs", "result"],
+        ),
         (DONE | {"args": "('Loading...',)", "kwargs": "{'a...': 1}", "result": "'done...'"}, []),
     ],
 )
@@ -75,7 +73,9 @@ def test_what_celery_shortens_is_found(value: object) -> None:
     assert is_shortened(text)
 
 
-@pytest.mark.parametrize("value", [(), {}, ("Please wait...",), {"a...": "b..."}, ["..", "."], "...", b"...", "a ... b"])
+@pytest.mark.parametrize(
+    "value", [(), {}, ("Please wait...",), {"a...": "b..."}, ["..", "."], "...", b"...", "a ... b"]
+)
 def test_dots_of_a_short_text_are_its_own(value: object) -> None:
     assert not is_shortened(saferepr(value, 1024))
 

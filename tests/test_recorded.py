@@ -8,10 +8,9 @@ from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.decoding import CUT_MARK
 from taskmon.errors import Refused
 from taskmon.recorded import find_destination, read_recorded
-from taskmon.records import Task
+from taskmon.records import CUT_MARK, Task
 
 #: How Celery records arguments.
 MOST = 1024

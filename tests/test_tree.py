@@ -87,11 +87,12 @@ def test_a_workflow_is_the_same_whoever_is_asked_for(asked: str) -> None:
         ),
         pytest.param(
             [("x", None, "c"), ("a", None, "c"), ("b", None, "a"), ("c", None, "b")], "x", "a",
-            {"x": ("c", ""), "a": (None, "b"), "b": ("a", "c"), "c": ("b", "xa".replace("a", ""))},
+            {"x": ("c", ""), "a": (None, "b"), "b": ("a", "c"), "c": ("b", "x")},
             id="circle of three, and one that hangs on it",
         ),
         pytest.param(
-            [("a", "b", None), ("b", "a", None)], "a", "b", {"a": (None, ""), "b": (None, "")}, id="roots of each other"
+            [("a", "b", None), ("b", "a", None)], "a", "b", {"a": (None, ""), "b": (None, "")},
+            id="roots of each other",
         ),
         pytest.param(
             [("a", "r", None), ("b", "s", "a"), ("c", "s", None)], "a", "r",
@@ -130,13 +131,6 @@ def test_members_stand_in_the_order_in_which_they_began() -> None:
     assert [member.task_id for member in gather(state, "r").members] == ["r", "sent", "revoked", "started", "late"]
 
 
-def test_a_task_without_any_time_comes_early() -> None:
-    state = make_kin(("a", "a", None), ("b", "a", "a"))
-    task = state.get("b")
-    task.received = task.timestamp = None
-    assert [member.task_id for member in gather(state, "a").members] == ["b", "a"]
-
-
 @pytest.mark.parametrize("asked", ["0", "1500", "2999"])
 @pytest.mark.parametrize("rooted", [True, False])
 def test_a_deep_chain(asked: str, rooted: bool) -> None:
@@ -154,12 +148,15 @@ def test_a_wide_tree_is_bounded_and_what_is_near_comes_first(most: int, rooted: 
     root = "r" if rooted else None
     with small_blocks():
         state = make_kin(
-            ("r", "r", None), *((f"c{n}", root, "r") for n in range(300)), ("near", root, "c250"), ("leaf", root, "near")
+            ("r", "r", None),
+            *((f"c{n}", root, "r") for n in range(300)),
+            ("near", root, "c250"),
+            ("leaf", root, "near"),
         )
         tree = gather(state, "near", most=most)
     assert len(tree.members) == most
     assert tree.truncated
-    assert tree.root == "r" if most > 3 or rooted else tree.root == "r"
+    assert tree.root == "r"
     assert {"near", "c250", "r"} <= {member.task_id for member in tree.members}
     assert ("leaf" in edges(tree)) is (most > 3)
 
@@ -187,10 +184,11 @@ def test_long_lines_of_parents_are_bounded_too() -> None:
 
 def test_tasks_may_come_and_change_while_the_tree_is_gathered() -> None:
     state = make_kin(*((str(n), "0", str(n - 1) if n else None) for n in range(400)))
-    tree = None
-    for step, tree in enumerate(gather_tree(state, "200")):
+    gathering = gather_tree(state, "200")
+    step = 0
+    while (tree := next(gathering)) is None:
         state.apply([make_event("started", str(step % 400)), make_event("received", f"new{step}", root_id="0")])
-    assert tree is not None
+        step += 1
     check(tree)
     assert {str(n) for n in range(400)} <= set(edges(tree))
 
@@ -228,7 +226,7 @@ def test_whatever_is_told_it_is_a_tree(told: Any, asked: str, most: int) -> None
     try:
         tree = gather(state, asked, most=most)
     except UnknownTask:
-        assert asked not in {name for task_id, root, parent, _ in told for name in (task_id,)}
+        assert asked not in {task_id for task_id, *_ in told}
         return
     check(tree)
     assert len(tree.members) <= most

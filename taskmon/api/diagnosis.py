@@ -36,14 +36,13 @@ class TaskTree(ApiHandler):
 
     async def _gather(self, task_id: str) -> Tree:
         """Put the tree together, a slice at a time."""
+        gathering = gather_tree(self.services.state, task_id)
         began = time.monotonic()
-        for tree in gather_tree(self.services.state, task_id):
-            if tree is not None:
-                return tree
+        while (tree := next(gathering)) is None:
             if time.monotonic() - began > _SLICE:
                 await asyncio.sleep(0)
                 began = time.monotonic()
-        raise AssertionError("a tree comes in the end")
+        return tree
 
     async def _send(self, tree: Tree) -> None:
         opening = tree_opening(tree.task_id, tree.root, tree.truncated)

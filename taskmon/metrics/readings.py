@@ -1,13 +1,14 @@
 """Readings: what a scrape reads of workers and queues, by label. It asks nobody, and nothing here waits."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from .counting import Counts
 from .labels import clean_label
 from .views import InspectorView, QueuesView, QueueView, StateView
 
 #: Lengths of queues that are older, in seconds, are no longer told.
-MAX_AGE = 60.0
+MAX_AGE: Final = 60.0
 
 
 class Readings:

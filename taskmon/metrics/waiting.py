@@ -4,8 +4,10 @@ To note a task costs an append; the rest is done for many at a time. A task that
 whatever stands first in its line, or is come upon by a sweep, is dropped once it waits no more.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
 from celery.states import PENDING
@@ -24,45 +26,57 @@ SETTLE_AT: Final = 1_000
 
 # Entries looked at for each that is added: as they are 2, no more than half of the entries are stale for long.
 _SWEEP: Final = 2
+_BLOCK: Final = 1_000
 _LONGEST_NAME: Final = 255
 
 _Entry = tuple[float, Task]
 
 
-def _waits(entry: _Entry) -> bool:
-    """Tell whether a task still is as it was when it was sent: nothing came since, it was not sent again."""
-    sent, task = entry
-    return task.state == PENDING and task.sent == sent
+def _waiting(entries: list[_Entry]) -> list[_Entry]:
+    """Keep the tasks that are as they were when they were sent: nothing came since, nor were they sent again."""
+    return [entry for entry in entries if entry[1].state == PENDING and entry[1].sent == entry[0]]
 
 
 class _Line:
-    """The tasks of one queue in the order of their events, those that a sweep has passed before those ahead of it."""
+    """The tasks of one queue in the order of their events, in blocks: those that a sweep has passed come first."""
 
     __slots__ = ("ahead", "passed")
 
     def __init__(self) -> None:
-        self.passed: deque[_Entry] = deque()
-        self.ahead: deque[_Entry] = deque()
+        self.passed: deque[list[_Entry]] = deque()
+        self.ahead: deque[list[_Entry]] = deque()
 
     def __len__(self) -> int:
-        return len(self.passed) + len(self.ahead)
+        return sum(map(len, self.passed)) + sum(map(len, self.ahead))
 
-    def sweep(self, count: int) -> None:
-        """Look at so many entries and drop those that wait no more."""
-        for _ in range(min(count, len(self))):  # each drops one entry at the most
+    def add(self, entries: list[_Entry]) -> None:
+        """Let tasks queue up, and drop about as many that wait no more, if there are."""
+        self.ahead.append(entries)
+        left = _SWEEP * len(entries)
+        while left > 0 and (self.ahead or self.passed):
             if not self.ahead:
                 self.passed, self.ahead = self.ahead, self.passed
-            entry = self.ahead.popleft()
-            if _waits(entry):
-                self.passed.append(entry)
+            block = self.ahead.popleft()
+            left -= len(block)
+            self._pass(_waiting(block))
 
-    def first(self, state: StateView) -> float | None:
+    def _pass(self, block: list[_Entry]) -> None:
+        if self.passed and len(self.passed[-1]) + len(block) <= _BLOCK:
+            self.passed[-1].extend(block)
+        elif block:
+            self.passed.append(block)
+
+    def first(self, is_evicted: Callable[[Task], bool]) -> float | None:
         """Tell when the task was sent that waits longest. One that State has evicted may long have ended."""
-        for entries in (self.passed, self.ahead):
-            while entries:
-                if _waits(entries[0]) and _holds(state, entries[0][1]):
-                    return entries[0][0]
-                entries.popleft()
+        for blocks in (self.passed, self.ahead):
+            while blocks:
+                block = blocks[0] = _waiting(blocks[0])
+                if block and is_evicted(block[0][1]):
+                    # State evicts in the same order, so there is no need to ask it of each.
+                    del block[: bisect_left(block, True, key=lambda entry: not is_evicted(entry[1]))]
+                if block:
+                    return block[0][0]
+                blocks.popleft()
         return None
 
 
@@ -79,34 +93,36 @@ class Waiting:
         """Put what was noted in line, and drop what waits no more."""
         if len(self._lines) >= MAX_LINES:
             self._lines = {name: line for name, line in self._lines.items() if line}
-        added: dict[str, int] = {}
-        for task in [task for task in self.fresh if task.state == PENDING]:  # mostly a few of them
-            if task.sent is not None and task.queue is not None:
-                name = self._name(task.queue)
-                self._lines[name].ahead.append((task.sent, task))
-                added[name] = added.get(name, 0) + 1
+        entries = [(sent, task) for task in self.fresh if task.state == PENDING and (sent := task.sent) is not None]
+        entries.sort(key=itemgetter(0))  # one that was sent again meanwhile is not where it was
+        added: dict[str, list[_Entry]] = {}
+        for entry in entries:
+            queue = entry[1].queue
+            if queue in added:
+                added[queue].append(entry)
+            elif queue is not None:
+                added[queue] = [entry]
         self.fresh.clear()
-        for name, count in added.items():
-            self._lines[name].sweep(_SWEEP * count)
-            self._lines[name].first(self._state)
+        for queue, more in added.items():
+            line = self._line(queue)
+            line.add(more)
+            line.first(self._is_evicted)
 
     def oldest(self) -> Iterator[tuple[str, float | None]]:
         """Yield each queue with the time, by its sender's clock, when the task was sent that waits longest there."""
         self.settle()
         for name, line in self._lines.items():
-            yield name, line.first(self._state)
+            yield name, line.first(self._is_evicted)
 
-    def _name(self, queue: str) -> str:
-        """Give the name of the line for a queue, and make that line if there is room."""
-        if queue not in self._lines:
-            if len(queue) > _LONGEST_NAME or len(self._lines) >= MAX_LINES:
-                queue = OTHER
-            self._lines.setdefault(queue, _Line())
-        return queue
+    def _line(self, queue: str) -> _Line:
+        """Give the line for a queue; one for all those for which there is no room."""
+        if queue not in self._lines and (len(queue) > _LONGEST_NAME or len(self._lines) >= MAX_LINES):
+            queue = OTHER
+        return self._lines.setdefault(queue, _Line())
 
-
-def _holds(state: StateView, task: Task) -> bool:
-    try:
-        return state.get(task.uuid) is task
-    except UnknownTask:
-        return False
+    def _is_evicted(self, task: Task) -> bool:
+        """Tell whether State no longer holds a task."""
+        try:
+            return self._state.get(task.uuid) is not task
+        except UnknownTask:
+            return True

@@ -1,0 +1,1 @@
+"""Every metric is asserted through the text that a scrape gets."""

@@ -1,0 +1,356 @@
+"""What is found to be missing, when it shows, and when it is logged."""
+
+import logging
+from typing import Any
+
+import pytest
+from factories import make_event, make_life, make_worker_event
+
+from taskmon.diagnostics import MOST_LISTED, NEWEST, PATIENCE, RECENT, AppFacts, Diagnostics, Finding
+from taskmon.records import CUT_MARK, Event
+from taskmon.settings import Settings
+from taskmon.state import State
+
+ALL_WELL = AppFacts(has_backend=True, readable=True, result_extended=True)
+BEAT = 2.0
+
+
+class Broker:
+    """A broker's status."""
+
+    connected = True
+    reason = ""
+
+
+class Counters:
+    """What was refused."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def rejections(self) -> dict[str, int]:
+        """Give a copy."""
+        return dict(self.counts)
+
+
+class Bench:
+    """A Diagnostics with all that it looks at, and a clock that the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, facts: AppFacts = ALL_WELL, **options: Any) -> None:
+        self.now = 1_700_000_000.0
+        monkeypatch.setattr("taskmon.state.time.time", lambda: self.now)
+        self.state = State()
+        self.broker = Broker()
+        self.counters = Counters()
+        self.diagnostics = Diagnostics(
+            self.state, Settings(**options), facts, self.broker, self.counters, lambda: self.now
+        )
+        self.state.subscribe(self.diagnostics.observe)
+        self.state.on_worker_gone(self.diagnostics.forget)
+
+    def beat(self, hostname: str = "w1", ahead: float = 0.0, kind: str = "heartbeat", **fields: Any) -> None:
+        """Let a heartbeat come, of a worker whose clock is so far ahead."""
+        self.state.apply([make_worker_event(kind, hostname, timestamp=self.now + ahead, freq=BEAT, **fields)])
+
+    def beats(self, *processed: int | None, hostname: str = "w1", **fields: Any) -> None:
+        """Let heartbeats come, one every two seconds."""
+        for number in processed:
+            self.now += BEAT
+            self.beat(hostname, **({} if number is None else {"processed": number}), **fields)
+
+    def codes(self) -> list[str]:
+        """Give the codes of what is found."""
+        return [finding.code for finding in self.diagnostics.examine()]
+
+    def find(self) -> Finding:
+        """Give the one thing that is found."""
+        (finding,) = self.diagnostics.examine()
+        return finding
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def test_nothing_is_found_where_nothing_is_wrong(bench: Bench) -> None:
+    bench.state.apply(make_life("a", "sent", "received", "started", "succeeded", name="add", args="()", kwargs="{}"))
+    bench.beats(1, 1, 1)
+    assert bench.diagnostics.examine() == []
+
+
+# Workers
+
+
+def test_a_worker_that_runs_tasks_and_sends_no_events(bench: Bench) -> None:
+    bench.beats(5, 6)
+    assert bench.codes() == []
+    bench.beats(*range(7, 7 + int(PATIENCE / BEAT)))
+    found = bench.find()
+    assert (found.code, found.setting) == ("task-events-off", "worker_send_task_events")
+    assert (found.count, found.workers) == (1, ("w1",))
+    assert found.message == "Tasks run, and no events of them come from 1 worker (w1): start them with -E"
+
+
+def test_the_option_is_named_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, enable_events=False)
+    bench.beats(*range(20))
+    assert bench.find().message.endswith("start them with -E, or taskmon with --enable-events")
+
+
+QUIET = int(PATIENCE / BEAT) + 5
+
+
+@pytest.mark.parametrize(
+    ("beats", "fields", "found"),
+    [
+        pytest.param([5] * QUIET, {}, False, id="idle"),
+        pytest.param([5] * QUIET, {"active": 2}, False, id="one long task"),
+        pytest.param([None] * QUIET, {}, False, id="no numbers"),
+        pytest.param([5, *[6] * QUIET], {}, True, id="one task"),
+        pytest.param([50, *[0] * QUIET], {}, False, id="started anew"),
+        pytest.param([50, 0, *[1] * QUIET], {}, True, id="started anew, then a task"),
+    ],
+)
+def test_what_heartbeats_say(bench: Bench, beats: list[int | None], fields: dict[str, Any], found: bool) -> None:
+    bench.beats(*beats, **fields)
+    assert bench.codes() == (["task-events-off"] if found else [])
+
+
+def test_tasks_that_begin_show_in_active_too(bench: Bench) -> None:
+    bench.beats(None, active=0)
+    bench.beats(*[None] * QUIET, active=1)
+    assert bench.codes() == ["task-events-off"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hostname", "still"),
+    [
+        ("task-started", "w1", False),
+        ("task-mine", "w1", False),
+        ("task-sent", "w1", True),
+        ("task-started", "w2", True),
+        ("my-event", "w1", True),
+        ("worker-online", "w1", False),
+    ],
+)
+def test_what_shows_that_a_worker_sends_events(bench: Bench, kind: str, hostname: str, still: bool) -> None:
+    bench.beats(*range(QUIET))
+    assert bench.codes() == ["task-events-off"]
+    bench.state.apply([make_event(kind, "a", hostname=hostname)])
+    assert bench.codes() == (["task-events-off"] if still else [])
+    bench.beats(QUIET)
+    assert bench.codes() == (["task-events-off"] if still else [])
+    bench.beats(*range(QUIET, 3 * QUIET))
+    assert bench.codes() == ["task-events-off"]
+
+
+def test_a_worker_that_is_away_or_gone_is_not_named(bench: Bench) -> None:
+    bench.beats(*range(QUIET), ahead=99)
+    assert bench.codes() == ["task-events-off", "clocks-disagree"]
+    bench.now += 10 * BEAT
+    assert bench.codes() == []
+    bench.beats(QUIET, ahead=99)
+    assert bench.codes() == ["task-events-off", "clocks-disagree"]
+    bench.state.purge_workers(bench.now + 1)
+    assert bench.codes() == []
+
+
+def test_a_worker_that_state_has_no_room_for_is_not_watched(bench: Bench) -> None:
+    bench.state.max_workers = 1
+    bench.state.apply([make_worker_event("heartbeat", hostname, processed=1) for hostname in ("w1", "w2")])
+    assert set(bench.diagnostics._watches) == {"w2"}
+
+
+def test_an_event_without_a_sender_says_nothing(bench: Bench) -> None:
+    bench.state.apply([make_event("my-event", None, hostname=None)])
+    assert bench.codes() == []
+
+
+def test_of_many_workers_a_few_are_named(bench: Bench) -> None:
+    names = [f"w{n}" + "x" * 100 for n in range(MOST_LISTED + 5)]
+    for step in range(QUIET):
+        bench.now += BEAT
+        for name in names:
+            bench.beat(name, processed=step, ahead=50)
+    silent, skewed = bench.diagnostics.examine()
+    for finding in (silent, skewed):
+        assert finding.count == MOST_LISTED + 5
+        assert len(finding.workers) == MOST_LISTED
+        assert f" and {MOST_LISTED + 2} more" in finding.message
+        assert len(finding.message) < 600
+    assert len(skewed.seconds) == MOST_LISTED
+
+
+# Clocks
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(45.0, "45 s ahead"), (-61.5, "61.5 s behind"), (1e9, "1e+09 s ahead")])
+def test_a_clock_that_differs(bench: Bench, ahead: float, words: str) -> None:
+    bench.beats(1, ahead=ahead)
+    bench.beats(1, hostname="w2")
+    assert bench.codes() == []
+    for _ in range(QUIET):
+        bench.beats(1, ahead=ahead)
+        bench.beat("w2", processed=1)
+    found = bench.find()
+    assert (found.code, found.setting, found.count) == ("clocks-disagree", None, 1)
+    assert (found.workers, found.seconds) == (("w1",), {"w1": ahead})
+    assert f"(w1 {words})" in found.message
+    bench.beats(1)
+    assert bench.codes() == []
+
+
+@pytest.mark.parametrize("ahead", [0.0, 29.0, -29.0])
+def test_a_clock_that_hardly_differs(bench: Bench, ahead: float) -> None:
+    bench.beats(*[1] * QUIET, ahead=ahead)
+    assert bench.codes() == []
+
+
+def test_what_comes_late_says_nothing_of_the_clock(bench: Bench) -> None:
+    for late in range(600, 40, -20):
+        bench.beats(1, ahead=-late)
+        assert bench.codes() == []
+
+
+def test_the_clock_that_differs_most_is_named_first(bench: Bench) -> None:
+    for _ in range(QUIET):
+        bench.now += BEAT
+        bench.beat("w1", ahead=40)
+        bench.beat("w2", ahead=-90)
+    found = bench.find()
+    assert found.workers == ("w2", "w1")
+    assert found.seconds == {"w1": 40.0, "w2": -90.0}
+
+
+# Tasks
+
+
+def test_names_of_which_no_task_has_sent(bench: Bench) -> None:
+    bench.state.apply(
+        [
+            *(make_event("received", f"a{n}", name="add", args="()", kwargs="{}") for n in range(3)),
+            make_event("received", "m", name="mul", args="()", kwargs="{}"),
+            *make_life("b1", "sent", "received", name="both", args="()", kwargs="{}"),
+            make_event("received", "b2", name="both", args="()", kwargs="{}"),
+            make_event("sent", "s", name="only_sent", args="()", kwargs="{}"),
+            make_event("started", "n"),
+        ]
+    )
+    found = bench.find()
+    assert (found.code, found.setting) == ("task-sent-off", "task_send_sent_event")
+    assert (found.count, found.tasks) == (4, ("add", "mul"))
+    assert "add, mul" in found.message
+
+
+def test_only_the_newest_tasks_are_looked_at(bench: Bench) -> None:
+    cut = make_life("old", "sent", "received", name="old", args="(...,)", kwargs="{}" + CUT_MARK)
+    bench.state.apply([*cut, make_event("received", "older", name="older")])
+    assert bench.codes() == ["task-sent-off", "arguments-shortened", "text-cut"]
+    for n in range(NEWEST):
+        bench.state.apply(make_life(f"a{n}", "sent", "received", name="add", args="()", kwargs="{}"))
+    assert bench.codes() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "code", "setting"),
+    [
+        ("args", "(1, ...)", "arguments-shortened", "argsrepr_maxsize"),
+        ("kwargs", "{'a': {...}}", "arguments-shortened", "argsrepr_maxsize"),
+        ("result", "'" + "x" * 1024 + "...'", "arguments-shortened", "argsrepr_maxsize"),
+        ("args", "('x" + CUT_MARK, "text-cut", "--max-text"),
+        ("result", "'x" + CUT_MARK, "text-cut", "--max-text"),
+    ],
+)
+def test_texts_that_are_cut(bench: Bench, field: str, text: str, code: str, setting: str) -> None:
+    common: dict[str, Any] = {"name": "add", "args": "()", "kwargs": "{}"}
+    bench.state.apply(make_life("a", "sent", "succeeded", **common | {field: text}))
+    bench.state.apply(make_life("b", "sent", "succeeded", **common))
+    found = bench.find()
+    assert (found.code, found.setting, found.count) == (code, setting, 1)
+    assert "1 task of the newest 2" in found.message
+
+
+# The broker, what it brings, and the result backend
+
+
+def test_a_broker_that_is_away(bench: Bench) -> None:
+    bench.broker.connected, bench.broker.reason = False, "Connection refused"
+    found = bench.find()
+    assert (found.code, found.setting) == ("broker-away", "broker_url")
+    assert "Connection refused" in found.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "setting"), [("too-large", "--max-message"), ("content-type", "accept_content"), ("malformed", None)]
+)
+def test_events_that_are_refused(bench: Bench, reason: str, setting: str | None) -> None:
+    bench.counters.counts[reason] = 1
+    found = bench.find()
+    assert (found.code, found.reason, found.setting, found.count) == ("events-refused", reason, setting, 1)
+    assert reason in found.message
+
+
+def test_what_was_refused_long_ago_is_no_news(bench: Bench) -> None:
+    bench.counters.counts = {"malformed": 2, "encoding": 1}
+    assert bench.codes() == ["events-refused", "events-refused"]
+    bench.now += RECENT / 2
+    bench.counters.counts["malformed"] += 1
+    assert bench.codes() == ["events-refused", "events-refused"]
+    bench.now += RECENT / 2
+    assert (bench.find().reason, bench.find().count) == ("malformed", 3)
+    bench.now += RECENT / 2
+    assert bench.codes() == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "codes"),
+    [
+        (ALL_WELL, []),
+        (AppFacts(False, False, False), [("no-result-backend", "result_backend")]),
+        (AppFacts(True, False, True), [("no-result-backend", "result_backend")]),
+        (AppFacts(True, True, False), [("result-extended-off", "result_extended")]),
+    ],
+)
+def test_the_result_backend(monkeypatch: pytest.MonkeyPatch, facts: AppFacts, codes: list[tuple[str, str]]) -> None:
+    found = Bench(monkeypatch, facts).diagnostics.examine()
+    assert [(finding.code, finding.setting) for finding in found] == codes
+
+
+# The log
+
+
+def test_each_finding_is_logged_when_it_shows(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def logged() -> list[str]:
+        lines = [record.getMessage().partition(":")[0] for record in caplog.records]
+        assert {(record.name, record.levelno) for record in caplog.records} <= {
+            ("taskmon.diagnostics", logging.WARNING)
+        }
+        caplog.clear()
+        return lines
+
+    bench.codes()
+    assert logged() == []
+    bench.broker.connected = False
+    bench.codes()
+    bench.codes()
+    assert logged() == ["broker-away"]
+    bench.counters.counts = {"malformed": 1, "encoding": 1}
+    bench.codes()
+    assert logged() == ["events-refused", "events-refused"]
+    bench.broker.connected = True
+    bench.codes()
+    assert logged() == []
+    bench.broker.connected = False
+    bench.codes()
+    assert logged() == ["broker-away"]
+
+
+def test_a_batch_may_hold_events_of_many_senders(bench: Bench) -> None:
+    for step in range(QUIET):
+        bench.now += BEAT
+        beats: list[Event] = [
+            make_worker_event("heartbeat", hostname, timestamp=bench.now, processed=step) for hostname in ("w1", "w2")
+        ]
+        bench.state.apply([*beats, make_event("started", "a", hostname="w2", name="add", args="()", kwargs="{}")])
+    assert bench.find().workers == ("w1",)
