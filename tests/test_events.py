@@ -230,6 +230,29 @@ def test_a_message_like_none_other_is_counted() -> None:
     assert scene.counts.reasons == {"failed": 2}
 
 
+def test_a_decoder_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Consuming(make_app())
+    monkeypatch.setattr(scene.consumer._decoder, "decode", lambda *_: 1 / 0)
+    scene.consumer._on_message(message("[]"))
+    assert scene.counts.reasons == {"failed": 1}
+
+
+def test_what_is_read_at_once_goes_to_the_loop_together() -> None:
+    scene = Consuming(make_app())
+    consumer = scene.consumer
+    body = b'[{"type": "x"}, {"type": "x"}]'
+
+    def drain(timeout: float) -> None:
+        for _ in range(events._TOGETHER // 2 + 1):
+            consumer._deliver(body, JSON, "utf-8", None)
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        consumer._drain(drain, 0.1)  # type: ignore[arg-type]
+    assert [len(batch) for batch in consumer._batches] == [events._TOGETHER, 2]
+    assert scene.counts.total == events._TOGETHER + 2
+
+
 # What is logged
 
 

@@ -116,6 +116,7 @@ def _celery_body(task: CeleryTask) -> dict[str, Any]:
 def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
     body = task_body(state.get(task_id), state.children(task_id))
     assert len(set(body["children"])) == len(body["children"])
+    del body["incomplete"]  # taskmon's own
     return body | {"children": set(body["children"])}
 
 
