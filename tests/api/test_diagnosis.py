@@ -87,8 +87,8 @@ async def test_an_unknown_task() -> None:
         never = (await served.get("/api/task/tree/x")).error
         assert (never["status"], never["message"]) == (404, "Unknown task 'x'")
         assert never["reason"].startswith("not connected")
-        served.taskmon.services.broker.connected = True
         served.apply(event("task-received", "a"), event("task-received", "b"))
+        served.taskmon.services.broker.connected = True  # until the next attempt to connect
         assert (await served.get("/api/task/tree/x")).error["reason"].startswith("never seen")
         assert (await served.get("/api/task/tree/a")).error["reason"].startswith("evicted")
 
