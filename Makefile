@@ -31,7 +31,7 @@ services: ## Install the servers the live tests start (as root, by apt)
 	@scripts/install-services.sh
 
 test: services venv lint ## Run every check and every test, those against real brokers too
-	$(PYTEST) --cov --cov-fail-under=95
+	@scripts/run-tests.sh $(VENV)
 
 test-unit: venv ## Run the tests that need no broker
 	$(PYTEST) --ignore=$(LIVE)

@@ -85,8 +85,8 @@ def make_celery(broker: Path) -> Celery:
         worker_send_task_events=True,
     )
     for function in (check_stock, charge_card, resize_photo, build_sales_report, remind_of_cart):
-        app.task(name=f"shop.{function.__name__}")(function)
-    app.task(name="shop.send_receipt", bind=True)(send_receipt)
+        app.task(name=f"shop.{function.__name__}", shared=False)(function)
+    app.task(name="shop.send_receipt", bind=True, shared=False)(send_receipt)
     return app
 
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Run all tests in four runs side by side, as the live ones mostly wait, and put their coverage together.
+# usage: scripts/run-tests.sh VENV
+set -euo pipefail
+
+bin=$1/bin
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+unset PYTEST_ADDOPTS
+
+commands=(tests/live/test_applying.py tests/live/test_commands.py)
+runs=(unit api watching commanding)
+
+run() { # name, arguments of pytest
+    local name=$1
+    shift
+    if COVERAGE_FILE="$folder/.coverage.$name" "$bin/python" -m pytest -p no:cacheprovider --cov --cov-report= "$@" \
+        >"$folder/$name.log" 2>&1; then
+        echo ok >"$folder/$name.ok"
+    fi
+}
+
+run unit --ignore=tests/live --ignore=tests/api --ignore=tests/metrics &
+run api tests/api tests/metrics &
+run watching tests/live "${commands[@]/#/--ignore=}" &
+run commanding "${commands[@]}" &
+wait
+
+for name in "${runs[@]}"; do
+    echo "== $name"
+    cat "$folder/$name.log"
+done
+"$bin/coverage" combine -q --data-file="$folder/.coverage" "$folder"/.coverage.*
+"$bin/coverage" report --data-file="$folder/.coverage" --fail-under=95
+
+passed=0
+for name in "${runs[@]}"; do
+    if [ ! -e "$folder/$name.ok" ]; then
+        echo "The $name tests failed: see above." >&2
+        exit 1
+    fi
+    passed=$((passed + $(tail -1 "$folder/$name.log" | grep -oE '[0-9]+ passed' | grep -oE '[0-9]+')))
+done
+echo "$passed passed, 0 failed"
