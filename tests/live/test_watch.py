@@ -56,7 +56,7 @@ def test_a_task_that_ran_is_answered_whole(
     times = [task[key] for key in ("received", "started", "succeeded")]
     assert times == sorted(times)
     assert abs(task["received"] - task["sent"]) < 300  # Celery stamps `task-sent` after publishing
-    assert task["timestamp"] == task["succeeded"]
+    assert task["timestamp"] in (task["succeeded"], task["sent"])  # whichever event came last
     assert abs(time.time() - task["succeeded"]) < 300
     assert task["client"] is not None
     assert task["runtime"] >= 0
