@@ -28,7 +28,8 @@ USER, PASSWORD = "bench", "a password for the benchmark"
 
 def serve_taskmon(method: str) -> None:
     """Be the child: a taskmon that knows some tasks; tell the id of one and the headers that let one in."""
-    from taskmon.auth import Role, new_token
+    from taskmon.auth import Role
+    from taskmon.credentials.tokens import new_token
 
     from .serving import make_decoder, make_taskmon, serve, tune
 

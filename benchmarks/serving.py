@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 
 from taskmon.app import Taskmon, _tune_interpreter
-from taskmon.decoding import EventDecoder
+from taskmon.receiving.decoding import EventDecoder
 from taskmon.settings import Settings
 
 from .children import say

@@ -49,9 +49,9 @@ Count = Callable[[], int]
 
 def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     """Give taskmon's decoder and State, with the garbage collector set as `taskmon.app` sets it."""
-    from taskmon.decoding import EventDecoder
     from taskmon.events import BrokerStatus
     from taskmon.metrics import Metrics
+    from taskmon.receiving.decoding import EventDecoder
     from taskmon.settings import Settings
     from taskmon.state import State
 

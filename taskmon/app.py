@@ -42,18 +42,19 @@ from .api.monitor import HealthCheck, Metrics, Ready
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.tasks import TaskInfo, Tasks, TaskTypes
 from .api.workers import QueueLengths, WorkerInfo, Workers
-from .auth import Authentication, build_authenticators
-from .calls import Lane
-from .cluster import Cluster, EventEnabler
-from .control import Control
+from .auth import Authentication
+from .cluster.calls import Lane
+from .cluster.control import Control
+from .cluster.enabling import Cluster, EventEnabler
+from .cluster.inspection import Inspector
+from .cluster.mailbox import Mailbox
+from .cluster.publishing import Publisher
+from .cluster.queues import Queues
+from .cluster.results import Results
+from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
-from .inspection import Inspector
-from .mailbox import Mailbox
 from .metrics import Metrics as MetricsRegistry
-from .publishing import Publisher
-from .queues import Queues
-from .results import Results
 from .services import Services
 from .settings import Settings
 from .state import State

@@ -18,17 +18,8 @@ from click.core import ParameterSource
 
 from . import __version__
 from .errors import InvalidArgument, InvalidSetting
-from .settings import (
-    DEFAULT_FILE,
-    FLOWER_ONLY,
-    OPTION,
-    OPTIONS,
-    Option,
-    Settings,
-    load_settings,
-    mask_passwords,
-    parse_switch,
-)
+from .masking import mask_passwords
+from .settings import DEFAULT_FILE, FLOWER_ONLY, OPTION, OPTIONS, Option, Settings, load_settings, parse_switch
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -202,7 +193,7 @@ def hash_password_command() -> None:
 
     Asks for it at a terminal, and reads standard input elsewhere.
     """
-    from .auth import hash_password
+    from .credentials.passwords import hash_password
 
     interactive = is_terminal()
     if interactive:
@@ -232,7 +223,8 @@ def hash_password_command() -> None:
 )
 def token(name: str, role: str, expires: Any) -> None:
     """Make a token; shows it once, and what to configure."""
-    from .auth import Role, new_token
+    from .auth import Role
+    from .credentials.tokens import new_token
 
     try:
         secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
@@ -284,7 +276,7 @@ def _change_directory(path: str) -> None:
 
 def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
     """Load the settings, set up the log, and run; a bad option ends the program with its sentence."""
-    from .auth import hash_passwords
+    from .credentials.passwords import hash_passwords
     from .logs import configure_logging
 
     try:

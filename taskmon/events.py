@@ -24,12 +24,13 @@ from kombu.entity import Queue
 from kombu.messaging import Consumer
 from kombu.serialization import prepare_accept_content
 
-from .decoding import EventDecoder
-from .deliveries import read_lean
-from .drains import make_drain
-from .pieces import Drain
+from .masking import mask_passwords
+from .receiving.decoding import EventDecoder
+from .receiving.deliveries import read_lean
+from .receiving.drains import make_drain
+from .receiving.pieces import Drain
 from .records import Event
-from .settings import Settings, mask_passwords
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 

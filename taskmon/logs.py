@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
 
-from .settings import Settings, mask_passwords
+from .masking import mask_passwords
+from .settings import Settings
 
 # What would end a line or steer a terminal: C0, DEL, C1, and the separators of lines and paragraphs.
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from .auth import Authentication
-from .control import Control
+from .cluster.control import Control
+from .cluster.inspection import Inspector
+from .cluster.publishing import Publisher
+from .cluster.queues import Queues
+from .cluster.results import Results
 from .diagnostics import Diagnostics
 from .events import BrokerStatus
-from .inspection import Inspector
 from .metrics import Metrics
-from .publishing import Publisher
-from .queues import Queues
-from .results import Results
 from .settings import Settings
 from .state import State
 

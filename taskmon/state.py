@@ -15,12 +15,12 @@ from celery.states import RECEIVED
 from msgspec import UNSET
 
 from .errors import UnknownTask
-from .finder import Finder
-from .indexes import FLUSH_AT, Indexes
-from .ordering import BLOCK, distinct
+from .finding.finder import Finder
+from .finding.indexes import FLUSH_AT, Indexes
+from .finding.ordering import BLOCK, distinct
+from .finding.store import TaskStore
 from .query import TaskQuery
 from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
-from .store import TaskStore
 
 log = logging.getLogger(__name__)
 

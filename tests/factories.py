@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from taskmon import finder, indexes, ordering, state
-from taskmon.ordering import Ordering
+from taskmon import state
+from taskmon.finding import finder, indexes, ordering
+from taskmon.finding.ordering import Ordering
 from taskmon.query import TaskQuery
 from taskmon.records import Event, Task
 from taskmon.state import State

@@ -20,22 +20,12 @@ from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import Application, RequestHandler
 
-from taskmon.auth import (
-    MAX_HEADER,
-    AnonymousAuthenticator,
-    Authentication,
-    Authenticator,
-    BasicAuthenticator,
-    Role,
-    Throttle,
-    TokenAuthenticator,
-    User,
-    build_authenticators,
-    hash_password,
-    hash_passwords,
-    new_token,
-    printable,
-)
+from taskmon.auth import AnonymousAuthenticator, Authentication, Authenticator, Role, User, printable
+from taskmon.credentials.basic import MAX_HEADER, BasicAuthenticator
+from taskmon.credentials.building import build_authenticators
+from taskmon.credentials.passwords import hash_password, hash_passwords
+from taskmon.credentials.throttle import Throttle
+from taskmon.credentials.tokens import TokenAuthenticator, new_token
 from taskmon.errors import InvalidArgument, NotAuthenticated, TooManyRequests, Unavailable
 from taskmon.settings import SCRYPT_HASH, Settings
 
@@ -303,7 +293,7 @@ def test_failure_that_nobody_waits_for_is_not_logged_by_asyncio(caplog: pytest.L
         gc.collect()
 
     asyncio.run(run())
-    assert [record.name for record in caplog.records] == ["taskmon.auth"]
+    assert [record.name for record in caplog.records] == ["taskmon.credentials.basic"]
 
 
 def test_full_pool_is_unavailable_and_recovers() -> None:

@@ -20,8 +20,9 @@ from celery.bin.celery import celery as celery_group
 from click.testing import CliRunner, Result
 
 from taskmon import __version__
-from taskmon.auth import Role, new_token
+from taskmon.auth import Role
 from taskmon.cli import celery_command, load_app, main
+from taskmon.credentials.tokens import new_token
 from taskmon.settings import DEFAULT_FILE, FLOWER_ONLY, OPTIONS, SCRYPT_HASH, Settings
 
 ROOT = Path(__file__).parent.parent

@@ -18,8 +18,8 @@ from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
 from taskmon import events
-from taskmon.deliveries import Delivery
 from taskmon.events import BrokerStatus, EventConsumer
+from taskmon.receiving.deliveries import Delivery
 from taskmon.records import Event
 from taskmon.settings import Settings
 
@@ -137,7 +137,7 @@ async def test_nothing_that_is_sent_ends_the_thread(memory_broker: str, caplog: 
     app = make_app(memory_broker, accept_content=["json"])
     async with consuming(app) as scene:
         await eventually(lambda: scene.status.connected)
-        (queue,) = memory.Channel.queues
+        (queue,) = [name for name in memory.Channel.queues if ".taskmon." in name]
         for payload in (5, None, [], {}, "x", {"body": 5, "properties": {}}, {"body": "[]", "properties": []}):
             memory.Channel.queues[queue].put(payload)
         for body in ("", "no JSON", "5", "[" * 100_000, b"\xff", '[{"type": "task-sent"}]', '[{"uuid": "a"}]'):

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidSetting
+from taskmon.masking import mask_passwords
 from taskmon.settings import (
     FLOWER_ONLY,
     OPTION,
@@ -20,7 +21,6 @@ from taskmon.settings import (
     UnknownSetting,
     format_size,
     load_settings,
-    mask_passwords,
 )
 
 SECRET = "hunter2horse"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..auth import Role
+from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, UnknownTask, UnknownWorker
-from ..inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..query import TaskQuery, parse_bool, parse_int, parse_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body

@@ -5,11 +5,11 @@ from typing import Any, Final
 from celery.states import PENDING
 
 from ..auth import Role
-from ..calling import OPTIONS, Call, parse_call, parse_seconds
+from ..cluster.calling import OPTIONS, Call, parse_call, parse_seconds
+from ..cluster.publishing import PublishedTask
+from ..cluster.stored import Result
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask
-from ..publishing import PublishedTask
 from ..serializers import message_body, published_body, result_body
-from ..stored import Result
 from .arguments import read_object, refuse_unknown
 from .base import ApiHandler
 

@@ -8,8 +8,8 @@ from typing import Final
 from tornado.iostream import StreamClosedError
 
 from ..auth import Role
+from ..cluster.inspection import GENERAL, OF_TASKS, Inspection
 from ..errors import Forbidden, NoAnswer, UnknownWorker
-from ..inspection import GENERAL, OF_TASKS, Inspection
 from ..query import parse_bool
 from ..records import Worker
 from ..serializers import queue_lengths_body, queue_member, worker_body, worker_member

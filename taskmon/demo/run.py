@@ -21,7 +21,8 @@ from celery import Celery
 from tornado.netutil import bind_sockets
 
 from taskmon.app import Taskmon
-from taskmon.auth import Role, new_token
+from taskmon.auth import Role
+from taskmon.credentials.tokens import new_token
 from taskmon.demo.tasks import EXCHANGES, Shop, make_celery
 from taskmon.demo.transport import make_folders, remove_folders
 from taskmon.errors import UnknownTask

@@ -18,7 +18,9 @@ from taskmon.api.arguments import MAX_ARGUMENTS
 from taskmon.api.base import HEADERS, ApiHandler
 from taskmon.api.tasks import TaskTypes
 from taskmon.app import PROBES
-from taskmon.auth import Role, User, hash_password, new_token
+from taskmon.auth import Role, User
+from taskmon.credentials.passwords import hash_password
+from taskmon.credentials.tokens import new_token
 from taskmon.errors import Forbidden, NoAnswer, TooManyRequests, Unavailable
 
 #: Routes that read, and what they answer to an admin while the broker is away.

@@ -12,7 +12,8 @@ from serving import AWAY, Response, Served, event, make_app, serving
 from waiting import eventually
 
 from taskmon.api import control as module
-from taskmon.auth import Role, new_token
+from taskmon.auth import Role
+from taskmon.credentials.tokens import new_token
 
 W1, W2 = "celery@w1", "celery@w2"
 

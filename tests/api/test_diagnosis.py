@@ -11,7 +11,8 @@ from waiting import eventually
 
 from taskmon import app, diagnostics
 from taskmon.api import diagnosis
-from taskmon.auth import Role, new_token
+from taskmon.auth import Role
+from taskmon.credentials.tokens import new_token
 from taskmon.records import CUT_MARK
 
 KEYS = [
@@ -88,7 +89,8 @@ async def test_an_unknown_task() -> None:
         assert (never["status"], never["message"]) == (404, "Unknown task 'x'")
         assert never["reason"].startswith("not connected")
         served.apply(event("task-received", "a"), event("task-received", "b"))
-        served.taskmon.services.broker.connected = True  # until the next attempt to connect
+        await served.taskmon._consumer.stop()  # so that it does not try to connect again
+        served.taskmon.services.broker.connected = True
         assert (await served.get("/api/task/tree/x")).error["reason"].startswith("never seen")
         assert (await served.get("/api/task/tree/a")).error["reason"].startswith("evicted")
 

@@ -11,10 +11,11 @@ from remote import ANSWERS, answering, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually
 
-from taskmon import inspection
 from taskmon.api import workers as module
-from taskmon.auth import Role, new_token
-from taskmon.inspection import GENERAL, OF_TASKS
+from taskmon.auth import Role
+from taskmon.cluster import inspection
+from taskmon.cluster.inspection import GENERAL, OF_TASKS
+from taskmon.credentials.tokens import new_token
 
 W1, W2 = "celery@w1", "celery@w2"
 OWN = {"status", "last_seen", "age", "heartbeat"}

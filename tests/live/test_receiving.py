@@ -16,9 +16,9 @@ from celery.events import EventDispatcher
 from monitor import Monitor
 from workers import Project
 
-from taskmon.drains import KombuDrain, RedisDrain
 from taskmon.events import BrokerStatus, EventConsumer
-from taskmon.frames import AmqpDrain
+from taskmon.receiving.drains import KombuDrain, RedisDrain
+from taskmon.receiving.frames import AmqpDrain
 from taskmon.records import Event
 from taskmon.settings import Settings
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from serving import event, make_app, serving
 from waiting import eventually
 
-from taskmon.inspection import Inspection
+from taskmon.cluster.inspection import Inspection
 
 
 async def test_lengths_come_from_the_watch_of_the_queues(memory_broker: str) -> None:

@@ -1,0 +1,1 @@
+"""What taskmon asks of the cluster: publishing, results, commands, inspects and queue lengths, each call bounded."""

@@ -1,0 +1,155 @@
+"""Control: what changes workers and running tasks. Event loop only; `mailbox` does the talking.
+
+Every call raises Unavailable while the broker is away, NoAnswer when a worker is silent, Refused when it says no.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from ..errors import NoAnswer, Refused, UnknownTaskName
+from ..masking import mask_passwords
+from .mailbox import Command, Mailbox
+
+log = logging.getLogger(__name__)
+
+#: So many ids go into one message.
+_IDS_A_MESSAGE: Final = 1000
+
+_LONGEST_REASON: Final = 500
+_UNKNOWN_TASK: Final = "unknown task"
+
+
+class Control:
+    """Commands to the workers of one Celery app. A hostname given must be that of a known worker."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    async def revoke(
+        self, task_ids: Sequence[str], *, terminate: bool = False, signal: str = "SIGTERM", holder: str | None = None
+    ) -> None:
+        """Tell all workers to leave these tasks alone, with `terminate` even to kill them with a signal.
+
+        Workers to come hear of it from the others, so nobody is waited for but `holder`, the worker that has the
+        task: that it replies at all is asked in the same breath.
+        """
+        commands = [
+            Command(
+                "revoke",
+                {"task_id": list(task_ids[first : first + _IDS_A_MESSAGE]), "terminate": terminate, "signal": signal},
+                reply=False,
+            )
+            for first in range(0, len(task_ids), _IDS_A_MESSAGE)
+        ]
+        if holder is None:
+            await self._mailbox.tell(*commands)
+        else:
+            await self._tell_and_ping(commands, holder)
+
+    async def shutdown(self, hostname: str) -> None:
+        """Tell a worker to shut down. It cannot reply to that, but does to what is asked just before."""
+        await self._tell_and_ping([Command("shutdown", to=(hostname,), reply=False)], hostname)
+
+    async def pool_restart(self, hostname: str) -> str:
+        """Restart the pool of a worker; gives what it replied, here and below."""
+        return await self._order(hostname, "pool_restart", reload=False)
+
+    async def pool_grow(self, hostname: str, n: int) -> str:
+        """Add `n` processes or threads to the pool of a worker."""
+        return await self._order(hostname, "pool_grow", n=n)
+
+    async def pool_shrink(self, hostname: str, n: int) -> str:
+        """Take `n` processes or threads from the pool of a worker."""
+        return await self._order(hostname, "pool_shrink", n=n)
+
+    async def autoscale(self, hostname: str, minimum: int, maximum: int) -> str:
+        """Set the bounds of the pool of a worker that scales itself."""
+        return await self._order(hostname, "autoscale", min=minimum, max=maximum)
+
+    async def add_consumer(self, hostname: str, queue: str) -> str:
+        """Have a worker consume from a queue."""
+        return await self._order(hostname, "add_consumer", queue=queue)
+
+    async def cancel_consumer(self, hostname: str, queue: str) -> str:
+        """Have a worker no longer consume from a queue."""
+        return await self._order(hostname, "cancel_consumer", queue=queue)
+
+    async def time_limit(
+        self,
+        task_name: str,
+        soft: float | None,
+        hard: float | None,
+        hostname: str | None = None,
+        awaited: Collection[str] = (),
+    ) -> str:
+        """Set the time limits of a task in seconds, None for no limit, with one worker or all; see `rate_limit`."""
+        return await self._order_for(task_name, hostname, awaited, "time_limit", soft=soft, hard=hard)
+
+    async def rate_limit(
+        self, task_name: str, rate_limit: str, hostname: str | None = None, awaited: Collection[str] = ()
+    ) -> str:
+        """Set the rate limit of a task, with one worker or with all; `awaited` are then those that must reply.
+
+        Raises UnknownTaskName when no worker has such a task.
+        """
+        return await self._order_for(task_name, hostname, awaited, "rate_limit", rate_limit=rate_limit)
+
+    async def _tell_and_ping(self, commands: Sequence[Command], hostname: str) -> None:
+        """Send commands that nobody replies to, and hear whether a worker is there at all.
+
+        The ping goes first, as a worker that shuts down reads no further.
+        """
+        replies = await self._mailbox.ask([Command("ping", to=(hostname,)), *commands], [hostname])
+        if hostname not in replies:
+            raise self._silence([hostname])
+
+    async def _order(self, hostname: str, command: str, **arguments: Any) -> str:
+        replies = await self._mailbox.ask([Command(command, arguments, (hostname,))], [hostname])
+        return self._judge({hostname: reply[command] for hostname, reply in replies.items()}, [hostname])
+
+    async def _order_for(
+        self, task_name: str, hostname: str | None, awaited: Collection[str], command: str, **arguments: Any
+    ) -> str:
+        """Give an order that is about a task to one worker, or to all: those that have no such task do not count."""
+        arguments["task_name"] = task_name
+        to, awaited = (None, awaited) if hostname is None else ((hostname,), [hostname])
+        found = await self._mailbox.ask([Command(command, arguments, to)], awaited)
+        replies = {name: reply[command] for name, reply in found.items()}
+        knowing = {name: reply for name, reply in replies.items() if _refusal(reply) != _UNKNOWN_TASK}
+        silent = [name for name in awaited if name not in replies]
+        if replies and not knowing and not silent:
+            raise UnknownTaskName(task_name)
+        return self._judge(knowing, [*knowing, *silent])
+
+    def _judge(self, replies: Mapping[str, Any], expected: Collection[str]) -> str:
+        """Give what the first worker says when all have done as told; raises Refused or NoAnswer."""
+        refusals = {name: reason for name, reply in replies.items() if (reason := _refusal(reply)) is not None}
+        if refusals:
+            raise Refused("; ".join(f"{name} refused: {reason}" for name, reason in list(refusals.items())[:10]))
+        silent = sorted(name for name in expected if name not in replies)
+        if silent or not replies:
+            raise self._silence(silent)
+        return _said(next(iter(replies.values()))["ok"])
+
+    def _silence(self, hostnames: Sequence[str]) -> NoAnswer:
+        names = ", ".join(hostnames[:10]) + (f" and {len(hostnames) - 10} more" if len(hostnames) > 10 else "")
+        return NoAnswer(
+            f"{names or 'No worker'} {'did not answer' if names else 'answered'} within {self._mailbox.timeout:g} s; "
+            "what was asked for may still happen"
+        )
+
+
+def _refusal(reply: Any) -> str | None:
+    """Give the reason in the reply of a worker that did not do as told, None when it did."""
+    if isinstance(reply, dict) and isinstance(reply.get("ok"), str):
+        return None
+    if isinstance(reply, dict) and reply.get("error"):
+        return _said(reply["error"])
+    return "its reply makes no sense"
+
+
+def _said(text: object) -> str:
+    """Make a text of a worker fit for an answer."""
+    whole = str(text)[: 2 * _LONGEST_REASON].encode("utf-8", "replace").decode()
+    return mask_passwords(whole)[:_LONGEST_REASON]

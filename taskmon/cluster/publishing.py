@@ -1,0 +1,197 @@
+"""Publishing: tasks go to the broker of a Celery app. Asked on the event loop; one thread of the lane publishes.
+
+No task is ever run here.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from amqp.exceptions import PreconditionFailed
+from celery import Celery
+from celery.backends.base import DisabledBackend
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.exceptions import EncodeError
+from kombu.messaging import Producer
+
+from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
+from ..records import Task
+from .calling import Call
+from .calls import Lane
+from .connections import BrokerAway, away_errors, drop_connection, open_connection, say_why
+from .recorded import find_destination, read_recorded
+
+#: A request is answered within so many seconds, if only by Unavailable.
+LIMIT: Final = 2.8
+
+#: Seconds after which a connection that nobody used is not used again: the broker may have closed it.
+_IDLE: Final = 20.0
+
+#: A second attempt is not begun later than this, in seconds: the caller would no longer hear of it.
+_LATEST_RETRY: Final = 0.7
+
+_WHAT: Final = "The broker"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTask:
+    """A task that the broker has taken; nobody will hear of its result when it is `ignored`."""
+
+    task_id: str
+    ignored: bool = False
+
+
+class _SilentBackend(DisabledBackend):  # type: ignore[misc]
+    """What `app.backend` is while publishing: Celery's others begin to listen for the result of each task.
+
+    On Redis that is a subscription that nobody would read from. Results are read elsewhere.
+    """
+
+    thread_safe = False
+
+    def __init__(self, celery_app: Celery) -> None:
+        self.app = celery_app
+
+
+class Publisher:
+    """Publishes tasks for one Celery app; workers send results to `reply_queue`, if there is one."""
+
+    def __init__(self, celery_app: Celery, lane: Lane, reply_queue: Queue | None = None) -> None:
+        self._app = celery_app
+        self._lane = lane
+        self._reply_queue = reply_queue
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+        self._used = 0.0
+
+    def require(self, name: str) -> None:
+        """Raise UnknownTaskName for a task that the Celery app does not have."""
+        if name not in self._app.tasks:
+            raise UnknownTaskName(name)
+
+    async def apply_async(self, call: Call) -> PublishedTask:
+        """Publish a task that the Celery app has, with all that the app says of it.
+
+        Raises UnknownTaskName, InvalidArgument, Refused, Unavailable: then it is not published, or, when the broker
+        goes just then, perhaps not.
+        """
+        self.require(call.name)
+        if self._app.conf.task_always_eager:
+            raise Refused("The Celery app runs tasks where they are called (task_always_eager): taskmon runs none")
+        return await self._call(partial(self._publish, call, self._apply))
+
+    async def send_task(self, call: Call) -> PublishedTask:
+        """Publish a task of any name; raises as `apply_async` does."""
+        return await self._call(partial(self._publish, call, self._send))
+
+    async def publish_again(self, task: Task) -> PublishedTask:
+        """Publish a finished task again, from what events recorded of it; raises Refused where they do not tell."""
+        name, options = find_destination(task)
+
+        def publish() -> PublishedTask:
+            args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)
+            return self._publish(Call(name, args, kwargs, options), self._send)
+
+        return await self._call(publish)
+
+    async def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is None:
+            return
+        with suppress(Unavailable):
+            await self._lane.call(self._disconnect, 0.3)
+
+    async def _call(self, function: Callable[[], PublishedTask]) -> PublishedTask:
+        try:
+            return await self._lane.call(function, LIMIT)
+        except BrokerAway as exc:
+            raise Unavailable(_WHAT, str(exc)) from exc
+
+    # In the thread
+
+    def _publish(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
+        """Publish, a second time when a connection that was open proves lost."""
+        began = time.monotonic()
+        if began - self._used > _IDLE:
+            self._disconnect()
+        was_open = self._connection is not None
+        try:
+            return self._attempt(call, send)
+        except BrokerAway:
+            if not was_open or not call.retry or time.monotonic() - began > _LATEST_RETRY:
+                raise
+            return self._attempt(call, send)
+
+    def _attempt(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
+        connection = self._connect()
+        try:
+            try:
+                published = self._hand_over(call, send)
+            except PreconditionFailed:  # the queue is there, declared otherwise than the app would
+                self._disconnect()
+                connection = self._connect()
+                published = self._hand_over(call, send, declare=[])
+        except away_errors(connection) as exc:
+            self._disconnect()
+            raise BrokerAway(say_why(exc)) from exc
+        except connection.channel_errors as exc:
+            self._disconnect()
+            raise Refused(f"The broker refuses the task: {say_why(exc)}") from exc
+        except EncodeError as exc:
+            raise Refused(
+                f"The arguments cannot be sent as {self._app.conf.task_serializer}: {say_why(exc)}"
+            ) from exc
+        self._used = time.monotonic()
+        return published
+
+    def _hand_over(self, call: Call, send: Callable[..., Any], **more: Any) -> PublishedTask:
+        options = {**call.options, **more, "task_id": call.task_id, "producer": self._producer, "retry": False}
+        if "queue" in options:
+            options["queue"] = self._find_queue(options["queue"])
+        if self._reply_queue is not None and self._connection is not None:
+            # Each time: it goes when nobody has looked into it for long.
+            self._reply_queue(self._connection.default_channel).queue_declare()
+            options["reply_to"] = self._reply_queue.name
+        sent = send(call, options)
+        return PublishedTask(getattr(sent, "id", None) or call.task_id, bool(getattr(sent, "ignored", False)))
+
+    def _apply(self, call: Call, options: Mapping[str, Any]) -> Any:
+        task = self._app.tasks[call.name]
+        check = getattr(task, "__header__", None)
+        if task.typing and check is not None:
+            try:
+                check(*call.args, **call.kwargs)
+            except TypeError as exc:
+                raise InvalidArgument("args", f"and kwargs must suit the task ({exc})") from exc
+        return task.apply_async(args=call.args, kwargs=call.kwargs, **options)
+
+    def _send(self, call: Call, options: Mapping[str, Any]) -> Any:
+        return self._app.send_task(call.name, args=call.args, kwargs=call.kwargs, **options)
+
+    def _find_queue(self, name: str) -> Queue:
+        """Give a queue as the app describes it; one that it does not know is not added to those that it knows."""
+        queues = self._app.amqp.queues
+        known = name in queues
+        try:
+            queue: Queue = queues[name]
+        except KeyError as exc:
+            raise InvalidArgument("queue", "must be one of the app's task_queues", name) from exc
+        if not known:
+            queues.pop(name, None)
+        return queue
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._app._backend = _SilentBackend(self._app)  # of this thread alone
+            self._connection = open_connection(self._app)
+            self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            drop_connection(self._connection)
+            self._connection = self._producer = None

@@ -1,0 +1,1 @@
+"""The kinds of credentials, an authenticator each, and what they share: hashes and throttles."""

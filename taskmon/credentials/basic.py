@@ -1,0 +1,136 @@
+"""HTTP Basic. Event loop; passwords are hashed in two threads of this module's own."""
+
+import asyncio
+import base64
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from ..auth import MAX_NAME_IN_LOG, Role, User, authorization, client_of, printable
+from ..errors import NotAuthenticated, Unavailable
+from .passwords import read_hash
+from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPServerRequest
+
+logger = logging.getLogger(__name__)
+
+MAX_HEADER: Final = 1024
+CACHE_SECONDS: Final = 60.0
+HASH_THREADS: Final = 2
+HASHES_WAITING: Final = 30
+
+
+class BasicAuthenticator:
+    """HTTP Basic; entries are user:password or user:hash, and every user is an admin, as in Flower.
+
+    A header that was right is known again for 60 s by a keyed digest of it, so that polling costs no hashing.
+    After that it is hashed again, but never throttled: others' failures lock nobody out who was in before.
+    """
+
+    challenge: str | None = 'Basic realm="taskmon", charset="UTF-8"'
+    client_limit = 10
+    user_limit = 30
+
+    def __init__(
+        self,
+        entries: Iterable[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        waiting: int = HASHES_WAITING,
+        most_cached: int = 1024,
+    ) -> None:
+        self._hashes = {name: read_hash(secret) for name, _, secret in (e.partition(":") for e in entries)}
+        # Unknown users cost what known ones do: their password is compared with this.
+        self._nobody = next(iter(self._hashes.values()))._replace(digest=secrets.token_bytes(32))
+        self._clock = clock
+        self._throttle = Throttle(clock=clock)
+        self._key = secrets.token_bytes(32)
+        self._cache: dict[bytes, tuple[User, float]] = {}
+        self._most_cached = most_cached
+        self._running: dict[bytes, asyncio.Task[User]] = {}
+        self._slots = threading.BoundedSemaphore(HASH_THREADS + waiting)
+        self._pool = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="password")
+
+    def authenticate(self, request: "HTTPServerRequest") -> User | Awaitable[User] | None:
+        """Give the user at once from the cache, else after hashing; see the class for what is throttled."""
+        header = authorization(request)
+        if header is None or header[:6].lower() != "basic ":
+            return None
+        if len(header) > MAX_HEADER or not header.isascii():
+            raise NotAuthenticated("The Basic credentials are malformed")
+        key = hashlib.blake2b(header.encode(), key=self._key, digest_size=16).digest()
+        known = self._cache.get(key)
+        if known is not None and known[1] > self._clock():
+            return known[0]
+        return self._check(request, key, header, throttled=known is None)
+
+    def close(self) -> None:
+        """Let the threads go; what waits to be hashed is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self, request: "HTTPServerRequest", key: bytes, header: str, *, throttled: bool) -> Awaitable[User]:
+        client = client_of(request)
+        if throttled:
+            self._throttle.check(f"client {client}", self.client_limit)
+        parsed = _parse_basic(header)
+        if parsed is None:
+            self._throttle.failed(f"client {client}")
+            raise NotAuthenticated("The Basic credentials are malformed")
+        name, password = parsed
+        if throttled:
+            self._throttle.check(f"user {name[:MAX_NAME_IN_LOG]}", self.user_limit)
+        task = self._running.get(key)
+        if task is None:
+            hashing = self._hash(name, password)
+            task = asyncio.get_running_loop().create_task(self._finish(key, name, client, hashing))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # Many requests may wait for one hash, and one of them going away must not end it for the others.
+        return asyncio.shield(task)
+
+    def _hash(self, name: str, password: bytes) -> "Future[bool]":
+        if not self._slots.acquire(blocking=False):
+            raise Unavailable("the check of passwords", "too many are waiting")
+        try:
+            hashing = self._pool.submit(self._hashes.get(name, self._nobody).matches, password)
+        except RuntimeError as exc:
+            raise Unavailable("the check of passwords", "taskmon is stopping") from exc
+        hashing.add_done_callback(lambda _: self._slots.release())
+        return hashing
+
+    async def _finish(self, key: bytes, name: str, client: str, hashing: "Future[bool]") -> User:
+        matches = await asyncio.wrap_future(hashing)
+        if not matches or name not in self._hashes:
+            self._throttle.failed(f"client {client}")
+            self._throttle.failed(f"user {name[:MAX_NAME_IN_LOG]}")
+            logger.warning("Wrong password for user %s from %s", printable(name), client)
+            raise NotAuthenticated("The user name or the password is wrong")
+        user = User(name, Role.ADMIN, "basic")
+        self._cache.pop(key, None)
+        self._cache[key] = (user, self._clock() + CACHE_SECONDS)
+        if len(self._cache) > self._most_cached:
+            del self._cache[next(iter(self._cache))]
+        return user
+
+    def _forget(self, key: bytes, done: "asyncio.Task[User]") -> None:
+        del self._running[key]
+        # Asking for the exception keeps asyncio from logging it when everybody who waited went away.
+        _ = done.cancelled() or done.exception()
+
+
+def _parse_basic(header: str) -> tuple[str, bytes] | None:
+    """Take an ASCII header apart strictly: canonical base64 of UTF-8 with a colon; None for anything else."""
+    coded = header[6:].strip(" ").encode()
+    try:
+        plain = base64.b64decode(coded, validate=True)
+        name, colon, password = plain.decode().partition(":")
+    except ValueError:
+        return None
+    return (name, password.encode()) if colon and base64.b64encode(plain) == coded else None

@@ -1,0 +1,20 @@
+"""The authenticators that the settings ask for, in the order in which they are asked."""
+
+from ..auth import AnonymousAuthenticator, Authenticator, Role
+from ..settings import Settings
+from .basic import BasicAuthenticator
+from .tokens import TokenAuthenticator, new_token
+
+
+def build_authenticators(settings: Settings) -> tuple[tuple[Authenticator, ...], str | None]:
+    """Make what the settings ask for; where they ask for nothing, also an admin token to be printed once."""
+    generated, lines = None, settings.token
+    if not (settings.basic_auth or settings.token or settings.anonymous_role):
+        generated, line = new_token("generated", Role.ADMIN)
+        lines = (line,)
+    authenticators: list[Authenticator] = [TokenAuthenticator(lines)]
+    if settings.basic_auth:
+        authenticators.insert(0, BasicAuthenticator(settings.basic_auth))
+    if settings.anonymous_role:
+        authenticators.append(AnonymousAuthenticator(Role.parse(settings.anonymous_role)))
+    return tuple(authenticators), generated

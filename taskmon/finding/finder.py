@@ -1,0 +1,250 @@
+"""Answer a TaskQuery from the indexes, at about the cost of the page that is asked for. Event loop only.
+
+A question with one filter or one order walks the index made for it. With more, there are two ways: to walk the
+order and pass over what the filters refuse, or to collect what the rarest filter lets through and sort that. The
+first is tried for as long as it promises to be cheaper. Either way the answer comes in batches, so that a caller can
+let others run in between.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, Final
+
+from msgspec import Struct
+
+from ..query import TaskQuery, make_filter
+from ..records import Task
+from .indexes import FACETS, ORDERS, ByTime, Group, Indexes, Known, Ranges
+from .ordering import Block, Entry, Ordering
+from .store import TaskStore
+
+Batch = tuple[int, list[Task]]
+Match = Callable[[Task], bool]
+Pick = Callable[[Block], list[Entry]]
+
+#: The facets that a query can filter by.
+FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_fields__)
+
+#: A walk is given up for a sort only after so many entries, and no more tasks than that are ever sorted at once.
+_SORTABLE: Final = 20_000
+
+
+class Source(Struct, frozen=True):
+    """A stretch of an ordering: entries with `low <= key <= high`, and one way to go through them."""
+
+    ordering: Ordering
+    descending: bool = False
+    low: float | None = None
+    high: float | None = None
+
+    def stretches(self, pick: Pick | None) -> Iterator[list[Entry]]:
+        """Yield the entries that are picked in order, a stretch at a time."""
+        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, pick=pick)
+
+    def count(self) -> int:
+        """Count the entries, about; stale ones included."""
+        if self.low is None and self.high is None:
+            return len(self.ordering)
+        return self.ordering.count(self.low, self.high)
+
+
+class Finder:
+    """Finds tasks through their indexes."""
+
+    def __init__(self, indexes: Indexes, tasks: TaskStore) -> None:
+        self._indexes = indexes
+        self._tasks = tasks
+
+    def find(self, query: TaskQuery) -> Iterator[Task | None]:
+        """Yield the tasks that a query asks for, in order; None between two stretches of work."""
+        self._indexes.flush()
+        skip = query.offset
+        left = query.limit
+        for _, tasks in self._batches(query):
+            if skip:
+                tasks, skip = tasks[skip:], max(0, skip - len(tasks))
+            if left is not None:
+                tasks = tasks[:left]
+                left -= len(tasks)
+            yield from tasks
+            if left == 0:
+                return
+            yield None
+
+    def _batches(self, query: TaskQuery) -> Iterator[Batch]:
+        match = make_filter(query)
+        narrow = self._narrowest(query)
+        if narrow is None:
+            return self._walk(self._order(query), match, query)
+        if _is_ordered(narrow, query):
+            source = Source(narrow.ordering, _is_descending(narrow, query), narrow.low, narrow.high)
+            return self._walk([source], match, query)
+        return self._walk_or_collect(narrow, match, query)
+
+    def _walk_or_collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
+        """Go the way that looks at fewer tasks; turn back once a walk has cost more than collecting would."""
+        candidates = narrow.count()
+        total = len(self._indexes.by_time)
+        if query.limit is None:
+            if candidates > _SORTABLE:
+                yield from self._walk(self._order(query), match, query)
+                return
+        elif candidates > _SORTABLE or (query.offset + query.limit) * total < candidates**2:
+            found: list[Task] = []
+            looked = 0
+            for cost, tasks in self._walk(self._order(query), match, query):
+                found += tasks
+                looked += cost
+                if len(found) >= query.offset + query.limit:
+                    yield cost, found
+                    return
+                if looked > candidates:
+                    break
+                yield cost, []
+            else:
+                yield 0, found
+                return
+        yield from self._collect(narrow, match, query)
+
+    def _collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
+        """Collect the tasks of one source and sort them, keeping no more than the page needs."""
+        needed = None if query.limit is None else query.offset + query.limit
+        best: list[Task] = []
+        for cost, tasks in self._walk([narrow], match, query):
+            best += tasks
+            if needed is not None and len(best) > 2 * needed + 1000:
+                best = _sorted(best, query)[:needed]
+            yield cost, []
+        yield 0, _sorted(best, query)
+
+    def _walk(self, sources: Sequence[Source], match: Match, query: TaskQuery) -> Iterator[Batch]:
+        """Yield the matching tasks of all sources in turn, with the number of entries looked at.
+
+        A walk may last, and tasks change meanwhile: each that was there at its beginning still comes once.
+        """
+        moved = _Moved(self._tasks, self._indexes.by_time)
+        given: set[str] = set()
+        for source in sources:
+            timed = isinstance(source.ordering, ByTime | Group)
+            for entries in source.stretches(self._pick(source, query)):
+                fresh = source.ordering.fresh(entries)
+                if timed:
+                    fresh = moved.sort_out(entries, fresh)
+                ids = [task_id for task_id in dict.fromkeys([entry[1] for entry in fresh]) if task_id not in given]
+                given.update(ids)
+                yield 1 + len(entries), self._matching(ids, match)
+
+    def _pick(self, source: Source, query: TaskQuery) -> Pick | None:
+        """Give what picks the entries that may match out of a block by `timestamp`, None where nothing can."""
+        ranges = _ranges(query)
+        if not ranges or not isinstance(source.ordering, ByTime | Group):
+            return None
+        within = self._indexes.within
+        return lambda block: within(block, ranges)
+
+    def _matching(self, ids: list[str], match: Match) -> list[Task]:
+        get = self._tasks.get
+        return [task for task_id in ids if (task := get(task_id)) is not None and match(task)]
+
+    def _order(self, query: TaskQuery) -> list[Source]:
+        """Give the sources that hold every task, in the order asked for."""
+        field, descending = query.sort_by, query.descending
+        if field is None or field == "timestamp":
+            return [Source(self._indexes.by_time, descending or field is None)]
+        if field in self._indexes.known:
+            known = Source(self._indexes.known[field], descending)
+            missing = Source(self._indexes.missing[field], descending)
+            return [known, missing] if descending else [missing, known]
+        groups = self._indexes.facets[field].groups
+        values = sorted(groups, key=_nulls_first, reverse=descending)
+        return [Source(groups[value], descending=True) for value in values]
+
+    def _narrowest(self, query: TaskQuery) -> Source | None:
+        """Give the smallest source that holds all matches, None when no filter has an index."""
+        sources = [Source(self._group(field, value)) for field, value in _facets(query)]
+        sources += [
+            Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in _ranges(query).items()
+        ]
+        return min(sources, key=Source.count, default=None)
+
+    def _group(self, field: str, value: str) -> Ordering:
+        """Give the group of a value; a task that is its own only root has none until now."""
+        facet = self._indexes.facets[field]
+        return facet.groups.get(value) or facet.new_group(value)
+
+
+class _Moved:
+    """The tasks that change while a walk by `timestamp` lasts: each comes in its old place, not in its new one."""
+
+    def __init__(self, tasks: TaskStore, by_time: ByTime) -> None:
+        self._get = tasks.get
+        self._began = time.time()
+        self._newest = by_time.newest()
+
+    def sort_out(self, entries: list[Entry], fresh: list[Entry]) -> list[Entry]:
+        """Add to the fresh entries those whose task has only just moved away, leave out where it has moved to."""
+        if len(fresh) == len(entries) and fresh and max(fresh[0], fresh[-1]) <= self._newest:
+            return fresh
+        kept = {entry for entry in fresh if entry <= self._newest}
+        return [entry for entry in entries if entry in kept or self._has_moved(entry)]
+
+    def _has_moved(self, entry: Entry) -> bool:
+        task = self._get(entry[1])
+        return task is not None and task.seen >= self._began and entry <= self._newest
+
+
+def _facets(query: TaskQuery) -> list[tuple[str, str]]:
+    """List the filters by facet that are set."""
+    return [(field, value) for field in FILTERS if (value := getattr(query, field)) is not None]
+
+
+def _ranges(query: TaskQuery) -> Ranges:
+    """List the filters by time that are set."""
+    bounds = {
+        "received": (query.received_start, query.received_end),
+        "started": (query.started_start, query.started_end),
+    }
+    return {field: both for field, both in bounds.items() if both != (None, None)}
+
+
+def _is_ordered(source: Source, query: TaskQuery) -> bool:
+    """Tell whether a source already stands in the order asked for."""
+    ordering = source.ordering
+    if isinstance(ordering, Group):
+        return query.sort_by in (None, "timestamp") or getattr(query, query.sort_by or "", None) == ordering.value
+    return isinstance(ordering, Known) and ordering.field == query.sort_by
+
+
+def _is_descending(source: Source, query: TaskQuery) -> bool:
+    """Tell how to go through a source that stands in the order asked for: equal tasks are newest first."""
+    by_facet = isinstance(source.ordering, Group) and query.sort_by != "timestamp"
+    return by_facet or query.descending
+
+
+def _sorted(tasks: list[Task], query: TaskQuery) -> list[Task]:
+    """Sort as a walk would find them, so that pages fit together whichever way each of them is found.
+
+    Equal ones stand newest first, but by id where the order is by a number, and those without it by `born`.
+    """
+    field = query.sort_by
+    if field is None or field == "timestamp":
+        descending = query.descending or field is None
+        return sorted(tasks, key=_age, reverse=descending)
+    get: Callable[[Task], Any] = attrgetter(field)
+    if field in ORDERS:
+        return sorted(tasks, key=lambda task: _number(get(task), task), reverse=query.descending)
+    tasks = sorted(tasks, key=_age, reverse=True)
+    return sorted(tasks, key=lambda task: _nulls_first(get(task)), reverse=query.descending)
+
+
+def _age(task: Task) -> tuple[float, str]:
+    return task.timestamp or 0.0, task.uuid
+
+
+def _number(value: float | None, task: Task) -> tuple[bool, float, str]:
+    return value is not None, task.born if value is None else value, task.uuid
+
+
+def _nulls_first(value: Any) -> tuple[bool, Any]:
+    return value is not None, value

@@ -1,0 +1,317 @@
+"""Indexes: the orders and groups of tasks by which `finder.py` answers without looking at every task.
+
+Tasks that change are only noted; `flush` indexes them together, so a task that saw four events since the last flush
+is indexed once. `tidy` drops what went stale, a little at a time. Event loop only.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Any, Final
+
+from ..records import Task
+from .ordering import BLOCK, Block, Entry, Ordering
+from .store import TaskStore
+
+Value = str | int | None
+Get = Callable[[Task], Any]
+Ranges = dict[str, tuple[float | None, float | None]]
+
+#: What is known of a block's tasks: by field, the values in ascending order, and where in the block each of them is.
+Zone = dict[str, tuple["array[float]", "array[int]"]]
+
+#: The fields by whose value tasks are grouped, each group in the order of `timestamp`.
+FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
+
+#: The facets without a group for the tasks that lack a value: nothing is sorted by them.
+_SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
+
+#: The fields by which tasks are ordered, besides `timestamp` and the facets.
+ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
+
+#: The times that each block by `timestamp` knows in their order, so that a filter by one need not look at its tasks.
+ZONED: Final = ("received", "started")
+
+#: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
+FLUSH_AT: Final = 2000
+
+#: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
+#: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
+_TIDY_PER_TASK: Final = 1
+_TIDY_PER_TASK_PRESSED: Final = 32
+
+#: The indexes are pressed once this many times as many tasks as are held have been created or have changed since
+#: everything was last swept.
+_PRESSED: Final = 6
+
+#: What it costs to visit a group, in entries looked at: most are small.
+_VISIT: Final = 8
+
+
+class ByTime(Ordering):
+    """All tasks by `timestamp`."""
+
+    __slots__ = ("tasks",)
+
+    def __init__(self, tasks: TaskStore) -> None:
+        super().__init__()
+        self.tasks = tasks
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that `timestamp`."""
+        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0]]
+
+
+class Group(Ordering):
+    """The tasks that share one value of a facet, by `timestamp`."""
+
+    __slots__ = ("get", "tasks", "value")
+
+    def __init__(self, tasks: TaskStore, get: Get, value: Value) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.get = get
+        self.value = value
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that `timestamp` and this value."""
+        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
+        get, value = self.get, self.value
+        return [
+            e
+            for e in entries
+            if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0] and get(t) == value
+        ]
+
+
+class Known(Ordering):
+    """The tasks that have a value in one field, by it."""
+
+    __slots__ = ("append", "field", "get", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.field = field
+        self.get: Get = attrgetter(field)
+        #: Add one entry. It is settled by the next flush, so that this costs no more than appending to a list.
+        self.append = self.recent.append
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still has that value."""
+        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
+
+
+class Scattered(Known):
+    """The tasks by a value that has nothing to do with their age: merging more entries at once costs each less."""
+
+    __slots__ = ()
+
+    patience = 8
+
+
+class Missing(Ordering):
+    """The tasks that lack a value in one field, by `born`: so one that was evicted and comes back is there once."""
+
+    __slots__ = ("get", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.get: Get = attrgetter(field)
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> None:
+        """Add the entries of those tasks that lack the value so far; later they can only get one."""
+        self.extend([entry for value, entry in zip(map(self.get, tasks), entries, strict=True) if value is None])
+
+    def fresh(self, entries: list[Entry]) -> list[Entry]:
+        """Keep the entries whose task still lacks the value."""
+        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
+        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.born == e[0] and get(t) is None]
+
+
+class Facet:
+    """The groups of one field."""
+
+    __slots__ = ("field", "get", "groups", "tasks")
+
+    def __init__(self, tasks: TaskStore, field: str) -> None:
+        self.tasks = tasks
+        self.field = field
+        self.get: Get = attrgetter(field)
+        self.groups: dict[Value, Group] = {}
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
+        """Put each task's entry into the group of its value; yield the groups that grew."""
+        added: dict[Value, list[Entry]] = {}
+        for value, entry in zip(map(self.get, tasks), entries, strict=True):
+            try:
+                added[value].append(entry)
+            except KeyError:
+                added[value] = [entry]
+        if self.field in _SPARSE:
+            added.pop(None, None)
+        for value, group_entries in added.items():
+            group = self.groups.get(value)
+            if group is None:
+                group = self.groups[value] = self.new_group(value)
+            group.extend(group_entries)
+            yield group
+
+    def new_group(self, value: Value) -> Group:
+        """Make a group without putting it in its place."""
+        return Group(self.tasks, self.get, value)
+
+    def drop(self, group: Group) -> None:
+        """Forget a group in which nothing is left."""
+        if not group and self.groups.get(group.value) is group:
+            del self.groups[group.value]
+
+
+class RootFacet(Facet):
+    """The groups of `root_id`. A task that is its own and nobody else's root, as most are, needs no group."""
+
+    __slots__ = ()
+
+    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
+        """Put the entries of all tasks that have a root with other tasks into the root's group."""
+        groups = self.groups
+        kin = [
+            (task, entry)
+            for task, entry in zip(tasks, entries, strict=True)
+            if task.root_id is not None and (task.root_id != task.uuid or task.uuid in groups)
+        ]
+        return super().add([task for task, _ in kin], [entry for _, entry in kin])
+
+    def new_group(self, value: Value) -> Group:
+        """Make a group that has the root itself in it, if that is held."""
+        group = super().new_group(value)
+        root = self.tasks.get(str(value))
+        if root is not None and root.timestamp is not None:
+            group.extend([(root.timestamp, root.uuid)])
+        return group
+
+
+class Indexes:
+    """What State keeps beside its tasks to find them."""
+
+    def __init__(self, tasks: TaskStore) -> None:
+        self._tasks = tasks
+        self.by_time = ByTime(tasks)
+        self.facets = {
+            field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
+        }
+        self.known = {field: (Scattered if field == "runtime" else Known)(tasks, field) for field in ORDERS}
+        self.missing = {field: Missing(tasks, field) for field in ORDERS}
+        self.changed: dict[str, Task] = {}
+        self.created: list[Task] = []
+        self.tidied = True
+        self.owed = 0  # entries to look at that the flushes have left to `pay`
+        self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
+        self._due: deque[Ordering] = deque()
+        self._sweeps = self._sweep_forever()
+
+    def flush(self) -> None:
+        """Index what has changed since the last flush."""
+        if not self.changed:
+            self.created.clear()  # evicted, all of them
+            return
+        tasks = list(self.changed.values())
+        indexed = len(tasks) + len(self.created)
+        entries: list[Entry] = [(task.timestamp, task.uuid) for task in tasks]
+        grown: list[Ordering] = [self.by_time, *self.known.values()]
+        self.by_time.extend(entries)
+        for known in self.known.values():
+            known.extend([])
+        for facet in self.facets.values():
+            grown += facet.add(tasks, entries)
+        if self.created:
+            entries = [(task.born, task.uuid) for task in self.created]
+            for missing in self.missing.values():
+                missing.add(self.created, entries)
+            grown += self.missing.values()
+            self.created.clear()
+        self.changed.clear()
+        for ordering in grown:
+            if ordering.wants_sweep:
+                ordering.sweeping = True
+                self._due.append(ordering)
+        self._unswept += indexed
+        self.tidied = False
+        pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
+        self.owed += (_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed
+
+    def pay(self) -> None:
+        """Do a share of the tidying that is owed: all at once would hold up too much else."""
+        share = max(BLOCK, self.owed // 8)
+        self.owed = max(0, self.owed - share)
+        self.tidy(share)
+
+    def tidy(self, entries: int) -> None:
+        """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
+        while entries > 0 and not self.tidied:
+            entries -= next(self._sweeps)
+
+    def within(self, block: Block, ranges: Ranges) -> list[Entry]:
+        """List the entries of a block whose task may be within all the ranges, in their order."""
+        zone = self._zone(block)
+        chosen: set[int] | None = None
+        for field, (low, high) in ranges.items():
+            values, places = zone[field]
+            start = 0 if low is None else bisect_left(values, low)
+            stop = len(values) if high is None else bisect_right(values, high)
+            chosen = set(places[start:stop]) if chosen is None else chosen.intersection(places[start:stop])
+        return [block[place] for place in sorted(chosen or ())]
+
+    def _zone(self, block: Block) -> Zone:
+        """Tell when the tasks of a block were received and started; remembered until the block gets an entry."""
+        if block.zone is None:
+            tasks = [self._tasks.get(task_id) for _, task_id in block]
+            block.zone = {field: _sort_places(tasks, attrgetter(field)) for field in ZONED}
+        zone: Zone = block.zone
+        return zone
+
+    def zone_blocks(self, count: int) -> int:
+        """Remember the zones of up to `count` more blocks by time; tell how many there were."""
+        blocks = [block for block in self.by_time.blocks if block.zone is None][:count]
+        for block in blocks:
+            self._zone(block)
+        return len(blocks)
+
+    def _sweep_forever(self) -> Iterator[int]:
+        """Sweep what is due; then everything in turn, if anything has changed since the last time."""
+        while True:
+            yield from self._sweep_due()
+            if self._unswept:
+                swept = self._unswept
+                yield from self._sweep_all()
+                self._unswept -= swept
+            else:
+                self.tidied = True
+                yield 1
+
+    def _sweep_due(self) -> Iterator[int]:
+        while self._due:
+            yield from self._due.popleft().sweep()
+
+    def _sweep_all(self) -> Iterator[int]:
+        for ordering in (self.by_time, *self.known.values(), *self.missing.values()):
+            yield from ordering.sweep()
+            yield from self._sweep_due()
+        for facet in self.facets.values():
+            for group in list(facet.groups.values()):
+                yield from group.sweep()
+                facet.drop(group)
+                yield _VISIT
+            yield from self._sweep_due()
+
+
+def _sort_places(tasks: list[Task | None], get: Get) -> tuple["array[float]", "array[int]"]:
+    """Sort the places in a list of tasks by the value that the task there has, leaving out those without one."""
+    pairs = [(value, at) for at, task in enumerate(tasks) if task is not None and (value := get(task)) is not None]
+    pairs.sort()
+    return array("d", [value for value, _ in pairs]), array("H", [at for _, at in pairs])

@@ -1,0 +1,21 @@
+"""The options of taskmon: one table, their rules, and where their values come from."""
+
+from .kinds import SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
+from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings
+from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings
+
+__all__ = [
+    "DEFAULT_FILE",
+    "FLOWER_ONLY",
+    "OPTION",
+    "OPTIONS",
+    "SCRYPT_HASH",
+    "TOKEN_LINE",
+    "Loaded",
+    "Option",
+    "Settings",
+    "UnknownSetting",
+    "format_size",
+    "load_settings",
+    "parse_switch",
+]

@@ -1,0 +1,230 @@
+"""Kinds of values: how an option reads what a flag, a variable or a file says.
+
+A parser raises ValueError(rule); the rule never quotes the value.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+TRUE_WORDS: Final = frozenset(("y", "yes", "t", "true", "on", "1"))
+FALSE_WORDS: Final = frozenset(("n", "no", "f", "false", "off", "0"))
+SCRYPT_HASH: Final = re.compile(
+    r"\$scrypt\$ln=(1[4-8]),r=([1-9]|1[0-6]),p=([1-4])\$([A-Za-z0-9+/]{22}|[A-Za-z0-9+/]{43})\$([A-Za-z0-9+/]{43})"
+)
+TOKEN_LINE: Final = re.compile(
+    r"tm_(?P<id>[0-9a-f]{8}):(?P<digest>[0-9a-f]{64}):(?P<role>viewer|operator|admin)"
+    r":(?P<name>[A-Za-z0-9._@-]{1,64})(?::(?P<expires>\d{4}-\d\d-\d\d))?"
+)
+_FOREIGN_HASH = re.compile(r"\$(?:2[abxy]|5|6|y|apr1|argon2\w*|pbkdf2[\w-]*|scrypt)\$|\{\w+\}")
+# A hash holds commas itself ("ln=14,r=8,p=1"): they do not end an entry.
+CREDENTIAL_COMMA = re.compile(r",(?!r=\d+,p=\d+\$|p=\d+\$)")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+ADDRESS = re.compile(r"[\w.:%-]+")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
+_SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
+_BROKER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a value is read; `metavar` stands for it in --help, `split` is there when there can be many."""
+
+    metavar: str
+    parse: Callable[[Any], object]
+    split: Callable[[str], list[str]] | None = None
+
+
+def parse_switch(value: object) -> bool:
+    """Read a boolean, in Flower's words."""
+    word = str(value).strip().lower()
+    if word in TRUE_WORDS:
+        return True
+    if word in FALSE_WORDS:
+        return False
+    raise ValueError("must be yes or no")
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes in the largest unit that divides it."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size % factor == 0:
+            return f"{size // factor} {unit}"
+    return str(size)
+
+
+def read_text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text that is not empty")
+    if _NOT_TEXT.search(value):
+        raise ValueError("must not hold control characters or line breaks")
+    return value.strip()
+
+
+def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        text = read_text(value)
+        if not pattern.fullmatch(text):
+            raise ValueError(rule)
+        return text
+
+    return parse
+
+
+def read_float(value: Any) -> float:
+    return math.nan if isinstance(value, bool) else float(value)
+
+
+def _read_int(value: Any) -> int:
+    if isinstance(value, bool | float):
+        raise TypeError
+    return int(value)
+
+
+def _read_size(value: Any) -> int:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()] if match else _read_int(value)
+
+
+def between(metavar: str, read: Callable[[Any], float], lowest: int, highest: int, noun: str = "a number") -> Kind:
+    bounds = map(format_size if read is _read_size else str, (lowest, highest))
+    rule = f"must be {noun} between {' and '.join(bounds)}"
+
+    def parse(value: object) -> float:
+        try:
+            number = read(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(rule) from None
+        if not lowest <= number <= highest:
+            raise ValueError(rule)
+        return number
+
+    return Kind(metavar, parse)
+
+
+def count(lowest: int, highest: int) -> Kind:
+    return between("N", _read_int, lowest, highest, "a whole number")
+
+
+def size(lowest: int, highest: int) -> Kind:
+    return between("SIZE", _read_size, lowest, highest, "a size")
+
+
+def choice(metavar: str, *choices: str) -> Kind:
+    def parse(value: object) -> str:
+        word = str(value).strip().lower()
+        if word not in choices:
+            raise ValueError(f"must be {', '.join(choices[:-1])} or {choices[-1]}")
+        return word
+
+    return Kind(metavar, parse)
+
+
+def listing(metavar: str, item: Callable[[object], object], comma: re.Pattern[str] = re.compile(",")) -> Kind:
+    def split(text: str) -> list[str]:
+        return [piece.lstrip() for piece in comma.split(text) if piece.strip()]
+
+    def parse(value: Any) -> tuple[object, ...]:
+        pieces = split(value) if isinstance(value, str) else value
+        return tuple(item(piece) for piece in (pieces if isinstance(pieces, list | tuple) else [pieces]))
+
+    return Kind(metavar, parse, split)
+
+
+def read_path(value: object) -> Path:
+    try:
+        return Path(value if isinstance(value, Path) else read_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("must not begin with the home directory of an unknown user") from None
+
+
+def read_socket_path(value: object) -> Path:
+    path = read_path(value)
+    if len(bytes(path)) > 107:
+        raise ValueError("must be a path of at most 107 bytes")
+    return path
+
+
+def read_broker(value: object) -> str:
+    text = read_text(value)
+    for url in text.split(";"):
+        if not _BROKER.fullmatch(url):
+            raise ValueError("must be a URL such as redis://host:6379/0 or amqp://host/vhost")
+        try:
+            _ = url.startswith(("redis", "amqp", "pyamqp")) and urlsplit(url).port
+        except ValueError:
+            raise ValueError("must have a number as port, and %2F for / in a password") from None
+    return text
+
+
+def read_public_url(value: object) -> str:
+    rule = "must be a URL such as https://taskmon.example.org/prefix, without user, query or fragment"
+    text = read_text(value).rstrip("/")
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or re.search(r"[\s@?#]", text):
+        raise ValueError(rule)
+    return text
+
+
+def read_url_prefix(value: object) -> str:
+    bare = value.strip().strip("/") if isinstance(value, str) else "?"
+    prefix = "/" + bare if bare else ""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError("must be a path such as /taskmon, of letters, digits and - . _ ~")
+    return prefix
+
+
+def read_host(value: object) -> str:
+    text = read_text(value).lower().removeprefix("[").removesuffix("]").rstrip(".")
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        if _HOST.fullmatch(text):
+            return text
+    raise ValueError("must be host names or IP addresses, without scheme and port")
+
+
+def read_user_and_password(value: object) -> str:
+    read_text(value)
+    user, _, password = str(value).lstrip().partition(":")
+    if not user.strip() or not password:
+        raise ValueError("must be user:password")
+    if not SCRYPT_HASH.fullmatch(password):
+        if _FOREIGN_HASH.match(password):
+            raise ValueError("holds a hash taskmon cannot check; make one with `taskmon hash-password`")
+        if len(f"{user}:{password}".encode()) > 700:
+            raise ValueError("must be at most 700 bytes for user and password")
+    return f"{user}:{password}"
+
+
+def read_token_line(value: object) -> str:
+    match = TOKEN_LINE.fullmatch(read_text(value))
+    if not match:
+        raise ValueError("must be a line printed by `taskmon token`, which holds a hash and not the token")
+    try:
+        date.fromisoformat(match["expires"] or "2000-01-01")
+    except ValueError:
+        raise ValueError("must end in a date such as 2030-12-31, or have none") from None
+    return match[0]
+
+
+def read_bound(value: object) -> float:
+    try:
+        bound = read_float(value)
+    except (ValueError, TypeError, OverflowError):
+        bound = math.nan
+    if not bound > 0:
+        raise ValueError("must be numbers greater than 0, separated by commas")
+    return bound

@@ -1,0 +1,261 @@
+"""The table of options: `Settings`, frozen, checked when it is made; it shows no secret."""
+
+import math
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ..errors import InvalidSetting
+from ..masking import mask_passwords
+from .kinds import (
+    ADDRESS,
+    CREDENTIAL_COMMA,
+    METRICS_PREFIX,
+    Kind,
+    between,
+    choice,
+    count,
+    format_size,
+    listing,
+    matching,
+    parse_switch,
+    read_bound,
+    read_broker,
+    read_float,
+    read_host,
+    read_path,
+    read_public_url,
+    read_socket_path,
+    read_text,
+    read_token_line,
+    read_url_prefix,
+    read_user_and_password,
+    size,
+)
+
+DEFAULT_FILE: Final = "taskmon.toml"
+
+_DECADE = 315_360_000
+SWITCH = Kind("", parse_switch)
+_SECONDS = between("SECONDS", read_float, 1, _DECADE)
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
+_ROLES = choice("ROLE", "viewer", "operator", "admin")
+_LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
+_METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
+_ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
+
+
+def _option(
+    section: str,
+    default: object,
+    kind: Kind,
+    text: str,
+    *,
+    secret: bool = False,
+    short: str | None = None,
+    flower: str | bool = False,
+) -> Any:
+    """Describe a field; `flower` says that Flower has the option too, or how it is called there."""
+    about = {
+        "section": section,
+        "kind": kind,
+        "help": text,
+        "secret": secret,
+        "short": short,
+        "flower": flower,
+    }
+    return field(default=default, metadata=about)
+
+
+_celery, _server, _access, _events, _limits, _metrics, _program = (
+    partial(_option, section) for section in ("Celery", "Server", "Access", "Events", "Limits", "Metrics", "Program")
+)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
+    """Every option, checked and normalised; raises InvalidSetting. Values may be texts, as from a flag."""
+
+    app: str | None = _celery(
+        None, Kind("TEXT", read_text), "Celery app to load, as for celery: proj or proj.celery:app.", short="A"
+    )
+    broker: str | None = _celery(
+        None, Kind("URL", read_broker), "Broker to watch; without it the app's own.", short="b", secret=True
+    )
+    result_backend: str | None = _celery(
+        None, Kind("URL", read_text), "Result backend; without it the app's own.", secret=True
+    )
+
+    address: str = _server("127.0.0.1", _ON, "Address to listen on; 0.0.0.0 and :: are all.", flower=True)
+    port: int = _server(5555, count(0, 65_535), "Port to listen on; 0 is any free one.", flower=True)
+    unix_socket: Path | None = _server(  # noqa: RUF009
+        None, Kind("PATH", read_socket_path), "Unix socket to listen on, in place of a port.", flower=True
+    )
+    url_prefix: str = _server(
+        "", Kind("PATH", read_url_prefix), "Path before every route, such as /taskmon.", flower=True
+    )
+    public_url: str | None = _server(None, Kind("URL", read_public_url), "URL under which users reach taskmon.")
+    max_body: int = _server(1 << 20, size(1024, 1 << 30), "Largest body of a request.")
+    max_connections: int = _server(1000, count(1, 1_000_000), "Most connections open at a time.")
+
+    basic_auth: tuple[str, ...] = _access(
+        (),
+        listing("USER:PASSWORD", read_user_and_password, CREDENTIAL_COMMA),
+        "User who may log in, as admin; a hash may stand for the password.",
+        secret=True,
+        flower=True,
+    )
+    token: tuple[str, ...] = _access(
+        (), listing("LINE", read_token_line), "Line printed by `taskmon token`.", secret=True
+    )
+    anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
+        None, _ROLES, "What they may who give no credentials: viewer, operator or admin."
+    )
+    read_only: bool = _access(False, SWITCH, "Refuse every request that would change something.", flower=True)
+    allowed_hosts: tuple[str, ...] = _access(
+        (), listing("HOST", read_host), "Further host name under which taskmon may be asked."
+    )
+
+    enable_events: bool = _events(True, SWITCH, "Ask workers to send events.", flower=True)
+    inspect_timeout: float = _events(
+        1000.0,
+        between("MS", read_float, 1, 600_000),
+        "How long to wait for answers of workers, in ms.",
+        flower=True,
+    )
+    purge_offline_workers: float = _events(
+        3600.0,
+        between("SECONDS", read_float, 0, _DECADE),
+        "Forget a worker that has been offline this long.",
+        flower=True,
+    )
+    event_queue_ttl: float = _events(3600.0, _SECONDS, "How long RabbitMQ keeps events for taskmon.")
+    event_queue_expires: float = _events(60.0, _SECONDS, "How long RabbitMQ keeps taskmon's queue while it is away.")
+
+    max_tasks: int = _limits(100_000, count(1, 100_000_000), "Most tasks to remember.", flower=True)
+    max_workers: int = _limits(5000, count(1, 1_000_000), "Most workers to remember.", flower=True)
+    max_text: int = _limits(
+        65_536, count(16, 1 << 30), "Longest text in an event, in characters; the rest is cut off."
+    )
+    max_message: int = _limits(
+        8 << 20, size(1024, 1 << 30), "Largest message from the broker; a larger one is refused."
+    )
+
+    metrics_prefix: str = _metrics(
+        "taskmon", _METRIC, "First word of the metrics' names; flower suits dashboards made for it."
+    )
+    metrics_worker_label: bool = _metrics(True, SWITCH, "Tell workers apart in the metrics.")
+    metrics_celery_exporter: bool = _metrics(False, SWITCH, "Add the metrics of celery-exporter.")
+    task_runtime_metric_buckets: tuple[float, ...] = _metrics(
+        _BUCKETS, listing("SECONDS", read_bound), "Upper bounds of the histogram of runtimes.", flower=True
+    )
+
+    conf: Path | None = _program(  # noqa: RUF009
+        None, Kind("PATH", read_path), "TOML file with options; without it taskmon.toml, if there."
+    )
+    debug: bool = _program(False, SWITCH, "Log every request, and all that is of level debug.", flower=True)
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = _program(
+        "info", _LEVELS, "Lowest level to log: debug, info, warning, error or critical.", flower="logging"
+    )
+    log_format: Literal["text", "json"] = _program(
+        "text", choice("text|json", "text", "json"), "How a line of the log looks."
+    )
+
+    def __post_init__(self) -> None:
+        for option in OPTIONS:
+            object.__setattr__(self, option.name, checked(option, getattr(self, option.name)))
+        bounds = self.task_runtime_metric_buckets
+        if not bounds or list(bounds) != sorted(set(bounds)):
+            raise InvalidSetting("task_runtime_metric_buckets", "must be numbers, each greater than the one before")
+        if bounds[-1] != math.inf:
+            object.__setattr__(self, "task_runtime_metric_buckets", (*bounds, math.inf))
+        for name, thing in (("basic_auth", "user"), ("token", "token")):
+            keys = [entry.partition(":")[0] for entry in getattr(self, name)]
+            if len(keys) != len(set(keys)):
+                raise InvalidSetting(name, f"must name each {thing} once")
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{o.name}={_shown(o, getattr(self, o.name))}' for o in OPTIONS)})"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the table, for the command line, the loader and the documentation."""
+
+    name: str
+    default: object
+    section: str
+    kind: Kind
+    help: str
+    secret: bool
+    short: str | None
+    flower: str | None
+
+    @property
+    def multiple(self) -> bool:
+        """Whether it takes many values: a repeated flag, a text with commas, a TOML array."""
+        return self.kind.split is not None
+
+    @property
+    def switch(self) -> bool:
+        """Whether it is a boolean."""
+        return self.kind is SWITCH
+
+    @property
+    def flag(self) -> str:
+        """Its long name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return "TASKMON_" + self.name.upper()
+
+    @property
+    def default_text(self) -> str:
+        """Its default as a user writes it; empty for none."""
+        match self.default:
+            case bool():
+                return "on" if self.default else "off"
+            case int() if self.kind.metavar == "SIZE":
+                return format_size(self.default)
+            case float():
+                return f"{self.default:g}"
+            case tuple():
+                return ", ".join(f"{number:g}" for number in self.default if number != math.inf)
+        return str(self.default or "")
+
+
+def _to_option(entry: Field[Any]) -> Option:
+    about = dict(entry.metadata)
+    flower = about.pop("flower")
+    return Option(
+        name=entry.name,
+        default=entry.default,
+        flower=entry.name if flower is True else flower or None,
+        **about,
+    )
+
+
+OPTIONS: Final = tuple(map(_to_option, fields(Settings)))
+OPTION: Final = {option.name: option for option in OPTIONS}
+
+
+def checked(option: Option, value: object) -> object:
+    if value is None and option.default is None:
+        return None
+    try:
+        return option.kind.parse(value)
+    except ValueError as exc:
+        raise InvalidSetting(option.name, str(exc), None if option.secret else _quoted(value)) from None
+
+
+def _quoted(value: object) -> str:
+    return mask_passwords(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+
+
+def _shown(option: Option, value: object) -> str:
+    if not option.secret or not value:
+        return repr(value)
+    return repr("***" if option.multiple else mask_passwords(str(value)))

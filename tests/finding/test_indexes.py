@@ -1,0 +1,167 @@
+"""Upkeep: what is stale goes, what is empty goes, and what is kept is bounded by what is held."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+from factories import (
+    START,
+    find_ids,
+    held_tasks,
+    list_entries,
+    list_orderings,
+    make_event,
+    make_life,
+    make_state,
+    small_blocks,
+    tidy_up,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskmon.finding.indexes import FACETS, ORDERS
+from taskmon.finding.ordering import _SAMPLED, Ordering
+from taskmon.records import Event
+from taskmon.state import State
+
+PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+#: A task has one entry by time, one by each facet, and one by each other order, known or missing.
+ENTRIES_PER_TASK = 1 + len(FACETS) + len(ORDERS)
+
+TYPES = ["sent", "received", "started", "succeeded", "failed", "retried", "progress"]
+
+
+def count_entries(state: State) -> int:
+    return sum(map(len, list_orderings(state)))
+
+
+def count_stale(state: State) -> int:
+    """Count the entries that are stale."""
+    return sum(len(ordering) - len(ordering.fresh(list_entries(ordering))) for ordering in list_orderings(state))
+
+
+def count_repeated(ordering: Ordering) -> int:
+    """Count the entries that are there more than once."""
+    entries = list_entries(ordering)
+    return len(entries) - len(set(entries))
+
+
+def draw_events(random: Random, tasks: int, count: int) -> list[Event]:
+    return [
+        make_event(
+            random.choice(TYPES),
+            f"id{random.randrange(tasks)}",
+            timestamp=START + random.randrange(50),
+            hostname=f"worker{random.randrange(4)}",
+            name=f"name{random.randrange(30)}",
+            root_id=f"id{random.randrange(tasks)}",
+            parent_id=random.choice([None, f"id{random.randrange(tasks)}"]),
+            retries=random.randrange(3),
+            queue=random.choice([None, "celery"]),
+        )
+        for _ in range(count)
+    ]
+
+
+@PATIENT
+@given(st.integers(0, 2**32), st.sampled_from([5, 40, 1000]), st.sampled_from([2, 16]))
+def test_tidying_leaves_nothing_stale_and_no_empty_group(seed: int, max_tasks: int, block: int) -> None:
+    random = Random(seed)
+    with small_blocks(block, flush_at=block, sampled=1):  # every entry is in the sample
+        state = State(max_tasks=max_tasks)
+        for _ in range(8):
+            state.apply(draw_events(random, tasks=60, count=25))
+        tidy_up(state)
+        assert count_stale(state) == 0
+        assert all(count_repeated(kept) <= len(kept.blocks) for kept in list_orderings(state))
+        assert all(group for facet in state._indexes.facets.values() for group in facet.groups.values())
+        check_groups(state)
+        assert all(block.zone is not None for block in state._indexes.by_time.blocks)
+        assert not state.tidy()
+
+
+def check_groups(state: State) -> None:
+    """Compare the groups of every facet with a count of all tasks."""
+    tasks = held_tasks(state)
+    for field in FACETS:
+        counted = Counter(getattr(task, field) for task in tasks)
+        groups = {
+            value: len(set(list_entries(group))) for value, group in state._indexes.facets[field].groups.items()
+        }
+        if field in ("queue", "root_id", "parent_id"):
+            counted.pop(None, None)
+        if field == "root_id":  # a task that is its own and nobody else's root may do without
+            own = {task.uuid for task in tasks if task.root_id == task.uuid}
+            counted = Counter({v: n for v, n in counted.items() if n > 1 or v not in own or v in groups})
+        assert groups == counted, field
+    assert state.task_names() == sorted({task.name for task in tasks if task.name})
+
+
+def test_sampling_leaves_a_few_stale_entries_at_most() -> None:
+    random = Random(1)
+    state = State(max_tasks=5_000)
+    for _ in range(100):
+        state.apply(draw_events(random, tasks=8_000, count=300))
+    tidy_up(state)
+    assert count_stale(state) < count_entries(state) * 5 / _SAMPLED
+
+
+@pytest.mark.parametrize("max_tasks", [100, 2_000])
+@pytest.mark.parametrize("at_a_time", [1, 3_000])
+def test_memory_is_bounded_however_many_tasks_pass_through(max_tasks: int, at_a_time: int) -> None:
+    """No idle moment ever comes in which somebody would call `tidy`."""
+    state, most = State(max_tasks=max_tasks), 0
+    tasks = [
+        make_life(
+            f"id{number}", name=f"name{number % 7}", root_id=f"id{number - number % 3}", parent_id=f"id{number}"
+        )
+        for number in range(15_000)
+    ]
+    for first in range(0, len(tasks), at_a_time):
+        batch = [event for events in zip(*tasks[first : first + at_a_time], strict=True) for event in events]
+        for start in range(0, len(batch), 24):
+            state.apply(batch[start : start + 24])
+        most = max(most, count_entries(state) if first % 500 == 0 else 0)
+    assert len(state) == max_tasks
+    # Up to 1,000 changes wait to be indexed, and a sweep of everything begins when all is about five times over.
+    assert most < 6 * ENTRIES_PER_TASK * (max_tasks + 1_000)
+    assert len(state._indexes.created) <= 1_100
+    tidy_up(state)
+    assert count_entries(state) <= 1.2 * ENTRIES_PER_TASK * max_tasks
+    assert len(state._indexes.facets["root_id"].groups) <= max_tasks
+    assert len(state._indexes.facets["parent_id"].groups) <= max_tasks
+
+
+def test_an_event_that_comes_again_and_again_takes_no_memory() -> None:
+    """It leaves everything as it was, so that no entry of it is ever stale."""
+    with small_blocks(8, flush_at=1, sampled=4):
+        state = make_state(*[make_event("sent", f"id{number}", timestamp=START) for number in range(20)])
+        for _ in range(500):
+            state.apply([make_event("sent", "id7", timestamp=START, parent_id="p", runtime=1.0)])
+        tidy_up(state)
+        assert all(count_repeated(ordering) <= 2 * 8 for ordering in list_orderings(state))
+
+
+def test_a_flush_of_nothing_but_evicted_tasks() -> None:
+    state = State(max_tasks=0)
+    state.apply([make_event("sent", "a")])
+    assert find_ids(state) == []
+    assert state._indexes.created == []
+    assert count_entries(state) == 0
+
+
+def test_a_group_that_grows_again_while_it_is_swept_is_kept() -> None:
+    with small_blocks(4, flush_at=1):
+        state = make_state(make_event("sent", "a", name="first"), make_event("sent", "a", name="second"))
+        while "first" in state._indexes.facets["name"].groups:
+            assert state.tidy() or "first" not in state._indexes.facets["name"].groups
+        state.apply([make_event("progress", "a", name="first")])
+        assert find_ids(state, name="first") == ["a"]
+        assert find_ids(state, name="second") == []
+
+
+def test_its_own_only_root_needs_no_group() -> None:
+    state = make_state(*[make_event("sent", f"id{number}", root_id=f"id{number}") for number in range(5)])
+    assert find_ids(state, root_id="id3") == ["id3"]
+    assert state._indexes.facets["root_id"].groups == {}
