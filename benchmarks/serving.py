@@ -6,16 +6,17 @@ from typing import Any
 
 from celery import Celery
 
-from taskmon.app import Taskmon, _tune_interpreter
+from taskmon.app import Taskmon
 from taskmon.receiving.decoding import EventDecoder
 from taskmon.settings import Settings
+from taskmon.tuning import tune_interpreter
 
 from .children import say
 
 
 def tune() -> None:
     """Set switch interval and garbage collector as a real taskmon does."""
-    _tune_interpreter()
+    tune_interpreter()
 
 
 def make_decoder() -> EventDecoder:

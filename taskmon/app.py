@@ -1,47 +1,20 @@
 """The composition root: builds what taskmon is made of, starts it, stops it. Nothing here is global."""
 
 import asyncio
-import gc
 import logging
 import os
-import re
 import shlex
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from celery import Celery
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets, bind_unix_socket
-from tornado.routing import URLSpec
-from tornado.web import Application, RequestHandler
 
-from .api.base import ApiHandler, UnknownRoute
-from .api.control import (
-    TaskRateLimit,
-    TaskRevoke,
-    TasksRevoke,
-    TaskTimeout,
-    WorkerAddConsumer,
-    WorkerCancelConsumer,
-    WorkerPoolAutoscale,
-    WorkerPoolGrow,
-    WorkerPoolRestart,
-    WorkerPoolShrink,
-    WorkerShutdown,
-)
-from .api.diagnosis import Diagnostics as DiagnosticsHandler
-from .api.diagnosis import TaskTree
-from .api.monitor import HealthCheck, Metrics, Ready
-from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
-from .api.tasks import TaskInfo, Tasks, TaskTypes
-from .api.workers import QueueLengths, WorkerInfo, Workers
 from .auth import Authentication
 from .cluster.calls import Lane
 from .cluster.control import Control
@@ -55,55 +28,19 @@ from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
 from .metrics import Metrics as MetricsRegistry
+from .server import location, make_server
 from .services import Services
 from .settings import Settings
 from .state import State
+from .tuning import Freezer, tune_interpreter
 
 log = logging.getLogger(__name__)
 
-ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
-    (r"/api/task/info/(.+?)", TaskInfo),
-    (r"/api/tasks", Tasks),
-    (r"/api/task/types", TaskTypes),
-    (r"/api/task/tree/(.+?)", TaskTree),
-    (r"/api/task/apply/(.+?)", TaskApply),
-    (r"/api/task/async-apply/(.+?)", TaskAsyncApply),
-    (r"/api/task/send-task/(.+?)", TaskSend),
-    (r"/api/task/result/(.+?)", TaskResult),
-    (r"/api/task/abort/(.+?)", TaskAbort),
-    (r"/api/task/retry/(.+?)", TaskRetry),
-    (r"/api/task/revoke/(.+?)", TaskRevoke),
-    (r"/api/tasks/revoke", TasksRevoke),
-    (r"/api/task/timeout/(.+?)", TaskTimeout),
-    (r"/api/task/rate-limit/(.+?)", TaskRateLimit),
-    (r"/api/workers", Workers),
-    (r"/api/workers/(.+?)", WorkerInfo),
-    (r"/api/worker/shutdown/(.+?)", WorkerShutdown),
-    (r"/api/worker/pool/restart/(.+?)", WorkerPoolRestart),
-    (r"/api/worker/pool/grow/(.+?)", WorkerPoolGrow),
-    (r"/api/worker/pool/shrink/(.+?)", WorkerPoolShrink),
-    (r"/api/worker/pool/autoscale/(.+?)", WorkerPoolAutoscale),
-    (r"/api/worker/queue/add-consumer/(.+?)", WorkerAddConsumer),
-    (r"/api/worker/queue/cancel-consumer/(.+?)", WorkerCancelConsumer),
-    (r"/api/queues/length", QueueLengths),
-    (r"/api/diagnostics", DiagnosticsHandler),
-    (r"/metrics", Metrics),
-    (r"/healthcheck", HealthCheck),
-    (r"/readyz", Ready),
-]
-
-#: Served without `url_prefix` too: a probe knows nothing of it.
-PROBES: Final = {"/healthcheck", "/readyz"}
-
-_MAX_HEADERS: Final = 16 * 1024
-_BODY_TIMEOUT: Final = 15.0
-_IDLE_TIMEOUT: Final = 60.0
 _TIDY_EVERY: Final = 0.05
 _BUSY: Final = 250  # events since the last time
 _PURGE_EVERY: Final = 10.0
 _DIAGNOSE_EVERY: Final = 10.0
 _FREEZE_EVERY: Final = 5.0
-_FREEZE_AFTER: Final = 250_000
 
 
 class Taskmon:
@@ -165,7 +102,7 @@ class Taskmon:
             zone=celery_app.timezone,
             started=time.time(),
         )
-        self._server = _make_server(self.services)
+        self._server = make_server(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
         self._applied = 0
         self.url = ""
@@ -179,7 +116,7 @@ class Taskmon:
         else:
             sockets = bind_sockets(settings.port, settings.address)
             self._server.add_sockets(sockets)
-            self.url = f"http://{_location(sockets[0])}{settings.url_prefix}"
+            self.url = f"http://{location(sockets[0])}{settings.url_prefix}"
         if settings.public_url is not None:
             self.url = settings.public_url
         self._consumer.start()
@@ -234,73 +171,12 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
     )
 
 
-class _Server(HTTPServer):
-    """An HTTP server that takes so many connections and no more; the next one is closed at once."""
-
-    most: int
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Take a connection, or refuse it."""
-        if len(self._connections) >= self.most:
-            stream.close()
-            return
-        super().handle_stream(stream, address)
-
-
-def _make_server(services: Services) -> _Server:
-    server = _Server(
-        make_application(services),
-        max_header_size=_MAX_HEADERS,
-        max_body_size=services.settings.max_body,
-        body_timeout=_BODY_TIMEOUT,
-        idle_connection_timeout=_IDLE_TIMEOUT,
-    )
-    server.most = services.settings.max_connections
-    return server
-
-
-def make_application(services: Services) -> Application:
-    """Make the Tornado application: the routes, each with the services."""
-    prefix = re.escape(services.settings.url_prefix)
-    given = {"services": services}
-    routes = [URLSpec(prefix + path + "/?", handler, given) for path, handler in ROUTES]
-    if prefix:
-        routes += [URLSpec(path + "/?", handler, given) for path, handler in ROUTES if path in PROBES]
-    return Application(
-        routes,
-        default_handler_class=UnknownRoute,
-        default_handler_args=given,
-        log_function=_log_request,
-        cross_origin_protection=True,
-    )
-
-
-def _log_request(handler: RequestHandler) -> None:
-    """Log a request at level debug, without its query string: that may hold what is nobody's business."""
-    if log.isEnabledFor(logging.DEBUG):
-        request = handler.request
-        log.debug(
-            "%d %s %.200r in %.1f ms",
-            handler.get_status(),
-            request.method,
-            request.path,
-            1000 * request.request_time(),
-        )
-
-
 def _hosts(settings: Settings) -> frozenset[str]:
     """List the host names, lower case and without port, under which requests may come: this machine's among them."""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
     return frozenset(
         {"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *([public] if public else [])}
     )
-
-
-def _location(listening: socket.socket) -> str:
-    """Write where a socket listens as a host and a port that can be connected to from here."""
-    host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _every(seconds: float, function: Callable[[], object]) -> None:
@@ -314,7 +190,7 @@ async def _every(seconds: float, function: Callable[[], object]) -> None:
 
 async def serve(settings: Settings, celery_app: Celery) -> None:
     """Run until SIGINT or SIGTERM; a second signal ends the process at once. Raises OSError like `Taskmon.start`."""
-    _tune_interpreter()
+    tune_interpreter()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -329,7 +205,7 @@ async def serve(settings: Settings, celery_app: Celery) -> None:
     taskmon = Taskmon(settings, celery_app)
     await taskmon.start()
     _greet(taskmon)
-    freezing = asyncio.create_task(_every(_FREEZE_EVERY, _Freezer(taskmon.state)))
+    freezing = asyncio.create_task(_every(_FREEZE_EVERY, Freezer(taskmon.state)))
     await stopping.wait()
     freezing.cancel()
     await taskmon.stop()
@@ -352,31 +228,3 @@ def _greet(taskmon: Taskmon) -> None:
         sep="\n",
         flush=True,
     )
-
-
-def _tune_interpreter() -> None:
-    """Keep both threads responsive and the collector away from a million tasks that it need not look at.
-
-    By default a busy thread keeps the interpreter for 5 ms at a time, which would be the latency of every request.
-    """
-    sys.setswitchinterval(0.001)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-class _Freezer:
-    """Takes what State has grown by out of the collector's sight: walking it would hold everything up.
-
-    What is frozen while it lives and later becomes a cycle of garbage is never freed; that is a few requests.
-    """
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._frozen_at = 0
-
-    def __call__(self) -> None:
-        if self._state.task_events_total - self._frozen_at >= _FREEZE_AFTER:
-            self._frozen_at = self._state.task_events_total
-            gc.collect(1)
-            gc.freeze()

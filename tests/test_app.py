@@ -24,7 +24,7 @@ import pytest
 from serving import AWAY, close, event, make_app, parse, serving, silent_server
 from waiting import eventually, wait_until
 
-from taskmon import app
+from taskmon import app, tuning
 from taskmon.app import Taskmon, serve
 from taskmon.settings import Settings
 from taskmon.state import State
@@ -194,10 +194,10 @@ async def test_requests_are_logged_at_level_debug_without_their_query(caplog: py
     async with serving() as served:
         await served.get("/api/tasks?search=confidential")
         assert "GET" not in caplog.text
-        caplog.set_level(logging.DEBUG, "taskmon.app")
+        caplog.set_level(logging.DEBUG, "taskmon.server")
         await served.get("/api/tasks?search=confidential")
         await served.get("/api/%0a?search=confidential")
-        lines = [r.getMessage() for r in caplog.records if r.name == "taskmon.app" and "GET" in r.getMessage()]
+        lines = [r.getMessage() for r in caplog.records if r.name == "taskmon.server" and "GET" in r.getMessage()]
     assert re.fullmatch(r"200 GET '/api/tasks' in [\d.]+ ms", lines[0])
     assert re.fullmatch(r"404 GET '/api/%0a' in [\d.]+ ms", lines[1])
     assert "confidential" not in "".join(lines)
@@ -252,9 +252,9 @@ async def test_upkeep(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
 
 @pytest.mark.usefixtures("interpreter")
 def test_what_grows_is_taken_out_of_the_collectors_sight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_FREEZE_AFTER", 10)
+    monkeypatch.setattr(tuning, "_FREEZE_AFTER", 10)
     state = State()
-    freeze = app._Freezer(state)
+    freeze = tuning.Freezer(state)
     frozen = gc.get_freeze_count()
     freeze()
     assert gc.get_freeze_count() == frozen

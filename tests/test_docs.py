@@ -30,7 +30,7 @@ from waiting import wait_until
 from taskmon import __version__
 from taskmon.api import control as control_routes
 from taskmon.api.publishing import DEFAULT_TIMEOUT, MOST_TIMEOUT
-from taskmon.app import PROBES, ROUTES, Taskmon
+from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.cli import main
 from taskmon.cluster.calling import OPTIONS as CALL_OPTIONS
@@ -39,6 +39,7 @@ from taskmon.credentials.tokens import new_token
 from taskmon.errors import Refused
 from taskmon.query import SORT_KEYS
 from taskmon.records import Event, Task, Worker
+from taskmon.routes import PROBES, ROUTES
 from taskmon.serializers import task_body, worker_body
 from taskmon.settings import FLOWER_ONLY, OPTIONS, Option, Settings, load_settings
 

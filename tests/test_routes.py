@@ -8,9 +8,11 @@ from tornado.web import RequestHandler
 
 from taskmon.api.base import ApiHandler, UnknownRoute
 from taskmon.api.monitor import HealthCheck, Ready
-from taskmon.app import PROBES, ROUTES, Taskmon, make_application
+from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.metrics import METRICS
+from taskmon.routes import PROBES, ROUTES
+from taskmon.server import make_application
 from taskmon.settings import OPTIONS, Settings
 
 DOCS = repository() / "docs"

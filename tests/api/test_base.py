@@ -13,15 +13,15 @@ from urllib.parse import quote
 import pytest
 from serving import Headers, Response, Served, close, event, parse, serving
 
-from taskmon import app
+from taskmon import server
 from taskmon.api.arguments import MAX_ARGUMENTS
 from taskmon.api.base import HEADERS, ApiHandler
 from taskmon.api.tasks import TaskTypes
-from taskmon.app import PROBES
 from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Forbidden, NoAnswer, TooManyRequests, Unavailable
+from taskmon.routes import PROBES
 
 #: Routes that read, and what they answer to an admin while the broker is away.
 ROUTES = {
@@ -34,7 +34,7 @@ ROUTES = {
     "/readyz": 503,
 }
 CLOSED = [path for path in ROUTES if path not in PROBES]
-EVERY_CLOSED = [path.replace("(.+?)", "x") for path, _ in app.ROUTES if path not in PROBES]
+EVERY_CLOSED = [path.replace("(.+?)", "x") for path, _ in server.ROUTES if path not in PROBES]
 EVERYWHERE = pytest.mark.parametrize("prefix", ["", "/mon"])
 
 
@@ -264,7 +264,7 @@ class Late(ApiHandler):
 
 @asynccontextmanager
 async def serving_changes(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Served]:
-    monkeypatch.setattr(app, "ROUTES", [*app.ROUTES, (r"/change/(.+?)", Change), (r"/late", Late)])
+    monkeypatch.setattr(server, "ROUTES", [*server.ROUTES, (r"/change/(.+?)", Change), (r"/late", Late)])
     async with serving_one_task(**options) as served:
         yield served
 

@@ -1,0 +1,58 @@
+"""The table of routes: the whole of the HTTP API on one screen."""
+
+from typing import Final
+
+from .api.base import ApiHandler
+from .api.control import (
+    TaskRateLimit,
+    TaskRevoke,
+    TasksRevoke,
+    TaskTimeout,
+    WorkerAddConsumer,
+    WorkerCancelConsumer,
+    WorkerPoolAutoscale,
+    WorkerPoolGrow,
+    WorkerPoolRestart,
+    WorkerPoolShrink,
+    WorkerShutdown,
+)
+from .api.diagnosis import Diagnostics as DiagnosticsHandler
+from .api.diagnosis import TaskTree
+from .api.monitor import HealthCheck, Metrics, Ready
+from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
+from .api.tasks import TaskInfo, Tasks, TaskTypes
+from .api.workers import QueueLengths, WorkerInfo, Workers
+
+ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
+    (r"/api/task/info/(.+?)", TaskInfo),
+    (r"/api/tasks", Tasks),
+    (r"/api/task/types", TaskTypes),
+    (r"/api/task/tree/(.+?)", TaskTree),
+    (r"/api/task/apply/(.+?)", TaskApply),
+    (r"/api/task/async-apply/(.+?)", TaskAsyncApply),
+    (r"/api/task/send-task/(.+?)", TaskSend),
+    (r"/api/task/result/(.+?)", TaskResult),
+    (r"/api/task/abort/(.+?)", TaskAbort),
+    (r"/api/task/retry/(.+?)", TaskRetry),
+    (r"/api/task/revoke/(.+?)", TaskRevoke),
+    (r"/api/tasks/revoke", TasksRevoke),
+    (r"/api/task/timeout/(.+?)", TaskTimeout),
+    (r"/api/task/rate-limit/(.+?)", TaskRateLimit),
+    (r"/api/workers", Workers),
+    (r"/api/workers/(.+?)", WorkerInfo),
+    (r"/api/worker/shutdown/(.+?)", WorkerShutdown),
+    (r"/api/worker/pool/restart/(.+?)", WorkerPoolRestart),
+    (r"/api/worker/pool/grow/(.+?)", WorkerPoolGrow),
+    (r"/api/worker/pool/shrink/(.+?)", WorkerPoolShrink),
+    (r"/api/worker/pool/autoscale/(.+?)", WorkerPoolAutoscale),
+    (r"/api/worker/queue/add-consumer/(.+?)", WorkerAddConsumer),
+    (r"/api/worker/queue/cancel-consumer/(.+?)", WorkerCancelConsumer),
+    (r"/api/queues/length", QueueLengths),
+    (r"/api/diagnostics", DiagnosticsHandler),
+    (r"/metrics", Metrics),
+    (r"/healthcheck", HealthCheck),
+    (r"/readyz", Ready),
+]
+
+#: Served without `url_prefix` too: a probe knows nothing of it.
+PROBES: Final = {"/healthcheck", "/readyz"}
