@@ -1,6 +1,6 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
-from .kinds import SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
+from .kinds import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings
 from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings
 
@@ -9,6 +9,7 @@ __all__ = [
     "FLOWER_ONLY",
     "OPTION",
     "OPTIONS",
+    "ROLE_RULE",
     "SCRYPT_HASH",
     "TOKEN_LINE",
     "Loaded",

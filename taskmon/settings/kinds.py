@@ -22,6 +22,11 @@ TOKEN_LINE: Final = re.compile(
     r"tm_(?P<id>[0-9a-f]{8}):(?P<digest>[0-9a-f]{64}):(?P<role>viewer|operator|admin)"
     r":(?P<name>[A-Za-z0-9._@-]{1,64})(?::(?P<expires>\d{4}-\d\d-\d\d))?"
 )
+ROLE_RULE: Final = re.compile(
+    r"(?P<role>viewer|operator|admin)=(?P<kind>group|address|domain):(?P<name>\S(?:.{0,254}\S)?)"
+)
+_DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+_ROLE_NAMES: Final = {"address": re.compile(rf"[!-)+-?A-~]{{1,64}}@{_DOMAIN}"), "domain": re.compile(_DOMAIN)}
 _FOREIGN_HASH = re.compile(r"\$(?:2[abxy]|5|6|y|apr1|argon2\w*|pbkdf2[\w-]*|scrypt)\$|\{\w+\}")
 # A hash holds commas itself ("ln=14,r=8,p=1"): they do not end an entry.
 CREDENTIAL_COMMA = re.compile(r",(?!r=\d+,p=\d+\$|p=\d+\$)")
@@ -217,6 +222,16 @@ def read_token_line(value: object) -> str:
         date.fromisoformat(match["expires"] or "2000-01-01")
     except ValueError:
         raise ValueError("must end in a date such as 2030-12-31, or have none") from None
+    return match[0]
+
+
+def read_role_rule(value: object) -> str:
+    match = ROLE_RULE.fullmatch(read_text(value))
+    if not match:
+        raise ValueError("must be like admin=group:ops, operator=address:ann@example.com or viewer=domain:a.org")
+    name = _ROLE_NAMES.get(match["kind"])
+    if name and not name.fullmatch(match["name"]):
+        raise ValueError(f"must name an exact {match['kind']}, without wildcards")
     return match[0]
 
 

@@ -26,6 +26,7 @@ from .kinds import (
     read_host,
     read_path,
     read_public_url,
+    read_role_rule,
     read_socket_path,
     read_text,
     read_token_line,
@@ -111,6 +112,16 @@ class Settings:
     )
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
         None, _ROLES, "What they may who give no credentials: viewer, operator or admin."
+    )
+    roles: tuple[str, ...] = _access(
+        (),
+        listing("ROLE=RULE", read_role_rule),
+        "Role for a group, an address or a domain: admin=group:ops, viewer=domain:example.com.",
+    )
+    default_role: Literal["viewer", "operator", "admin", "none"] = _access(
+        "viewer",
+        choice("ROLE", "viewer", "operator", "admin", "none"),
+        "Role of those who log in and whom no rule of --roles names; none: they stay out.",
     )
     read_only: bool = _access(False, SWITCH, "Refuse every request that would change something.", flower=True)
     allowed_hosts: tuple[str, ...] = _access(
