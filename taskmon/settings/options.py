@@ -127,6 +127,9 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _access(
         (), listing("HOST", read_host), "Further host name under which taskmon may be asked."
     )
+    provider_ca_certs: Path | None = _access(  # noqa: RUF009
+        None, Kind("PATH", read_path), "Authorities to trust when an identity provider is asked, in PEM."
+    )
 
     enable_events: bool = _events(True, SWITCH, "Ask workers to send events.", flower=True)
     inspect_timeout: float = _events(
