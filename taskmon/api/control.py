@@ -1,13 +1,13 @@
 """Endpoints that change workers and running tasks. Event loop only."""
 
-import asyncio
 import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..auth import Role
+from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, UnknownTask, UnknownWorker
 from ..query import TaskQuery, parse_bool, parse_int, parse_query
@@ -15,11 +15,11 @@ from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
 from .arguments import as_text, read_object, read_parameters, read_query, refuse_unknown
 from .base import ApiHandler
+from .turns import Turn
 
 #: So many tasks are revoked by one request, at the most.
 MAX_REVOKED: Final = 10_000
 
-_SLICE: Final = 0.005
 _MAX_POOL: Final = 10_000
 _LONGEST_NAME: Final = 1024
 _SIGNALS: Final = ("TERM", "KILL", "INT", "QUIT", "USR1")
@@ -99,7 +99,7 @@ class TasksRevoke(ApiHandler):
         found: list[str] = []
         skip = query.offset
         most = MAX_REVOKED + 1 if query.limit is None else min(query.limit, MAX_REVOKED + 1)
-        began = time.monotonic()
+        turn = Turn()
         for task in self.services.state.find(_without_page(query)):
             if task is not None and task.state not in READY_STATES:
                 if skip == 0:
@@ -107,9 +107,8 @@ class TasksRevoke(ApiHandler):
                 skip = max(0, skip - 1)
             if len(found) >= most:
                 break
-            if time.monotonic() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = time.monotonic()
+            if turn.over:
+                await turn.give_way()
         return found[:most]
 
     def _is_open(self, task_id: str) -> bool:
@@ -119,39 +118,49 @@ class TasksRevoke(ApiHandler):
             return True
 
 
-class TaskTimeout(ApiHandler):
-    """POST `/api/task/timeout/<name>`."""
+class TaskCommand(ApiHandler):
+    """The base of every command about a task, to one worker or to all."""
 
     role = Role.OPERATOR
+    #: The names of the arguments.
+    known: ClassVar[tuple[str, ...]]
 
     async def post(self, task_name: str) -> None:
-        """Set the time limits of a task, with one worker or with all."""
-        given = self.parameters("workername", "soft", "hard")
+        """Give the command and answer what the workers say."""
+        given = self.parameters("workername", *self.known)
         _check_length("The task name", task_name)
         hostname = _known_worker(self, given["workername"]) if given.get("workername") else None
+        self.answer(message_body(await self.command(task_name, hostname, given)))
+
+    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, str]) -> str:
+        """Give the command, to all workers if no hostname is given; tell what to answer."""
+        raise NotImplementedError
+
+
+class TaskTimeout(TaskCommand):
+    """POST `/api/task/timeout/<name>`."""
+
+    known = ("soft", "hard")
+
+    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, str]) -> str:
+        """Set the time limits of a task."""
         soft, hard = _parse_seconds("soft", given), _parse_seconds("hard", given)
         if soft is not None and hard is not None and soft > hard:
             raise InvalidArgument("soft", "must not be above hard", given["soft"])
-        control = self.services.control
-        message = await control.time_limit(task_name, soft, hard, hostname, _online(self))
-        self.answer(message_body(message))
+        return await self.services.control.time_limit(task_name, soft, hard, hostname, _online(self))
 
 
-class TaskRateLimit(ApiHandler):
+class TaskRateLimit(TaskCommand):
     """POST `/api/task/rate-limit/<name>`."""
 
-    role = Role.OPERATOR
+    known = ("ratelimit",)
 
-    async def post(self, task_name: str) -> None:
-        """Set the rate limit of a task, with one worker or with all."""
-        given = self.parameters("workername", "ratelimit")
-        _check_length("The task name", task_name)
-        hostname = _known_worker(self, given["workername"]) if given.get("workername") else None
+    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, str]) -> str:
+        """Set the rate limit of a task."""
         limit = given.get("ratelimit", "")
         if not _RATE.fullmatch(limit):
             raise InvalidArgument("ratelimit", "must be a number, or one with /s, /m or /h, as 10/m", limit)
-        message = await self.services.control.rate_limit(task_name, limit, hostname, _online(self))
-        self.answer(message_body(message))
+        return await self.services.control.rate_limit(task_name, limit, hostname, _online(self))
 
 
 # Workers
@@ -162,15 +171,19 @@ class WorkerCommand(ApiHandler):
 
     role = Role.ADMIN
     #: The names of the arguments.
-    known: tuple[str, ...] = ()
+    known: ClassVar[tuple[str, ...]] = ()
+    #: Seconds after which the worker is asked about itself anew; None where the command changes nothing of that.
+    settles: ClassVar[float | None] = None
 
     async def post(self, hostname: str) -> None:
         """Give the command and answer what came of it."""
         _known_worker(self, hostname)
-        message = await self.command(hostname, self.parameters(*self.known))
+        message = await self.command(self.services.control, hostname, self.parameters(*self.known))
+        if self.settles is not None:
+            self.services.inspector.ask_again(hostname, self.settles)
         self.answer(message_body(message))
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Give the command; tell what to answer."""
         raise NotImplementedError
 
@@ -178,19 +191,20 @@ class WorkerCommand(ApiHandler):
 class WorkerShutdown(WorkerCommand):
     """POST `/api/worker/shutdown/<worker>`."""
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Shut the worker down."""
-        await self.services.control.shutdown(hostname)
+        await control.shutdown(hostname)
         return "Shutting down!"
 
 
 class WorkerPoolRestart(WorkerCommand):
     """POST `/api/worker/pool/restart/<worker>`."""
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    settles = POOL_SETTLES
+
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Restart its pool."""
-        await self.services.control.pool_restart(hostname)
-        self.services.inspector.ask_again(hostname, POOL_SETTLES)
+        await control.pool_restart(hostname)
         return f"Restarting '{hostname}' worker's pool"
 
 
@@ -198,12 +212,12 @@ class WorkerPoolGrow(WorkerCommand):
     """POST `/api/worker/pool/grow/<worker>`."""
 
     known = ("n",)
+    settles = POOL_SETTLES
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Add to its pool."""
         n = parse_int("n", given.get("n") or "1", 1, _MAX_POOL)
-        await self.services.control.pool_grow(hostname, n)
-        self.services.inspector.ask_again(hostname, POOL_SETTLES)
+        await control.pool_grow(hostname, n)
         return f"Growing '{hostname}' worker's pool by {n}"
 
 
@@ -211,12 +225,12 @@ class WorkerPoolShrink(WorkerCommand):
     """POST `/api/worker/pool/shrink/<worker>`."""
 
     known = ("n",)
+    settles = POOL_SETTLES
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Take from its pool."""
         n = parse_int("n", given.get("n") or "1", 1, _MAX_POOL)
-        await self.services.control.pool_shrink(hostname, n)
-        self.services.inspector.ask_again(hostname, POOL_SETTLES)
+        await control.pool_shrink(hostname, n)
         return f"Shrinking '{hostname}' worker's pool by {n}"
 
 
@@ -224,15 +238,15 @@ class WorkerPoolAutoscale(WorkerCommand):
     """POST `/api/worker/pool/autoscale/<worker>`."""
 
     known = ("min", "max")
+    settles = POOL_SETTLES
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Set the bounds of its pool."""
         minimum = parse_int("min", given.get("min", ""), 0, _MAX_POOL)
         maximum = parse_int("max", given.get("max", ""), 1, _MAX_POOL)
         if minimum > maximum:
             raise InvalidArgument("min", "must not be above max", given["min"])
-        await self.services.control.autoscale(hostname, minimum, maximum)
-        self.services.inspector.ask_again(hostname, POOL_SETTLES)
+        await control.autoscale(hostname, minimum, maximum)
         return f"Autoscaling '{hostname}' worker (min={minimum}, max={maximum})"
 
 
@@ -240,24 +254,22 @@ class WorkerAddConsumer(WorkerCommand):
     """POST `/api/worker/queue/add-consumer/<worker>`."""
 
     known = ("queue",)
+    settles = QUEUES_SETTLE
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Have it consume from a queue."""
-        message = await self.services.control.add_consumer(hostname, _parse_queue(given))
-        self.services.inspector.ask_again(hostname, QUEUES_SETTLE)
-        return message
+        return await control.add_consumer(hostname, _parse_queue(given))
 
 
 class WorkerCancelConsumer(WorkerCommand):
     """POST `/api/worker/queue/cancel-consumer/<worker>`."""
 
     known = ("queue",)
+    settles = QUEUES_SETTLE
 
-    async def command(self, hostname: str, given: Mapping[str, str]) -> str:
+    async def command(self, control: Control, hostname: str, given: Mapping[str, str]) -> str:
         """Have it no longer consume from a queue."""
-        message = await self.services.control.cancel_consumer(hostname, _parse_queue(given))
-        self.services.inspector.ask_again(hostname, QUEUES_SETTLE)
-        return message
+        return await control.cancel_consumer(hostname, _parse_queue(given))
 
 
 # Arguments

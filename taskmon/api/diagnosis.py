@@ -2,20 +2,12 @@
 cluster's settings. Event loop only.
 """
 
-import asyncio
-import time
-from typing import Final
-
-from tornado.iostream import StreamClosedError
-
 from ..auth import Role
 from ..errors import UnknownTask
 from ..serializers import diagnostics_body, finding_member, tree_member, tree_opening
 from ..tree import Tree, gather_tree
 from .base import ApiHandler
-
-_SLICE: Final = 0.005
-_CHUNK: Final = 128 * 1024
+from .turns import Turn, send_members
 
 
 class TaskTree(ApiHandler):
@@ -29,35 +21,17 @@ class TaskTree(ApiHandler):
             tree = await self._gather(task_id)
         except UnknownTask as exc:
             raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
-        try:
-            await self._send(tree)
-        except StreamClosedError:
-            return
+        members = (tree_member(one.task_id, one.task, one.parent, one.children) for one in tree.members)
+        await send_members(self, members, tree_opening(tree.task_id, tree.root, tree.truncated), b"}}")
 
     async def _gather(self, task_id: str) -> Tree:
         """Put the tree together, a slice at a time."""
         gathering = gather_tree(self.services.state, task_id)
-        began = time.monotonic()
+        turn = Turn()
         while (tree := next(gathering)) is None:
-            if time.monotonic() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = time.monotonic()
+            if turn.over:
+                await turn.give_way()
         return tree
-
-    async def _send(self, tree: Tree) -> None:
-        opening = tree_opening(tree.task_id, tree.root, tree.truncated)
-        self.write(opening)
-        size = len(opening)
-        began = time.monotonic()
-        for number, member in enumerate(tree.members):
-            part = tree_member(member.task_id, member.task, member.parent, member.children)
-            self.write(b"," + part if number else part)
-            size += len(part)
-            if time.monotonic() - began > _SLICE:
-                await (self.flush() if size > _CHUNK else asyncio.sleep(0))
-                size = 0 if size > _CHUNK else size
-                began = time.monotonic()
-        self.finish(b"}}")
 
 
 class Diagnostics(ApiHandler):

@@ -1,22 +1,11 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
-import asyncio
-import time
-from typing import Final
-
-from tornado.iostream import StreamClosedError
-
 from ..auth import Role
 from ..errors import UnknownTask
-from ..query import TaskQuery, parse_query
+from ..query import parse_query
 from ..serializers import task_body, task_member, task_types_body
 from .base import ApiHandler
-
-#: So long a listing is made before others may run, in seconds.
-SLICE: Final = 0.005
-
-#: Bytes of a listing that are sent together.
-CHUNK: Final = 128 * 1024
+from .turns import send_members
 
 
 class TaskInfo(ApiHandler):
@@ -52,23 +41,8 @@ class Tasks(ApiHandler):
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
         query = parse_query(self.arguments(), self.services.zone)
-        try:
-            await self._list(query)
-        except StreamClosedError:
-            return
-
-    async def _list(self, query: TaskQuery) -> None:
         state = self.services.state
-        separator, size = b"{", 0
-        began = time.monotonic()
-        for task in state.find(query):
-            if task is not None:
-                member = task_member(task, state.children(task.uuid))
-                self.write(separator)
-                self.write(member)
-                separator, size = b",", size + len(member)
-            if time.monotonic() - began > SLICE:
-                await (self.flush() if size > CHUNK else asyncio.sleep(0))
-                size = 0 if size > CHUNK else size
-                began = time.monotonic()
-        self.finish(b"{}" if separator == b"{" else b"}")
+        await send_members(
+            self,
+            (None if task is None else task_member(task, state.children(task.uuid)) for task in state.find(query)),
+        )

@@ -1,11 +1,8 @@
 """The worker and queue endpoints: who is there, how they are, how long their queues are. Event loop only."""
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
-
-from tornado.iostream import StreamClosedError
 
 from ..auth import Role
 from ..cluster.inspection import GENERAL, OF_TASKS, Inspection
@@ -14,9 +11,8 @@ from ..query import parse_bool
 from ..records import Worker
 from ..serializers import queue_lengths_body, queue_member, worker_body, worker_member
 from .base import ApiHandler
+from .turns import send_members
 
-_SLICE: Final = 0.005
-_CHUNK: Final = 128 * 1024
 _NOTHING: Final = Inspection()
 
 
@@ -72,25 +68,11 @@ class Workers(WorkerHandler):
             worker = self.find_worker(hostname)
             self.answer({hostname: worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), now)})
         else:
-            try:
-                await self._list(now)
-            except StreamClosedError:
-                return
+            await send_members(self, self._members(now))
 
-    async def _list(self, now: float) -> None:
-        """Send the workers a few at a time: thousands of them are many megabytes."""
-        separator, size = b"{", 0
-        began = time.monotonic()
+    def _members(self, now: float) -> Iterator[bytes]:
         for worker in list(self.services.state.workers.values()):
-            member = worker_member(worker, *self.inspection(worker.hostname).part(GENERAL), now)
-            self.write(separator)
-            self.write(member)
-            separator, size = b",", size + len(member)
-            if time.monotonic() - began > _SLICE:
-                await (self.flush() if size > _CHUNK else asyncio.sleep(0))
-                size = 0 if size > _CHUNK else size
-                began = time.monotonic()
-        self.finish(b"{}" if separator == b"{" else b"}")
+            yield worker_member(worker, *self.inspection(worker.hostname).part(GENERAL), now)
 
 
 class WorkerInfo(WorkerHandler):

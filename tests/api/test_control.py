@@ -12,6 +12,7 @@ from serving import AWAY, Response, Served, event, make_app, serving
 from waiting import eventually
 
 from taskmon.api import control as module
+from taskmon.api import turns
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 
@@ -198,7 +199,7 @@ async def test_a_task_that_no_worker_has(memory_broker: str) -> None:
 
 
 async def test_what_changes_a_worker_has_it_inspected(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POOL_SETTLES", 0.0)
+    monkeypatch.setattr(module.WorkerPoolGrow, "settles", 0.0)
     async with watching(memory_broker, timeout=500) as served:
         with worker(served, pool_grow=fine()) as remote:
             await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
@@ -333,7 +334,7 @@ async def test_what_does_not_say_which_tasks_is_refused(memory_broker: str, body
 
 async def test_at_most_so_many_at_once(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_REVOKED", 2)
-    monkeypatch.setattr(module, "_SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
     async with watching(memory_broker) as served:
         some_tasks(served)
         answer = await post(served, "/api/tasks/revoke", {"taskname": "app.add", "dry_run": True})

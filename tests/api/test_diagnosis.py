@@ -10,7 +10,7 @@ from serving import Served, close, event, make_app, serving
 from waiting import eventually
 
 from taskmon import app, diagnostics
-from taskmon.api import diagnosis
+from taskmon.api import diagnosis, turns
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.records import CUT_MARK
@@ -103,8 +103,8 @@ def chain(count: int) -> list[Any]:
 
 
 async def test_a_deep_tree_is_sent_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_SLICE", 0.0)
-    monkeypatch.setattr(diagnosis, "_CHUNK", 10_000)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "CHUNK", 10_000)
     async with serving() as served:
         served.apply(*chain(2000))
         body, answer = await asyncio.gather(ask_tree(served, "1999"), served.get("/healthcheck"))
@@ -124,18 +124,18 @@ async def test_a_tree_has_an_end() -> None:
 
 
 async def test_whoever_asks_may_go_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(diagnosis, "_SLICE", 0.0)
-    monkeypatch.setattr(diagnosis, "_CHUNK", 1000)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "CHUNK", 1000)
     ended = asyncio.Event()
-    send = diagnosis.TaskTree._send
+    send = turns.send_members
 
-    async def watch(self: diagnosis.TaskTree, tree: Any) -> None:
+    async def watch(*arguments: Any) -> None:
         try:
-            await send(self, tree)
+            await send(*arguments)
         finally:
             ended.set()
 
-    monkeypatch.setattr(diagnosis.TaskTree, "_send", watch)
+    monkeypatch.setattr(diagnosis, "send_members", watch)
     async with serving() as served:
         served.apply(*chain(9000))
         _, writer = await served.connect()

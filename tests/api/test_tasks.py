@@ -9,7 +9,7 @@ import pytest
 from serving import AWAY, Served, close, event, make_app, serving
 from waiting import eventually
 
-from taskmon.api import tasks
+from taskmon.api import tasks, turns
 
 SEED_KEYS = (
     *("args", "client", "clock", "eta", "exception", "exchange", "expires", "failed", "kwargs", "name", "received"),
@@ -280,8 +280,8 @@ def fill(served: Served, count: int, text: str = "x" * 2000) -> None:
 @pytest.fixture
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every listing a long one: sent after each few tasks."""
-    monkeypatch.setattr(tasks, "SLICE", 0.0)
-    monkeypatch.setattr(tasks, "CHUNK", 4000)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "CHUNK", 4000)
 
 
 @pytest.mark.usefixtures("_eager")
@@ -299,7 +299,7 @@ async def test_a_long_listing_comes_in_chunks() -> None:
 
 @pytest.mark.usefixtures("_eager")
 async def test_others_are_served_while_a_long_listing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "CHUNK", 1 << 30)
+    monkeypatch.setattr(turns, "CHUNK", 1 << 30)
     async with serving() as served:
         fill(served, 2000, "x")
         listing = asyncio.create_task(served.get("/api/tasks"))
@@ -343,8 +343,8 @@ async def test_a_client_that_goes_away_costs_nothing(caplog: pytest.LogCaptureFi
 async def test_a_failure_halfway_does_not_look_like_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tasks, "SLICE", 0.0)
-    monkeypatch.setattr(tasks, "CHUNK", 0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "CHUNK", 0)
     async with serving() as served:
         fill(served, 10)
         make = tasks.task_member

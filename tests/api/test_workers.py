@@ -11,7 +11,7 @@ from remote import ANSWERS, answering, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually
 
-from taskmon.api import workers as module
+from taskmon.api import turns
 from taskmon.auth import Role
 from taskmon.cluster import inspection
 from taskmon.cluster.inspection import GENERAL, OF_TASKS
@@ -164,8 +164,8 @@ async def test_no_password_shows(memory_broker: str) -> None:
 
 
 async def test_a_long_listing_is_sent_while_it_is_made(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SLICE", 0.0)
-    monkeypatch.setattr(module, "_CHUNK", 1000)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "CHUNK", 1000)
     async with watching(memory_broker) as served:
         for number in range(50):
             beat(served, f"w{number}")
