@@ -39,11 +39,15 @@ class Role(IntEnum):
 
 
 class User(Struct, frozen=True):
-    """Somebody who asks; `method` is how they were known: basic, token or anonymous."""
+    """Somebody who asks; `method` is how they were known: basic, token, session or anonymous.
+
+    `set_cookie` is the Set-Cookie that keeps their session alive, where one is due.
+    """
 
     name: str
     role: Role
     method: str
+    set_cookie: str | None = None
 
 
 class Authenticator(Protocol):

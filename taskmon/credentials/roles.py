@@ -49,6 +49,25 @@ class Roles:
         return max(found, default=None)
 
 
+class Admission:
+    """Says who may log in, and as what: those whom `--auth` or a rule names; everybody where `--auth` is empty.
+
+    An entry of `--auth` is an address, or `@` and a domain.
+    """
+
+    def __init__(self, roles: Roles, allowed: Iterable[str] = ()) -> None:
+        self._roles = roles
+        self._allowed = frozenset(allowed)
+
+    def role_of(self, groups: Collection[str], address: str | None) -> Role | None:
+        """Give their role, or None: they stay out."""
+        known = read_address(address) if address else None
+        named = known is not None and not self._allowed.isdisjoint((known, "@" + known.partition("@")[2]))
+        if self._allowed and not named and self._roles.granted(groups, address) is None:
+            return None
+        return self._roles.find(groups, address)
+
+
 def read_address(text: object) -> str | None:
     """Give an e-mail address in lower case, or None for what is none: ASCII, one `@`, 254 characters at most."""
     if not isinstance(text, str) or len(text) > MAX_ADDRESS or not _ADDRESS.fullmatch(text):
