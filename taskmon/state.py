@@ -154,6 +154,8 @@ class State:
         tasks, indexes = self._tasks, self._indexes
         self.task_events_total += 1
         task = tasks.unfinished.get(task_id) or tasks.finished.get(task_id)
+        if indexes.walks:
+            indexes.remember(task_id, task)
         if task is None:
             task = tasks.unfinished[task_id] = Task(task_id, now)
             indexes.created.append(task)
@@ -206,6 +208,8 @@ class State:
         """Evict the tasks longest without an event while there are too many."""
         for _ in range(len(self._tasks) - self.max_tasks):
             task = self._tasks.pop()
+            if self._indexes.walks:
+                self._indexes.remember(task.uuid, task)
             if task.state == RECEIVED:
                 self._count_prefetched(task, -1)
             self.evicted_total += 1

@@ -6,7 +6,6 @@ first is tried for as long as it promises to be cheaper. Either way the answer c
 let others run in between.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -15,8 +14,8 @@ from msgspec import Struct
 
 from ..query import TaskQuery, make_filter
 from ..records import Task
-from .indexes import FACETS, ORDERS, ByTime, Group, Indexes, Known, Ranges
-from .ordering import Block, Entry, Ordering
+from .indexes import FACETS, ORDERS, Before, ByTime, Group, Indexes, Known, Ranges
+from .ordering import Block, Entry, Ordering, distinct
 from .store import TaskStore
 
 Batch = tuple[int, list[Task]]
@@ -121,19 +120,22 @@ class Finder:
     def _walk(self, sources: Sequence[Source], match: Match, query: TaskQuery) -> Iterator[Batch]:
         """Yield the matching tasks of all sources in turn, with the number of entries looked at.
 
-        A walk may last, and tasks change meanwhile: each that was there at its beginning still comes once.
+        A walk may last, and tasks change meanwhile: each is found where it stood when the walk began, and once. One
+        that moves between two sources may be missed.
         """
-        moved = _Moved(self._tasks, self._indexes.by_time)
-        given: set[str] = set()
-        for source in sources:
-            timed = isinstance(source.ordering, ByTime | Group)
-            for entries in source.stretches(self._pick(source, query)):
-                fresh = source.ordering.fresh(entries)
-                if timed:
-                    fresh = moved.sort_out(entries, fresh)
-                ids = [task_id for task_id in dict.fromkeys([entry[1] for entry in fresh]) if task_id not in given]
-                given.update(ids)
-                yield 1 + len(entries), self._matching(ids, match)
+        before: Before = {}
+        self._indexes.flush()
+        self._indexes.walks[id(before)] = before
+        try:
+            for source in sources:
+                last: Entry | None = None
+                for entries in source.stretches(self._pick(source, query)):
+                    standing = _standing(source.ordering, entries, before)
+                    tasks = self._matching([entry[1] for entry in standing if entry != last], match)
+                    last = standing[-1] if standing else last
+                    yield 1 + len(entries), tasks
+        finally:
+            del self._indexes.walks[id(before)]
 
     def _pick(self, source: Source, query: TaskQuery) -> Pick | None:
         """Give what picks the entries that may match out of a block by `timestamp`, None where nothing can."""
@@ -174,24 +176,20 @@ class Finder:
         return facet.groups.get(value) or facet.new_group(value)
 
 
-class _Moved:
-    """The tasks that change while a walk by `timestamp` lasts: each comes in its old place, not in its new one."""
+def _standing(ordering: Ordering, entries: list[Entry], before: Before) -> list[Entry]:
+    """Keep the entries that said the truth when the walk began, each once: equal ones stand side by side."""
+    fresh = ordering.fresh(entries)
+    if before and not before.keys().isdisjoint([entry[1] for entry in entries]):
+        kept = set(fresh)
+        fresh = [entry for entry in entries if _stood(ordering, entry, before, entry in kept)]
+    return distinct(fresh)
 
-    def __init__(self, tasks: TaskStore, by_time: ByTime) -> None:
-        self._get = tasks.get
-        self._began = time.time()
-        self._newest = by_time.newest()
 
-    def sort_out(self, entries: list[Entry], fresh: list[Entry]) -> list[Entry]:
-        """Add to the fresh entries those whose task has only just moved away, leave out where it has moved to."""
-        if len(fresh) == len(entries) and fresh and max(fresh[0], fresh[-1]) <= self._newest:
-            return fresh
-        kept = {entry for entry in fresh if entry <= self._newest}
-        return [entry for entry in entries if entry in kept or self._has_moved(entry)]
-
-    def _has_moved(self, entry: Entry) -> bool:
-        task = self._get(entry[1])
-        return task is not None and task.seen >= self._began and entry <= self._newest
+def _stood(ordering: Ordering, entry: Entry, before: Before, is_fresh: bool) -> bool:
+    if entry[1] not in before:
+        return is_fresh
+    was = before[entry[1]]
+    return was is not None and ordering.says(entry, was)
 
 
 def _facets(query: TaskQuery) -> list[tuple[str, str]]:

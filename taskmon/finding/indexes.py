@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
+from copy import copy
 from operator import attrgetter
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from .store import TaskStore
 Value = str | int | None
 Get = Callable[[Task], Any]
 Ranges = dict[str, tuple[float | None, float | None]]
+
+#: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
+Before = dict[str, Task | None]
 
 #: What is known of a block's tasks: by field, the values in ascending order, and where in the block each of them is.
 Zone = dict[str, tuple["array[float]", "array[int]"]]
@@ -64,6 +68,10 @@ class ByTime(Ordering):
         finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
         return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0]]
 
+    def says(self, entry: Entry, task: Task) -> bool:
+        """Tell whether the task has that `timestamp`."""
+        return bool(task.timestamp == entry[0])
+
 
 class Group(Ordering):
     """The tasks that share one value of a facet, by `timestamp`."""
@@ -86,6 +94,10 @@ class Group(Ordering):
             if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0] and get(t) == value
         ]
 
+    def says(self, entry: Entry, task: Task) -> bool:
+        """Tell whether the task has that `timestamp` and this value."""
+        return bool(task.timestamp == entry[0] and self.get(task) == self.value)
+
 
 class Known(Ordering):
     """The tasks that have a value in one field, by it."""
@@ -104,6 +116,10 @@ class Known(Ordering):
         """Keep the entries whose task still has that value."""
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
         return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
+
+    def says(self, entry: Entry, task: Task) -> bool:
+        """Tell whether the task has that value."""
+        return bool(self.get(task) == entry[0])
 
 
 class Scattered(Known):
@@ -132,6 +148,10 @@ class Missing(Ordering):
         """Keep the entries whose task still lacks the value."""
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
         return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.born == e[0] and get(t) is None]
+
+    def says(self, entry: Entry, task: Task) -> bool:
+        """Tell whether the task lacks the value."""
+        return bool(task.born == entry[0] and self.get(task) is None)
 
 
 class Facet:
@@ -209,6 +229,7 @@ class Indexes:
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []
+        self.walks: dict[int, Before] = {}
         self.tidied = True
         self.owed = 0  # entries to look at that the flushes have left to `pay`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
@@ -244,6 +265,14 @@ class Indexes:
         self.tidied = False
         pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
         self.owed += (_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed
+
+    def remember(self, task_id: str, task: Task | None) -> None:
+        """Let every walk know what a task is like, None for not there, before it is made, changes or is evicted."""
+        unaware = [before for before in self.walks.values() if task_id not in before]
+        if unaware:
+            was = None if task is None else copy(task)
+            for before in unaware:
+                before[task_id] = was
 
     def pay(self) -> None:
         """Do a share of the tidying that is owed: all at once would hold up too much else."""

@@ -12,6 +12,8 @@ from math import inf, nextafter
 from operator import eq
 from typing import Any, Final
 
+from ..records import Task
+
 Entry = tuple[Any, str]
 
 #: Entries in a block: more would make an insert into the middle dearer, fewer the search for the block.
@@ -62,6 +64,10 @@ class Ordering(ABC):
     @abstractmethod
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep those entries that still say the truth about their task, in their order."""
+
+    @abstractmethod
+    def says(self, entry: Entry, task: Task) -> bool:
+        """Tell whether an entry says the truth about this task, whatever is held."""
 
     def __len__(self) -> int:
         """Count the entries, stale ones included."""
@@ -142,11 +148,6 @@ class Ordering(ABC):
             yield from _pieces(_cut(block if pick is None else pick(block), descending, low, high))
         if not self.blocks:
             yield from _pieces(_cut(self.recent, descending, low, high))
-
-    def newest(self) -> Entry:
-        """Give the last of the entries, one that comes before any other where there is none."""
-        self.settle()
-        return max(self.lasts[-1:] + self.recent[-1:], default=(-inf, ""))
 
     def count(self, low: float | None, high: float | None) -> int:
         """Count the entries with `low <= key <= high`, about: up to a block too many at either end."""

@@ -176,18 +176,27 @@ def test_changes_during_an_answer_never_raise(seed: int, tiny: bool) -> None:
 
 
 @PATIENT
-@given(st.integers(0, 2**32), st.sampled_from([None, "timestamp"]), st.booleans())
-def test_each_task_comes_once_while_tasks_change(seed: int, sort_by: str | None, descending: bool) -> None:
-    """Those that were there when it began, that is: they move to a newer place while the answer is under way."""
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([None, *SORT_KEYS]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([9, 100]),
+)
+def test_each_task_comes_once_while_tasks_change(
+    seed: int, sort_by: str | None, descending: bool, later: bool, max_tasks: int
+) -> None:
+    """They move to another place, are evicted and made anew while the answer is under way."""
     random = Random(seed)
 
     def draw() -> Event:
         event = _draw_event(random, IDS)
-        event.timestamp = make_event("sent").timestamp  # which is later than any before
+        if later:
+            event.timestamp = make_event("sent").timestamp  # which is later than any before
         return event
 
     with small_blocks(2, flush_at=2):
-        state = make_state(*[draw() for _ in range(40)])
+        state = make_state(*[draw() for _ in range(40)], max_tasks=max_tasks)
         there, found = {task.uuid for task in held_tasks(state)}, []
         for task in state.find(TaskQuery(sort_by=sort_by, descending=descending)):
             found += [task.uuid] if task is not None else []
@@ -196,7 +205,21 @@ def test_each_task_comes_once_while_tasks_change(seed: int, sort_by: str | None,
             if random.random() < 0.2:
                 state.tidy()
         assert len(found) == len(set(found))
-        assert there <= set(found)
+        if sort_by in (None, "timestamp") and not state.evicted_total:
+            assert set(found) == there
+        assert not state._indexes.walks
+
+
+def test_what_a_walk_remembers_goes_with_it() -> None:
+    state = make_state(*[make_event("sent", uuid) for uuid in "abc"])
+    with small_blocks(2, flush_at=2):
+        walk = state.find(TaskQuery())
+        assert next(walk) is not None
+        state.apply([make_event("received", "b"), make_event("received", "b"), make_event("sent", "d")])
+        ((before),) = state._indexes.walks.values()
+        assert {uuid: was and was.state for uuid, was in before.items()} == {"b": "PENDING", "d": None}
+        del walk
+        assert not state._indexes.walks
 
 
 # Cases worth a name
