@@ -62,9 +62,9 @@ def task_body(task: Task, children: list[str]) -> dict[str, Any]:
     }
 
 
-def task_member(task: Task, children: list[str]) -> bytes:
-    """Encode a task as one member of a listing: its id, a colon, the task object."""
-    return encode(task.uuid) + b":" + encode(task_body(task, children))
+def task_members(tasks: Collection[tuple[Task, list[str]]]) -> bytes:
+    """Encode tasks, each with its children, as members of a listing: an id, a colon, a task object, and so on."""
+    return encode({task.uuid: task_body(task, children) for task, children in tasks})[1:-1]
 
 
 def task_types_body(names: list[str]) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.records import Task
-from taskmon.serializers import encode, error_body, task_body, task_member, task_types_body
+from taskmon.serializers import encode, error_body, task_body, task_members, task_types_body
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
@@ -50,7 +50,7 @@ TEXTS = st.text(max_size=20)
 
 
 @given(TEXTS, TEXTS, st.lists(TEXTS, max_size=3), st.floats(allow_nan=False, allow_infinity=False))
-def test_a_member_of_a_listing(uuid: str, text: str, children: list[str], time: float) -> None:
-    task = Task(uuid, name=text, args=text, timestamp=time)
-    (member,) = json.loads(b"{" + task_member(task, children) + b"}").items()
-    assert member == (uuid, task_body(task, children))
+def test_members_of_a_listing(uuid: str, text: str, children: list[str], time: float) -> None:
+    tasks = [Task(uuid, name=text, args=text, timestamp=time), Task(uuid + "2", result=text)]
+    members = json.loads(b"{" + task_members([(task, children) for task in tasks]) + b"}")
+    assert list(members.items()) == [(task.uuid, task_body(task, children)) for task in tasks]

@@ -1,11 +1,18 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
+from collections.abc import Iterable, Iterator
+from typing import Final
+
 from ..auth import Role
 from ..errors import UnknownTask
 from ..query import parse_query
-from ..serializers import task_body, task_member, task_types_body
+from ..records import Task
+from ..serializers import task_body, task_members, task_types_body
 from .base import ApiHandler
 from .turns import send_members
+
+#: Tasks that are encoded together: a few, since each may carry long texts.
+BATCH: Final = 16
 
 
 class TaskInfo(ApiHandler):
@@ -41,8 +48,19 @@ class Tasks(ApiHandler):
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
         query = parse_query(self.arguments(), self.services.zone)
-        state = self.services.state
-        await send_members(
-            self,
-            (None if task is None else task_member(task, state.children(task.uuid)) for task in state.find(query)),
-        )
+        await send_members(self, self._members(self.services.state.find(query)))
+
+    def _members(self, found: Iterable[Task | None]) -> Iterator[bytes | None]:
+        """Encode tasks a few at a time, and no later than others may run."""
+        children = self.services.state.children
+        batch: list[tuple[Task, list[str]]] = []
+        for task in found:
+            if task is not None:
+                batch.append((task, children(task.uuid)))
+            if batch and (task is None or len(batch) >= BATCH):
+                yield task_members(batch)
+                batch = []
+            elif task is None:
+                yield None
+        if batch:
+            yield task_members(batch)

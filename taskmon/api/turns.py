@@ -11,8 +11,9 @@ from tornado.web import RequestHandler
 #: So long an answer is made before others may run, in seconds.
 SLICE: Final = 0.005
 
-#: Bytes of an answer that are sent together.
-CHUNK: Final = 128 * 1024
+#: Bytes of an answer that are sent together. What follows is made once they have gone out, so that a client that
+#: stops reading keeps no more than them, and its place.
+CHUNK: Final = 256 * 1024
 
 
 class Turn:
@@ -37,7 +38,8 @@ async def send_members(
 ) -> None:
     """Send a JSON object while it is made, and finish; a client that goes away ends it.
 
-    A member is a name, a colon and a value; None is a step on which there was nothing to send.
+    A member is a name, a colon and a value, or several with commas between them; None is a step on which there was
+    nothing to send.
     """
     handler.write(opening)
     separator, size = b"", len(opening)
@@ -48,10 +50,13 @@ async def send_members(
                 handler.write(separator)
                 handler.write(member)
                 separator, size = b",", size + len(member)
-            if turn.over:
-                if size > CHUNK:
-                    await handler.flush()
-                    size = 0
+            if size > CHUNK:
+                await handler.flush()
+                if handler.request.method == "HEAD":  # the head is out, and nothing else will be
+                    break
+                size = 0
+                await turn.give_way()
+            elif turn.over:
                 await turn.give_way()
         handler.finish(closing)
     except StreamClosedError:

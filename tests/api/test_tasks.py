@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import socket
 import time
 from urllib.parse import quote
 
 import pytest
-from serving import AWAY, Served, close, event, make_app, serving
+from serving import AWAY, Served, close, event, make_app, parse, serving
 from waiting import eventually
 
 from taskmon.api import tasks, turns
+from taskmon.records import Task
 
 SEED_KEYS = (
     *("args", "client", "clock", "eta", "exception", "exchange", "expires", "failed", "kwargs", "name", "received"),
@@ -340,21 +342,53 @@ async def test_a_client_that_goes_away_costs_nothing(caplog: pytest.LogCaptureFi
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 
 
+async def test_a_client_that_stops_reading_keeps_nothing_but_its_place() -> None:
+    async with serving() as served:
+        fill(served, 1000, "x" * 20_000)
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", served.port))
+            credentials = served.credentials["Authorization"]
+            head = f"Host: localhost\r\nConnection: close\r\nAuthorization: {credentials}\r\n\r\n"
+            await loop.sock_sendall(client, f"GET /api/tasks HTTP/1.1\r\n{head}".encode())
+            raw = await loop.sock_recv(client, 1000)
+            (stalled,) = [place.stream for place in served.taskmon._server._connections]
+            for _ in range(50):
+                assert await ids(served, "?limit=1") == ["task-999"]
+                assert len(stalled._write_buffer) < turns.CHUNK + (tasks.BATCH + 1) * 21_000
+            assert stalled.writing()
+            while part := await loop.sock_recv(client, 1 << 20):  # and it may go on at any time
+                raw += part
+        assert len(parse(raw).json()) == 1000
+
+
+@pytest.mark.usefixtures("_eager")
+async def test_a_long_listing_is_not_made_for_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as served:
+        fill(served, 500)
+        made = []
+        monkeypatch.setattr(tasks, "task_members", lambda found: made.append(found) or b"x" * 5000)
+        assert (await served.request("HEAD", "/api/tasks")).status == 200
+        assert len(made) == 1
+
+
 async def test_a_failure_halfway_does_not_look_like_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(turns, "SLICE", 0.0)
     monkeypatch.setattr(turns, "CHUNK", 0)
+    monkeypatch.setattr(tasks, "BATCH", 1)
     async with serving() as served:
         fill(served, 10)
-        make = tasks.task_member
+        make = tasks.task_members
 
-        def fail_at_last(task: object, children: list[str]) -> bytes:
-            if getattr(task, "uuid", "") == "task-0":
+        def fail_at_last(found: list[tuple[Task, list[str]]]) -> bytes:
+            if found[0][0].uuid == "task-0":
                 raise RuntimeError("broken")
-            return make(task, children)  # type: ignore[arg-type]
+            return make(found)
 
-        monkeypatch.setattr(tasks, "task_member", fail_at_last)
+        monkeypatch.setattr(tasks, "task_members", fail_at_last)
         raw = await served.send(
             b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: "
             + served.credentials["Authorization"].encode()
