@@ -3,16 +3,16 @@
 Pure. The only home of the wire names of arguments that filter, sort and page tasks.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import tzinfo
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
 from .errors import InvalidArgument
-from .search import Search, parse_search
+from .parameters import Kind, Parameter, Schema, Text, Time, Whole, read_parameters
+from .search import MAX_LENGTH, Search, parse_search
 
 if TYPE_CHECKING:
     from .records import Task
@@ -149,128 +149,84 @@ _RANGES: Final[dict[str, Callable[[float, float], Match]]] = {
 # From arguments to values
 
 
+class SearchText(Kind):
+    """A query in the search language."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> Search:
+        """Compile the search."""
+        return parse_search(value)
+
+    def schema(self) -> Schema:
+        """Describe a text."""
+        return {"type": "string", "maxLength": MAX_LENGTH}
+
+
+class SortKey(Kind):
+    """A field to sort by, read as its name and whether it descends."""
+
+    def is_absent(self, value: object) -> bool:
+        """Tell whether it is empty."""
+        return value == ""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> tuple[str, bool]:
+        """Split `-received` into the key and whether it descends."""
+        key = value.removeprefix("-")
+        if key not in SORT_KEYS:
+            keys = ", ".join(SORT_KEYS)
+            raise InvalidArgument(argument, f"must be one of {keys}, with - in front to descend", value)
+        return key, key != value
+
+    def schema(self) -> Schema:
+        """List the keys."""
+        return {"type": "string", "enum": [sign + key for key in SORT_KEYS for sign in ("", "-")]}
+
+
+_CHOICE: Final = Text(none="All")
+
+#: The arguments that filter tasks.
+FILTERS: Final = (
+    Parameter("workername", _CHOICE, "Hostname of the worker; All is no filter."),
+    Parameter("taskname", _CHOICE, "Name of the task; All is no filter."),
+    Parameter("state", _CHOICE, "State, in capitals; All is no filter."),
+    Parameter("root_id", Text(), "Id of the first task of a workflow."),
+    Parameter("parent_id", Text(), "Id of the task that published it."),
+    Parameter("queue", Text(), "Queue it was published to."),
+    Parameter("received_start", Time(), "Received at this time or later."),
+    Parameter("received_end", Time(), "Received at this time or earlier."),
+    Parameter("started_start", Time(), "Started at this time or later."),
+    Parameter("started_end", Time(), "Started at this time or earlier."),
+    Parameter("search", SearchText(), "A query in the search language."),
+)
+
+#: The arguments that say which of the tasks found, and in which order.
+PAGING: Final = (
+    Parameter("limit", Whole(0, MAX_COUNT), "At most so many tasks."),
+    Parameter("offset", Whole(0, MAX_COUNT), "Leave out so many at the beginning."),
+    Parameter("sort_by", SortKey(), "What to sort by, descending with - in front."),
+)
+
+
+def make_query(values: Mapping[str, Any]) -> TaskQuery:
+    """Make a query of the values of FILTERS and PAGING."""
+    sort_by, descending = values["sort_by"] or (None, False)
+    return TaskQuery(
+        worker=values["workername"],
+        name=values["taskname"],
+        sort_by=sort_by,
+        descending=descending,
+        limit=values["limit"],
+        offset=values["offset"] or 0,
+        **{name: values[name] for name in _SAME_NAMES},
+    )
+
+
+#: The filters whose fields have the same names as their arguments.
+_SAME_NAMES: Final = tuple(one.name for one in FILTERS if one.name in TaskQuery.__struct_fields__)
+
+
 def parse_query(arguments: Mapping[str, str], zone: tzinfo) -> TaskQuery:
     """Parse the arguments of a listing; times without a zone are in `zone`. Raises InvalidArgument.
 
     An argument that is empty counts as not given; one that is not known is ignored.
     """
-
-    def text(argument: str) -> str | None:
-        return arguments.get(argument) or None
-
-    def choice(argument: str) -> str | None:
-        value = text(argument)
-        return None if value == "All" else value
-
-    def time(argument: str) -> float | None:
-        value = arguments.get(argument, "")
-        return parse_time(argument, value, zone) if value.strip() else None
-
-    def count(argument: str) -> int | None:
-        value = arguments.get(argument, "")
-        return parse_int(argument, value, 0, MAX_COUNT) if value.strip() else None
-
-    search = arguments.get("search", "")
-    sort_by, descending = _parse_sort(arguments.get("sort_by", ""))
-    return TaskQuery(
-        worker=choice("workername"),
-        name=choice("taskname"),
-        state=choice("state"),
-        root_id=text("root_id"),
-        parent_id=text("parent_id"),
-        queue=text("queue"),
-        received_start=time("received_start"),
-        received_end=time("received_end"),
-        started_start=time("started_start"),
-        started_end=time("started_end"),
-        search=parse_search(search) if search.strip() else None,
-        sort_by=sort_by,
-        descending=descending,
-        limit=count("limit"),
-        offset=count("offset") or 0,
-    )
-
-
-def _parse_sort(text: str) -> tuple[str | None, bool]:
-    """Split `-received` into the key and whether it descends."""
-    key = text.removeprefix("-")
-    if not text:
-        return None, False
-    if key not in SORT_KEYS:
-        keys = ", ".join(SORT_KEYS)
-        raise InvalidArgument("sort_by", f"must be one of {keys}, with - in front to descend", text)
-    return key, key != text
-
-
-_TRUE: Final = frozenset({"y", "yes", "t", "true", "on", "1"})
-_FALSE: Final = frozenset({"n", "no", "f", "false", "off", "0"})
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
-
-
-def parse_bool(argument: str, text: str) -> bool:
-    """Parse a yes or no as Flower does. Raises InvalidArgument."""
-    value = text.strip().lower()
-    if value in _TRUE:
-        return True
-    if value in _FALSE:
-        return False
-    raise InvalidArgument(argument, "must be true or false (or y, yes, t, on, 1, n, no, f, off, 0)", text)
-
-
-def parse_int(argument: str, text: str, minimum: int, maximum: int) -> int:
-    """Parse a whole number within bounds. Raises InvalidArgument."""
-    value = text.strip()
-    if _INTEGER.fullmatch(value) and minimum <= int(value) <= maximum:
-        return int(value)
-    raise InvalidArgument(argument, f"must be a whole number from {minimum:,} to {maximum:,}", text)
-
-
-_SECONDS: Final = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,20})?")
-_DATE: Final = re.compile(
-    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
-    r"[Tt ](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{1,2})"
-    r"(?::(?P<second>[0-9]{1,2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
-    r"(?:(?P<utc> ?[Zz])|(?P<sign> ?[+-]| )(?P<hours>[01][0-9]|2[0-3])(?::?(?P<minutes>[0-5][0-9]))?)?"
-)
-_TIME_RULE: Final = (
-    "must be a time such as 2026-01-31 13:30, 2026-01-31T13:30:00+01:00 or 1769862600 (seconds since 1970)"
-)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = 253_402_300_800  # the year 10000; milliseconds by mistake are beyond it
-
-
-def parse_time(argument: str, text: str, zone: tzinfo) -> float:
-    """Parse epoch seconds, ISO 8601 or Flower's `2026-01-31 13:30` to epoch seconds, in `zone` by default.
-
-    The + of an offset may have become a blank, as it does in a URL. Raises InvalidArgument.
-    """
-    value = text.strip()
-    if _SECONDS.fullmatch(value) and abs(float(value)) < _LATEST:
-        return float(value)
-    date = _DATE.fullmatch(value)
-    if date is None:
-        raise InvalidArgument(argument, _TIME_RULE, text)
-    try:
-        moment = datetime(
-            int(date["year"]),
-            int(date["month"]),
-            int(date["day"]),
-            int(date["hour"]),
-            int(date["minute"]),
-            int(date["second"] or 0),
-            int((date["fraction"] or "")[:6].ljust(6, "0")),
-            _offset(date) or zone,
-        )
-        return (moment - _EPOCH).total_seconds()
-    except (ValueError, OverflowError) as exc:
-        raise InvalidArgument(argument, _TIME_RULE, text) from exc
-
-
-def _offset(date: re.Match[str]) -> timezone | None:
-    """Read the offset of a date, None when it has none."""
-    if date["utc"]:
-        return UTC
-    if not date["sign"]:
-        return None
-    offset = timedelta(hours=int(date["hours"]), minutes=int(date["minutes"] or 0))
-    return timezone(-offset if "-" in date["sign"] else offset)
+    return make_query(read_parameters(FILTERS + PAGING, arguments, zone))

@@ -6,7 +6,7 @@ garbage collection, so none of them may ever refer to another.
 """
 
 from sys import intern
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from celery import states
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -129,7 +129,7 @@ class Worker(Struct, gc=False):
         """Tell whether the worker said it is online and its heartbeat is not overdue at `now`."""
         return self.online and self.seen + 2 * self.freq > now
 
-    def status(self, now: float) -> str:
+    def status(self, now: float) -> Literal["online", "stale", "offline"]:
         """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline."""
         if not self.online:
             return "offline"

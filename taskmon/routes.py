@@ -5,8 +5,6 @@ from typing import Final
 from .api.base import ApiHandler
 from .api.control import (
     TaskRateLimit,
-    TaskRevoke,
-    TasksRevoke,
     TaskTimeout,
     WorkerAddConsumer,
     WorkerCancelConsumer,
@@ -20,6 +18,7 @@ from .api.diagnosis import Diagnostics as DiagnosticsHandler
 from .api.diagnosis import TaskTree
 from .api.monitor import HealthCheck, Metrics, Ready
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
+from .api.revoking import TaskRevoke, TasksRevoke
 from .api.tasks import TaskInfo, Tasks, TaskTypes
 from .api.workers import QueueLengths, WorkerInfo, Workers
 

@@ -29,18 +29,19 @@ from waiting import wait_until
 
 from taskmon import __version__
 from taskmon.api import control as control_routes
+from taskmon.api import revoking
 from taskmon.api.publishing import DEFAULT_TIMEOUT, MOST_TIMEOUT
 from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.cli import main
-from taskmon.cluster.calling import OPTIONS as CALL_OPTIONS
+from taskmon.cluster.calling import PARAMETERS as CALL_PARAMETERS
 from taskmon.cluster.recorded import find_destination, read_recorded
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Refused
-from taskmon.query import SORT_KEYS
+from taskmon.query import FILTERS, PAGING, SORT_KEYS
 from taskmon.records import Event, Task, Worker
 from taskmon.routes import PROBES, ROUTES
-from taskmon.serializers import task_body, worker_body
+from taskmon.serializers import encode, task_body, worker_body
 from taskmon.settings import FLOWER_ONLY, OPTIONS, Option, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -564,7 +565,7 @@ def listed_names(title: str) -> set[str]:
 
 
 def test_what_may_be_said_of_a_task_is_in_the_api_page() -> None:
-    assert listed_names("### What may be said of a task") == set(CALL_OPTIONS)
+    assert listed_names("### What may be said of a task") == {one.name for one in CALL_PARAMETERS}
     text = section(read("docs/api.md"), "## POST /api/task/apply/&lt;name&gt;")
     assert f"{DEFAULT_TIMEOUT:g} s by default, {MOST_TIMEOUT:g} s at the most" in text
 
@@ -572,29 +573,28 @@ def test_what_may_be_said_of_a_task_is_in_the_api_page() -> None:
 def test_the_signals_are_in_the_api_page() -> None:
     rows = table_rows(section(read("docs/api.md"), "## POST /api/task/revoke/&lt;id&gt;"))
     (row,) = [row for row in rows if row[0] == "`signal`"]
-    assert [word for word in words(row[1]) if word.isupper() and not word.startswith("SIG")] == [
-        *control_routes._SIGNALS
-    ]
+    assert [word for word in words(row[1]) if word.isupper() and not word.startswith("SIG")] == [*revoking.SIGNALS]
 
 
 def test_the_arguments_of_a_revoke_of_many_are_in_the_api_page() -> None:
     listed = listed_names("## POST /api/tasks/revoke")
     assert listed == {"ids", "dry_run", "terminate", "signal"}
-    shared = {*control_routes._FILTERS, *control_routes._PAGING}
+    shared = {one.name for one in FILTERS + PAGING}
     assert shared <= listed_names("## GET /api/tasks")
-    assert f"{control_routes.MAX_REVOKED:,}" in section(read("docs/api.md"), "## POST /api/tasks/revoke")
+    assert f"{revoking.MAX_REVOKED:,}" in section(read("docs/api.md"), "## POST /api/tasks/revoke")
 
 
 def test_the_arguments_of_the_worker_commands_are_in_the_api_page() -> None:
     for route, handler in written_routes().items():
         if issubclass(handler, control_routes.WorkerCommand):
             text = section(read("docs/api.md"), f"### {route.replace('<', '&lt;').replace('>', '&gt;')}")
-            for name in handler.known:
-                assert f"`{name}`" in text, route
+            for one in handler.takes:
+                assert f"`{one.name}`" in text, route
 
 
 def test_the_worker_object_has_the_fields_of_the_api_page() -> None:
-    real = worker_body(Worker("w"), {name: msgspec.Raw(b"{}") for name in INSPECTS}, 0.0, 0.0)
+    body = worker_body(Worker("w"), {name: msgspec.Raw(b"{}") for name in INSPECTS}, 0.0, 0.0)
+    real = json.loads(encode(body))
     assert listed_names("### The worker object") == {*real, *(f"heartbeat.{name}" for name in real["heartbeat"])}
 
 
@@ -621,7 +621,7 @@ def test_the_reasons_why_a_task_is_not_published_again_are_in_the_api_page() -> 
 def test_the_task_object_has_the_fields_of_the_api_page() -> None:
     rows = table_rows(section(read("docs/api.md"), "### The task object"))[1:]
     listed = [name for row in rows for name in words(row[0])]
-    assert sorted(listed) == sorted(task_body(Task("x"), []))
+    assert sorted(listed) == sorted(json.loads(encode(task_body(Task("x"), []))))
 
 
 def test_the_arguments_and_sort_keys_are_in_the_api_page() -> None:

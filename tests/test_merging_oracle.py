@@ -7,6 +7,7 @@ import logging
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from celery.events.state import State as CeleryState
 from celery.events.state import Task as CeleryTask
@@ -114,7 +115,7 @@ def _celery_body(task: CeleryTask) -> dict[str, Any]:
 
 
 def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
-    body = task_body(state.get(task_id), state.children(task_id))
+    body: dict[str, Any] = msgspec.to_builtins(task_body(state.get(task_id), state.children(task_id)))
     assert len(set(body["children"])) == len(body["children"])
     del body["incomplete"]  # taskmon's own
     return body | {"children": set(body["children"])}

@@ -10,15 +10,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
+from taskmon.parameters import parse_bool, parse_int, parse_time
 from taskmon.query import (
     MAX_COUNT,
     SORT_KEYS,
     TaskQuery,
     make_filter,
-    parse_bool,
-    parse_int,
     parse_query,
-    parse_time,
 )
 from taskmon.records import Task
 from taskmon.search import parse_search

@@ -2,17 +2,26 @@
 
 import json
 import math
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.records import Task
-from taskmon.serializers import encode, error_body, task_body, task_members, task_types_body
+from taskmon.serializers import encode, error_body, task_members, task_types_body
+from taskmon.serializers import task_body as task_object
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
 INTERNAL = {"seen", "born"}
+
+
+def task_body(task: Task, children: list[str]) -> dict[str, Any]:
+    """Give the task object as it goes out."""
+    body: dict[str, Any] = msgspec.to_builtins(task_object(task, children))
+    return body
 
 
 def test_every_field_goes_out_under_its_name() -> None:
@@ -33,12 +42,14 @@ def test_a_task_of_which_nothing_is_known() -> None:
 
 
 def test_types() -> None:
-    assert task_types_body(["a", "b"]) == {"task-types": ["a", "b"]}
+    assert msgspec.to_builtins(task_types_body(["a", "b"])) == {"task-types": ["a", "b"]}
 
 
 def test_an_error() -> None:
-    assert error_body(404, "Unknown") == {"error": {"status": 404, "message": "Unknown"}}
-    assert error_body(404, "Unknown", reason="x")["error"] == {"status": 404, "message": "Unknown", "reason": "x"}
+    told = {"status": 404, "message": "Unknown"}
+    assert msgspec.to_builtins(error_body(404, "Unknown")) == {"error": told}
+    assert msgspec.to_builtins(error_body(404, "Unknown", reason="x")) == {"error": {**told, "reason": "x"}}
+    assert msgspec.to_builtins(error_body(404, "Unknown", task_id="x")) == {"error": {**told, "task-id": "x"}}
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

@@ -1,6 +1,6 @@
 """What a request carries: the arguments of its query string, and the form or JSON object that is its body."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -8,10 +8,13 @@ import msgspec
 from tornado.httputil import HTTPServerRequest
 
 from ..errors import InvalidArgument
+from ..parameters import Parameter
 
 MAX_ARGUMENTS: Final = 100
 
-_JSON: Final = "application/json"
+#: So long may a name or an id in a path be, where it goes out to workers.
+LONGEST_NAME: Final = 1024
+
 _FORM: Final = "application/x-www-form-urlencoded"
 
 _decode_json: Final = msgspec.json.Decoder().decode
@@ -22,18 +25,27 @@ def read_query(request: HTTPServerRequest) -> dict[str, str]:
     return _texts(request.query_arguments)
 
 
-def read_parameters(request: HTTPServerRequest, known: Collection[str]) -> dict[str, str]:
-    """Give the arguments of a changing request, as texts: query string, then form or JSON object.
+def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json_only: bool) -> dict[str, Any]:
+    """Give the arguments of a changing request: query string, then form or JSON object, of which the latter wins.
 
-    Raises InvalidArgument, for an argument that is not known too: it may be a misspelt one that would matter.
+    In a JSON object null counts as not given. With `json_only` the body is JSON whatever it is called. Raises
+    InvalidArgument, for an argument that is not known too: it may be a misspelt one that would matter.
     """
-    given = read_query(request)
-    if request.headers.get("Content-Type", "").startswith(_FORM):
-        given |= _texts(request.body_arguments)
+    kinds = {parameter.name: parameter.kind for parameter in parameters}
+    texts: dict[str, Any] = read_query(request)
+    body: dict[str, Any] = {}
+    if not json_only and request.headers.get("Content-Type", "").startswith(_FORM):
+        texts |= _texts(request.body_arguments)
     else:
-        given |= {name: as_text(name, value) for name, value in read_object(request).items()}
-    refuse_unknown(given, known)
-    return given
+        body = read_object(request)
+    refuse_unknown(texts | body, kinds)
+    for name in texts:
+        if not kinds[name].in_query:
+            raise InvalidArgument(name, "must stand in a JSON object that is the body")
+    for name, value in body.items():
+        if value is not None or not kinds[name].in_query:
+            texts[name] = kinds[name].from_json(name, value)
+    return texts
 
 
 def read_object(request: HTTPServerRequest) -> dict[str, Any]:
@@ -68,16 +80,13 @@ def decode_text(name: str, value: bytes) -> str:
         raise InvalidArgument(name, "must be UTF-8") from exc
 
 
+def check_length(what: str, text: str) -> None:
+    """Refuse a name that is too long; raises InvalidArgument."""
+    if len(text) > LONGEST_NAME:
+        raise InvalidArgument(what, f"may have {LONGEST_NAME:,} characters at the most")
+
+
 def _texts(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
     if len(arguments) > MAX_ARGUMENTS:
         raise InvalidArgument("The request", f"may have {MAX_ARGUMENTS} arguments at the most")
     return {name: decode_text(name, values[-1]) for name, values in arguments.items()}
-
-
-def as_text(name: str, value: object) -> str:
-    """Write a JSON value as it would stand in a query string."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise InvalidArgument(name, "must be a text, a number or a boolean")

@@ -27,10 +27,11 @@ from ..errors import (
     UnknownTaskName,
     UnknownWorker,
 )
+from ..parameters import Parameter, read_parameters
 from ..serializers import encode, error_body
 from ..services import Services
 from . import audit
-from .arguments import decode_text, read_parameters, read_query
+from .arguments import decode_text, read_given, read_query
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,19 @@ _NOBODY: Final = User("", Role.VIEWER, "none")
 
 
 class ApiHandler(RequestHandler):
-    """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any."""
+    """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
+
+    The rest says what a route takes and answers, for the OpenAPI document too: its arguments, of which a body is JSON
+    only if `json_only` says so, the type of a right answer, and the errors that are not those of every route.
+    """
 
     role: ClassVar[Role] = Role.VIEWER
     public: ClassVar[bool] = False
+    takes: ClassVar[tuple[Parameter, ...]] = ()
+    json_only: ClassVar[bool] = False
+    answer_type: ClassVar[Any] = None
+    media_type: ClassVar[str] = "application/json"
+    errors: ClassVar[tuple[type[TaskmonError], ...]] = ()
     current_user: User
 
     def initialize(self, services: Services) -> None:
@@ -130,13 +140,14 @@ class ApiHandler(RequestHandler):
         self.clear_header("Content-Type")
         self.set_status(204)
 
-    def arguments(self) -> dict[str, str]:
-        """Give the arguments of the query string, the last one of each name; raises InvalidArgument."""
-        return read_query(self.request)
+    def given(self) -> dict[str, Any]:
+        """Give the values of all arguments that the route takes, by name; raises InvalidArgument.
 
-    def parameters(self, *known: str) -> dict[str, str]:
-        """Give the arguments of a changing request; raises InvalidArgument, for one that is not known too."""
-        return read_parameters(self.request, known)
+        An argument that the route does not take is refused where it could matter: in a changing request.
+        """
+        changes = self.request.method == "POST"
+        given = read_given(self.request, self.takes, self.json_only) if changes else read_query(self.request)
+        return read_parameters(self.takes, given, self.services.zone)
 
     def answer(self, body: Any) -> None:
         """Finish with a JSON body."""

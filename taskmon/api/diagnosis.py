@@ -2,6 +2,7 @@
 cluster's settings. Event loop only.
 """
 
+from ..answers import Findings, TreeObject
 from ..auth import Role
 from ..errors import UnknownTask
 from ..serializers import diagnostics_body, finding_member, tree_member, tree_opening
@@ -14,6 +15,8 @@ class TaskTree(ApiHandler):
     """GET `/api/task/tree/<id>`."""
 
     role = Role.VIEWER
+    answer_type = TreeObject
+    errors = (UnknownTask,)
 
     async def get(self, task_id: str) -> None:
         """Answer the tasks that belong to this one's tree; 404 with a `reason` when nothing is known of the id."""
@@ -38,6 +41,7 @@ class Diagnostics(ApiHandler):
     """GET `/api/diagnostics`."""
 
     role = Role.VIEWER
+    answer_type = Findings
 
     def get(self) -> None:
         """Answer what makes answers incomplete, and the settings that mend it."""

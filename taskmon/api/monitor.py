@@ -1,5 +1,6 @@
 """What machines ask: `/metrics`, and whether taskmon is alive and ready. Event loop only."""
 
+from ..answers import Readiness
 from ..auth import Role
 from ..errors import Unavailable
 from ..metrics import CONTENT_TYPE
@@ -10,6 +11,8 @@ class Metrics(ApiHandler):
     """GET `/metrics`."""
 
     role = Role.VIEWER
+    answer_type = str
+    media_type = "text/plain"
 
     def get(self) -> None:
         """Answer all metrics in Prometheus' text format."""
@@ -21,6 +24,8 @@ class HealthCheck(ApiHandler):
     """GET `/healthcheck`."""
 
     public = True
+    answer_type = str
+    media_type = "text/plain"
 
     def get(self) -> None:
         """Answer OK: the process is alive, whatever the broker does."""
@@ -32,9 +37,11 @@ class Ready(ApiHandler):
     """GET `/readyz`."""
 
     public = True
+    answer_type = Readiness
+    errors = (Unavailable,)
 
     def get(self) -> None:
         """Answer whether events come in: 503 while the broker is away. What is wrong there is for the log alone."""
         if not self.services.broker.connected:
             raise Unavailable("The broker", "not connected")
-        self.answer({"status": "ready"})
+        self.answer(Readiness("ready"))

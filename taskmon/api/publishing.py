@@ -1,34 +1,33 @@
 """The endpoints that publish tasks and answer results. Event loop only."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from celery.states import PENDING
 
+from ..answers import Message, Published, ResultObject
 from ..auth import Role
-from ..cluster.calling import OPTIONS, Call, parse_call, parse_seconds
+from ..cluster.calling import PARAMETERS, make_call
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
-from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask
+from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
+from ..parameters import Parameter, Seconds
 from ..serializers import message_body, published_body, result_body
-from .arguments import read_object, refuse_unknown
 from .base import ApiHandler
 
 #: Seconds that `apply` waits for a result: when nothing else is asked for, and at the most.
 DEFAULT_TIMEOUT: Final = 30.0
 MOST_TIMEOUT: Final = 60.0
 
+_TIMEOUT: Final = Seconds(MOST_TIMEOUT)
+
 
 class Publishing(ApiHandler):
     """What the routes that publish have in common."""
 
-    def read_call(self, name: str, *more: str) -> tuple[Call, dict[str, object]]:
-        """Read the body, and the arguments named by `more` besides, from the query string too."""
-        body = read_object(self.request)
-        refuse_unknown(body, (*OPTIONS, *more))
-        query = self.arguments()
-        refuse_unknown(query, more)
-        call = parse_call(name, body, self.services.zone)
-        return call, {name: body[name] if body.get(name) is not None else query.get(name) for name in more}
+    role = Role.OPERATOR
+    takes: ClassVar[tuple[Parameter, ...]] = PARAMETERS
+    json_only = True
+    answer_type: ClassVar[Any] = Published
 
     async def answer_published(self, task: PublishedTask) -> None:
         """Answer the id of a task, and its state where there is a result backend to ask."""
@@ -45,13 +44,18 @@ class Publishing(ApiHandler):
 class TaskApply(Publishing):
     """POST `/api/task/apply/<name>`."""
 
-    role = Role.OPERATOR
+    takes = (
+        *PARAMETERS,
+        Parameter("timeout", _TIMEOUT, "How many seconds to wait for the result.", default=DEFAULT_TIMEOUT),
+    )
+    answer_type = ResultObject
+    errors = (UnknownTaskName, Refused, Unavailable, NoAnswer)
 
-    async def post(self, name: str) -> None:
+    async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has, and answer its result."""
-        call, given = self.read_call(name, "timeout")
-        timeout = _parse_timeout(given["timeout"], DEFAULT_TIMEOUT)
-        self.services.publisher.require(name)
+        given = self.given()
+        call, timeout = make_call(task_name, given), given["timeout"]
+        self.services.publisher.require(task_name)
         if (await self.services.results.get(call.task_id)).ready:
             raise Refused("There is a result of a task with this task_id already")
         task = await self.services.publisher.apply_async(call)
@@ -65,45 +69,45 @@ class TaskApply(Publishing):
         try:
             result = await self.services.results.wait(task_id, timeout)
         except Unavailable as exc:
-            raise NoAnswer(
-                f"The task is published, but its result is not known: {exc}", **{"task-id": task_id}
-            ) from exc
+            raise NoAnswer(f"The task is published, but its result is not known: {exc}", task_id=task_id) from exc
         if not result.ready:
-            details = {"task-id": task_id, "state": result.state}
-            raise NoAnswer(f"The task is published, but not finished within {timeout:g} s", **details)
+            message = f"The task is published, but not finished within {timeout:g} s"
+            raise NoAnswer(message, task_id=task_id, state=result.state)
         return result
 
 
 class TaskAsyncApply(Publishing):
     """POST `/api/task/async-apply/<name>`."""
 
-    role = Role.OPERATOR
+    errors = (UnknownTaskName, Refused, Unavailable)
 
-    async def post(self, name: str) -> None:
+    async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
-        call, _ = self.read_call(name)
+        call = make_call(task_name, self.given())
         await self.answer_published(await self.services.publisher.apply_async(call))
 
 
 class TaskSend(Publishing):
     """POST `/api/task/send-task/<name>`."""
 
-    role = Role.OPERATOR
+    errors = (Refused, Unavailable)
 
-    async def post(self, name: str) -> None:
+    async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
-        call, _ = self.read_call(name)
+        call = make_call(task_name, self.given())
         await self.answer_published(await self.services.publisher.send_task(call))
 
 
 class TaskRetry(Publishing):
     """POST `/api/task/retry/<id>`."""
 
-    role = Role.OPERATOR
+    takes = ()
+    json_only = False
+    errors = (UnknownTask, Refused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Publish a finished task again, under a new id."""
-        self.parameters()
+        self.given()
         try:
             task = self.services.state.get(task_id)
         except UnknownTask as exc:
@@ -115,10 +119,13 @@ class TaskResult(ApiHandler):
     """GET `/api/task/result/<id>`."""
 
     role = Role.VIEWER
+    takes = (Parameter("timeout", _TIMEOUT, "How many seconds to wait until it is ready.", default=0.0),)
+    answer_type = ResultObject
+    errors = (Unavailable,)
 
     async def get(self, task_id: str) -> None:
         """Answer the state of a task and, once it is ready, its result."""
-        timeout = _parse_timeout(self.arguments().get("timeout"), 0.0)
+        timeout = self.given()["timeout"]
         results = self.services.results
         self.answer(_to_body(await (results.wait(task_id, timeout) if timeout else results.get(task_id))))
 
@@ -127,18 +134,16 @@ class TaskAbort(ApiHandler):
     """POST `/api/task/abort/<id>`."""
 
     role = Role.OPERATOR
+    answer_type = Message
+    errors = (Refused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Ask a task that is abortable to stop, by its state."""
-        self.parameters()
+        self.given()
         await self.services.results.abort(task_id)
         self.answer(message_body(f"Aborted '{task_id}'"))
 
 
-def _to_body(result: Result) -> dict[str, Any]:
+def _to_body(result: Result) -> ResultObject:
     about = {"value": result.value, "traceback": result.traceback, "reason": result.reason}
     return result_body(result.task_id, result.state, ready=result.ready, **about)
-
-
-def _parse_timeout(value: object, default: float) -> float:
-    return default if value is None or value == "" else parse_seconds("timeout", value, MOST_TIMEOUT)

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ..answers import TaskNames, TaskObject
 from ..auth import Role
 from ..errors import UnknownTask
-from ..query import parse_query
+from ..query import FILTERS, PAGING, make_query
 from ..records import Task
 from ..serializers import task_body, task_members, task_types_body
 from .base import ApiHandler
@@ -19,6 +20,8 @@ class TaskInfo(ApiHandler):
     """GET `/api/task/info/<id>`."""
 
     role = Role.VIEWER
+    answer_type = TaskObject
+    errors = (UnknownTask,)
 
     def get(self, task_id: str) -> None:
         """Answer the task object; 404 with a `reason` when the id is unknown."""
@@ -34,6 +37,7 @@ class TaskTypes(ApiHandler):
     """GET `/api/task/types`."""
 
     role = Role.VIEWER
+    answer_type = TaskNames
 
     def get(self) -> None:
         """Answer the names of the tasks held, sorted."""
@@ -44,10 +48,12 @@ class Tasks(ApiHandler):
     """GET `/api/tasks`."""
 
     role = Role.VIEWER
+    takes = FILTERS + PAGING
+    answer_type = dict[str, TaskObject]
 
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
-        query = parse_query(self.arguments(), self.services.zone)
+        query = make_query(self.given())
         await send_members(self, self._members(self.services.state.find(query)))
 
     def _members(self, found: Iterable[Task | None]) -> Iterator[bytes | None]:

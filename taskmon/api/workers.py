@@ -1,31 +1,31 @@
 """The worker and queue endpoints: who is there, how they are, how long their queues are. Event loop only."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
+from ..answers import QueueList, WorkerObject
 from ..auth import Role
 from ..cluster.inspection import GENERAL, OF_TASKS, Inspection
-from ..errors import Forbidden, NoAnswer, UnknownWorker
-from ..query import parse_bool
+from ..errors import Forbidden, NoAnswer, Unavailable, UnknownWorker
+from ..parameters import Flag, Parameter, Text
 from ..records import Worker
 from ..serializers import queue_lengths_body, queue_member, worker_body, worker_member
 from .base import ApiHandler
 from .turns import send_members
 
 _NOTHING: Final = Inspection()
+_REFRESH: Final = Parameter("refresh", Flag(), "Ask the workers first; that needs the role operator.", default=False)
 
 
 class WorkerHandler(ApiHandler):
     """The base of both: it knows how to have workers inspected."""
 
-    async def refresh_if_asked(self, arguments: Mapping[str, str], hostname: str | None) -> None:
-        """Have a worker inspected, or all, when the request says so: that takes an operator.
+    async def refresh(self, hostname: str | None) -> None:
+        """Have a worker inspected, or all: that takes an operator.
 
         A worker that sends no events may be known only by its answer, so the question is asked before it is unknown.
         """
-        if not parse_bool("refresh", arguments.get("refresh") or "false"):
-            return
         if self.current_user.role < Role.OPERATOR:
             raise Forbidden(f"refresh needs the role {Role.OPERATOR}, and {self.current_user.name} is a viewer")
         now = time.time()
@@ -54,15 +54,22 @@ class Workers(WorkerHandler):
     """GET `/api/workers`."""
 
     role = Role.VIEWER
+    takes = (
+        Parameter("workername", Text(), "Only this worker, with the lists of its tasks."),
+        Parameter("status", Flag(), "Nothing but whether each worker is alive.", default=False),
+        _REFRESH,
+    )
+    answer_type = dict[str, WorkerObject] | dict[str, bool]
+    errors = (UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self) -> None:
         """Answer the workers by hostname, or with `status` whether each of them is alive."""
-        arguments = self.arguments()
-        hostname = arguments.get("workername") or None
-        status = parse_bool("status", arguments.get("status") or "false")
-        await self.refresh_if_asked(arguments, hostname)
+        given = self.given()
+        hostname = given["workername"]
+        if given["refresh"]:
+            await self.refresh(hostname)
         now = time.time()
-        if status:
+        if given["status"]:
             self.answer({worker.hostname: worker.alive(now) for worker in self.services.state.workers.values()})
         elif hostname is not None:
             worker = self.find_worker(hostname)
@@ -79,10 +86,14 @@ class WorkerInfo(WorkerHandler):
     """GET `/api/workers/<hostname>`."""
 
     role = Role.VIEWER
+    takes = (_REFRESH,)
+    answer_type = WorkerObject
+    errors = (UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self, hostname: str) -> None:
         """Answer all that is known of one worker."""
-        await self.refresh_if_asked(self.arguments(), hostname)
+        if self.given()["refresh"]:
+            await self.refresh(hostname)
         worker = self.find_worker(hostname)
         self.answer(worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), time.time()))
 
@@ -91,6 +102,8 @@ class QueueLengths(ApiHandler):
     """GET `/api/queues/length`."""
 
     role = Role.VIEWER
+    answer_type = QueueList
+    errors = (Unavailable,)
 
     async def get(self) -> None:
         """Answer how many messages wait in each queue that workers consume from, else in those of the Celery app."""

@@ -1,26 +1,29 @@
 """What a request may say of a task to publish. Pure: whatever breaks a rule is InvalidArgument."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from math import isfinite
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import uuid4
 
 from ..errors import InvalidArgument
-from ..query import parse_time
-
-#: What a request may say of a task, by the names of Celery's `apply_async`.
-OPTIONS: Final = (
-    *("args", "kwargs", "eta", "countdown", "expires", "queue", "exchange", "routing_key", "priority", "task_id"),
-    "retry",
+from ..parameters import (
+    Kind,
+    Parameter,
+    Schema,
+    is_number,
+    parse_seconds,
+    parse_time,
+    quote,
+    read_parameters,
+    time_schema,
+    whole,
 )
 
 _LONGEST_DELAY: Final = 10 * 365 * 86_400.0
 _HIGHEST_PRIORITY: Final = 255
-_QUEUE: Final = re.compile(r"[\w.@:-]{1,255}")
-_NUMBER: Final = re.compile(r"[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
+_QUEUE: Final = r"[\w.@:-]{1,255}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,104 +39,208 @@ class Call:
 
 
 def parse_call(name: str, body: Mapping[str, Any], zone: tzinfo) -> Call:
-    """Check what a body says of a task, its names known already; times without a zone are in `zone`.
+    """Check what a body says of a task; times without a zone are in `zone`.
 
     An option that is null counts as not given. Raises InvalidArgument.
     """
-    args, kwargs = body.get("args", []), body.get("kwargs", {})
-    if not isinstance(args, list):
-        raise InvalidArgument("args", "must be an array")
-    if not isinstance(kwargs, dict):
-        raise InvalidArgument("kwargs", "must be an object")
-    given = {option: value for option, value in body.items() if value is not None}
-    options = {option: parse(option, given[option], zone) for option, parse in PARSERS.items() if option in given}
-    if "eta" in options and "countdown" in options:
+    return make_call(name, read_parameters(PARAMETERS, body, zone))
+
+
+def make_call(name: str, values: Mapping[str, Any]) -> Call:
+    """Make a call of the values of PARAMETERS; raises InvalidArgument."""
+    given = {one.name: values[one.name] for one in PARAMETERS if values[one.name] is not None}
+    args, kwargs, retry = given.pop("args", []), given.pop("kwargs", {}), given.pop("retry", True)
+    if "eta" in given and "countdown" in given:
         raise InvalidArgument("countdown", "must not be given together with eta")
-    retry = given.get("retry", True)
-    if not isinstance(retry, bool):
-        raise InvalidArgument("retry", "must be true or false")
-    task_id = options.pop("task_id", None) or str(uuid4())
-    return Call(parse_name("The task name", name), args, kwargs, options, retry, task_id)
+    task_id = given.pop("task_id", None) or str(uuid4())
+    return Call(parse_name("The task name", name), args, kwargs, given, retry, task_id)
 
 
-def parse_seconds(argument: str, value: object, most: float) -> float:
-    """Read a number of seconds, also from a text; raises InvalidArgument."""
-    number = -1.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 1e30 else -1.0
-    elif isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        number = float(value)
-    if not isfinite(number) or not 0 <= number <= most:
-        raise InvalidArgument(argument, f"must be a number of seconds from 0 to {most:,.0f}", _quote(value))
-    return number
+class JsonKind(Kind):
+    """The base of the kinds of a call's options: JSON values, of which null counts as not given."""
+
+    in_query: ClassVar[bool] = False
+
+    def from_json(self, argument: str, value: object) -> object:
+        """Leave the value."""
+        return value
+
+    def is_absent(self, value: object) -> bool:
+        """Tell whether it is null."""
+        return value is None
 
 
-def _parse_delay(argument: str, value: object, zone: tzinfo) -> float:
-    return parse_seconds(argument, value, _LONGEST_DELAY)
+class Args(JsonKind):
+    """The positional arguments of a task."""
+
+    def is_absent(self, value: object) -> bool:
+        """Take null for what it is: no array."""
+        return False
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> list[Any]:
+        """Give the array."""
+        if not isinstance(value, list):
+            raise InvalidArgument(argument, "must be an array")
+        return value
+
+    def schema(self) -> Schema:
+        """Describe an array."""
+        return {"type": "array", "items": {}}
 
 
-def _parse_date(argument: str, value: object, zone: tzinfo) -> datetime:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:f}" if isinstance(value, float) else str(value)[:40]
-    seconds = parse_time(argument, value if isinstance(value, str) else _quote(value), zone)
-    if seconds < 0:
-        raise InvalidArgument(argument, "must be a time after 1970", _quote(value))
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError) as exc:
-        raise InvalidArgument(argument, "must be a time from the year 1 to the year 9999", _quote(value)) from exc
+class Kwargs(JsonKind):
+    """The named arguments of a task."""
+
+    def is_absent(self, value: object) -> bool:
+        """Take null for what it is: no object."""
+        return False
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> dict[str, Any]:
+        """Give the object."""
+        if not isinstance(value, dict):
+            raise InvalidArgument(argument, "must be an object")
+        return value
+
+    def schema(self) -> Schema:
+        """Describe an object."""
+        return {"type": "object"}
 
 
-def _parse_expires(argument: str, value: object, zone: tzinfo) -> float | datetime:
-    """Read seconds from now, or a date; a number in a text is seconds, too."""
-    is_date = isinstance(value, str) and not _NUMBER.fullmatch(value.strip())
-    return _parse_date(argument, value, zone) if is_date else _parse_delay(argument, value, zone)
+class Delay(JsonKind):
+    """Seconds from now."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
+        """Give the seconds."""
+        return parse_seconds(argument, value, _LONGEST_DELAY)
+
+    def schema(self) -> Schema:
+        """Describe a number of seconds."""
+        return {"type": "number", "minimum": 0, "maximum": _LONGEST_DELAY}
 
 
-def _parse_queue(argument: str, value: object, zone: tzinfo) -> str:
-    if not isinstance(value, str) or not _QUEUE.fullmatch(value) or len(value.encode()) > 255:
-        rule = "must be 1 to 255 letters, digits and any of _ . @ : -"
-        raise InvalidArgument(argument, rule, _quote(value))
-    return value
+class Date(JsonKind):
+    """A moment, read as a datetime."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> datetime:
+        """Give the moment."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:f}" if isinstance(value, float) else str(value)[:40]
+        seconds = parse_time(argument, value if isinstance(value, str) else quote(value), zone)
+        if seconds < 0:
+            raise InvalidArgument(argument, "must be a time after 1970", quote(value))
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError) as exc:
+            raise InvalidArgument(argument, "must be a time from the year 1 to the year 9999", quote(value)) from exc
+
+    def schema(self) -> Schema:
+        """Describe a moment since 1970."""
+        return time_schema(0)
 
 
-def _parse_text(argument: str, value: object, zone: tzinfo) -> str:
-    return parse_name(argument, value)
+class Expiry(Date):
+    """Seconds from now, or a moment; a number in a text is seconds, too."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> Any:
+        """Give the seconds or the moment."""
+        if isinstance(value, str) and not is_number(value):
+            return super().parse(argument, value, zone)
+        return parse_seconds(argument, value, _LONGEST_DELAY)
+
+    def schema(self) -> Schema:
+        """Describe seconds, and dates as texts."""
+        seconds = {"type": "number", "minimum": 0, "maximum": _LONGEST_DELAY}
+        return {"anyOf": [seconds, time_schema(0)["anyOf"][1]]}
+
+
+class Name(JsonKind):
+    """A name of 1 to 255 bytes, all printable."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
+        """Give the name."""
+        return parse_name(argument, value)
+
+    def schema(self) -> Schema:
+        """Describe a short text."""
+        return {"type": "string", "minLength": 1, "maxLength": 255}
+
+
+class TaskId(Name):
+    """The id of a task: a name that may become that of a file."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
+        """Give the id."""
+        text = parse_name(argument, value)
+        if "/" in text or "\\" in text:
+            raise InvalidArgument(argument, "must not hold / or \\", text)
+        return text
+
+    def schema(self) -> Schema:
+        """Describe a short text without slashes."""
+        return {"type": "string", "pattern": whole(r"[^/\\]{1,255}")}
+
+
+class QueueName(JsonKind):
+    """The name of a queue."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
+        """Give the name."""
+        if not isinstance(value, str) or not re.fullmatch(_QUEUE, value) or len(value.encode()) > 255:
+            rule = "must be 1 to 255 letters, digits and any of _ . @ : -"
+            raise InvalidArgument(argument, rule, quote(value))
+        return value
+
+    def schema(self) -> Schema:
+        """Describe the pattern."""
+        return {"type": "string", "pattern": whole(_QUEUE)}
+
+
+class Priority(JsonKind):
+    """The priority of a message."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> int:
+        """Give the priority."""
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _HIGHEST_PRIORITY:
+            raise InvalidArgument(argument, f"must be a whole number from 0 to {_HIGHEST_PRIORITY}", quote(value))
+        return value
+
+    def schema(self) -> Schema:
+        """Describe the number."""
+        return {"type": "integer", "minimum": 0, "maximum": _HIGHEST_PRIORITY}
+
+
+class Boolean(JsonKind):
+    """True or false."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> bool:
+        """Give it."""
+        if not isinstance(value, bool):
+            raise InvalidArgument(argument, "must be true or false")
+        return value
+
+    def schema(self) -> Schema:
+        """Describe a boolean."""
+        return {"type": "boolean"}
 
 
 def parse_name(argument: str, value: object) -> str:
+    """Read a name; raises InvalidArgument."""
     if not isinstance(value, str) or not value or not value.isprintable() or len(value.encode()) > 255:
-        raise InvalidArgument(argument, "must be a text of 1 to 255 bytes, all printable", _quote(value))
+        raise InvalidArgument(argument, "must be a text of 1 to 255 bytes, all printable", quote(value))
     return value
 
 
-def _parse_task_id(argument: str, value: object, zone: tzinfo) -> str:
-    text = parse_name(argument, value)
-    if "/" in text or "\\" in text:
-        raise InvalidArgument(argument, "must not hold / or \\", text)
-    return text
-
-
-def _parse_priority(argument: str, value: object, zone: tzinfo) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _HIGHEST_PRIORITY:
-        raise InvalidArgument(argument, f"must be a whole number from 0 to {_HIGHEST_PRIORITY}", _quote(value))
-    return value
-
-
-def _quote(value: object) -> str:
-    """Put a value of JSON into a message, which cuts it."""
-    return (
-        value if isinstance(value, str) else type(value).__name__ if isinstance(value, list | dict) else repr(value)
-    )
-
-
-PARSERS: Final[dict[str, Callable[[str, object, tzinfo], Any]]] = {
-    "eta": _parse_date,
-    "countdown": _parse_delay,
-    "expires": _parse_expires,
-    "queue": _parse_queue,
-    "exchange": _parse_text,
-    "routing_key": _parse_text,
-    "priority": _parse_priority,
-    "task_id": _parse_task_id,
-}
+#: What a request may say of a task, by the names of Celery's `apply_async`.
+PARAMETERS: Final = (
+    Parameter("args", Args(), "The positional arguments."),
+    Parameter("kwargs", Kwargs(), "The named arguments."),
+    Parameter("eta", Date(), "When it is to run."),
+    Parameter("countdown", Delay(), "In how many seconds it is to run."),
+    Parameter("expires", Expiry(), "After how many seconds, or when, it is not to run any more."),
+    Parameter("queue", QueueName(), "The queue to send it to."),
+    Parameter("exchange", Name(), "The exchange to send it to."),
+    Parameter("routing_key", Name(), "The routing key to send it with."),
+    Parameter("priority", Priority(), "The priority of the message."),
+    Parameter("task_id", TaskId(), "Its id; a new one without it."),
+    Parameter("retry", Boolean(), "Whether to try once more over a new connection.", default=True),
+)

@@ -12,7 +12,7 @@ from celery.utils.saferepr import saferepr
 
 from ..errors import InvalidArgument, Refused
 from ..records import CUT_MARK, READY_STATES, Task
-from .calling import PARSERS, parse_name
+from .calling import PARAMETERS, parse_name
 
 
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
@@ -25,7 +25,9 @@ def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
     wanted = {"queue": queue} if queue else {"exchange": task.exchange, "routing_key": task.routing_key}
     try:
         options = {
-            option: PARSERS[option](option, value, UTC) for option, value in wanted.items() if value is not None
+            one.name: one.kind.parse(one.name, wanted[one.name], UTC)
+            for one in PARAMETERS
+            if wanted.get(one.name) is not None
         }
         return parse_name("name", task.name), options
     except InvalidArgument as exc:

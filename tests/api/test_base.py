@@ -21,6 +21,7 @@ from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Forbidden, NoAnswer, TooManyRequests, Unavailable
+from taskmon.parameters import Flag, Parameter, Seconds, Text
 from taskmon.routes import PROBES
 
 #: Routes that read, and what they answer to an admin while the broker is away.
@@ -250,9 +251,14 @@ class Change(ApiHandler):
     """POST `/change/<what>`: answers the arguments it was given."""
 
     role = Role.OPERATOR
+    takes = (
+        Parameter("terminate", Flag(), "", default=False),
+        Parameter("signal", Text(), ""),
+        Parameter("n", Seconds(10), ""),
+    )
 
     def post(self, what: str) -> None:
-        self.answer(self.parameters("terminate", "signal", "n"))
+        self.answer({name: value for name, value in self.given().items() if value is not None})
 
 
 class Late(ApiHandler):
@@ -276,17 +282,14 @@ JSON, FORM = {"Content-Type": "application/json"}, {"Content-Type": "application
     ("query", "headers", "body", "expected"),
     [
         ("", {}, b"", {}),
-        ("?n=1&signal=%20x%20", {}, b"", {"n": "1", "signal": " x "}),
-        ("", FORM, b"n=1&signal=a%26b&n=2", {"n": "2", "signal": "a&b"}),
-        ("?n=1", FORM, b"n=2", {"n": "2"}),
-        (
-            "",
-            JSON,
-            b'{"n": 1, "terminate": true, "signal": "\xc3\xa4"}',
-            {"n": "1", "terminate": "true", "signal": "ä"},
-        ),
-        ("", {}, b'{"n": 1.5, "terminate": false}', {"n": "1.5", "terminate": "false"}),
-        ("?n=1", JSON, b'{"n": 2}', {"n": "2"}),
+        ("?n=1&signal=%20x%20", {}, b"", {"n": 1, "signal": " x "}),
+        ("?n=&terminate=%20&signal=", {}, b"", {}),
+        ("", FORM, b"n=1&signal=a%26b&n=2", {"n": 2, "signal": "a&b"}),
+        ("?n=1", FORM, b"n=2", {"n": 2}),
+        ("", JSON, b'{"n": 1, "terminate": true, "signal": "\xc3\xa4"}', {"n": 1, "terminate": True, "signal": "ä"}),
+        ("", {}, b'{"n": "1.5", "terminate": 0}', {"n": 1.5}),
+        ("?n=1", JSON, b'{"n": 2}', {"n": 2}),
+        ("?n=1", JSON, b'{"n": null, "signal": null}', {"n": 1}),
     ],
 )
 async def test_arguments_of_a_change(
@@ -295,7 +298,7 @@ async def test_arguments_of_a_change(
     async with serving_changes(monkeypatch) as served:
         answer = await served.request("POST", f"/change/x{query}", headers, body)
         assert answer.status == 200, answer.body
-        assert answer.json() == expected
+        assert answer.json() == {"terminate": False} | expected
         check_headers(answer)
 
 
@@ -311,6 +314,9 @@ async def test_arguments_of_a_change(
         ("", JSON, b"[" * 100_000, "The body must be a JSON object"),
         ("", JSON, b'{"n": [1]}', "n must be "),
         ("", JSON, b'{"n": {"a": 1}}', "n must be "),
+        ("", JSON, b'{"n": true}', "n must be "),
+        ("", JSON, b'{"signal": 1}', "signal must be a text"),
+        ("", JSON, b'{"terminate": []}', "terminate must be a text, a number or a boolean"),
         ("", FORM, b"n=%FF", "n must be UTF-8"),
         ("?n=%FF", JSON, b"", "n must be UTF-8"),
         ("", FORM, b"&".join(b"a%d=1" % n for n in range(101)), "The request may have 100 arguments at the most"),
@@ -374,7 +380,7 @@ async def test_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
     async with serving_changes(monkeypatch) as served:
         answer = await served.get("/late")
         assert answer.status == 504
-        assert answer.error == {"status": 504, "message": "celery@w1 did not answer within 1 s", "task_id": "a"}
+        assert answer.error == {"status": 504, "message": "celery@w1 did not answer within 1 s", "task-id": "a"}
         check_headers(answer)
 
 

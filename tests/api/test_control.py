@@ -12,7 +12,7 @@ from serving import AWAY, Response, Served, event, make_app, serving
 from waiting import eventually
 
 from taskmon.api import control as module
-from taskmon.api import turns
+from taskmon.api import revoking, turns
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 
@@ -333,7 +333,7 @@ async def test_what_does_not_say_which_tasks_is_refused(memory_broker: str, body
 
 
 async def test_at_most_so_many_at_once(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REVOKED", 2)
+    monkeypatch.setattr(revoking, "MAX_REVOKED", 2)
     monkeypatch.setattr(turns, "SLICE", 0.0)
     async with watching(memory_broker) as served:
         some_tasks(served)

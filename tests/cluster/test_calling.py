@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.cluster.calling import OPTIONS, Call, parse_call, parse_seconds
+from taskmon.cluster.calling import PARAMETERS, Call, parse_call
 from taskmon.errors import InvalidArgument
+from taskmon.parameters import parse_seconds
+
+OPTIONS = [one.name for one in PARAMETERS]
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

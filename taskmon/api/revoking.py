@@ -1,0 +1,155 @@
+"""The endpoints that revoke tasks. Event loop only."""
+
+from datetime import tzinfo
+from typing import Final
+
+from msgspec.structs import replace
+
+from ..answers import Message, Revoked
+from ..auth import Role
+from ..errors import InvalidArgument, NoAnswer, Unavailable, UnknownTask
+from ..parameters import Flag, Kind, Parameter, Schema, whole
+from ..query import FILTERS, PAGING, TaskQuery, make_query
+from ..records import READY_STATES
+from ..serializers import message_body, revoked_body
+from .arguments import LONGEST_NAME, check_length
+from .base import ApiHandler
+from .turns import Turn
+
+#: So many tasks are revoked by one request, at the most.
+MAX_REVOKED: Final = 10_000
+
+SIGNALS: Final = ("TERM", "KILL", "INT", "QUIT", "USR1")
+
+
+class Signal(Kind):
+    """A signal, with or without SIG in front, in any case; read with it, in capitals."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
+        """Give the name of the signal."""
+        name = value.strip().upper().removeprefix("SIG")
+        if name not in SIGNALS:
+            raise InvalidArgument(argument, f"must be one of {', '.join(SIGNALS)}, with or without SIG", value)
+        return f"SIG{name}"
+
+    def schema(self) -> Schema:
+        """Describe the names."""
+        names = "|".join("".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in name) for name in SIGNALS)
+        return {"type": "string", "pattern": whole(f"(?:[Ss][Ii][Gg])?(?:{names})")}
+
+
+class TaskIds(Kind):
+    """A list of task ids; each counts once."""
+
+    in_query = False
+
+    def from_json(self, argument: str, value: object) -> object:
+        """Leave the value."""
+        return value
+
+    def is_absent(self, value: object) -> bool:
+        """Take any value for one: only a name that is not there means no list."""
+        return False
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> list[str]:
+        """Give the ids."""
+        if not isinstance(value, list) or not value:
+            raise InvalidArgument(argument, "must be a list of at least one task id")
+        if len(value) > MAX_REVOKED:
+            raise InvalidArgument(argument, f"may be {MAX_REVOKED:,} at the most", f"{len(value):,}")
+        for task_id in value:
+            if not isinstance(task_id, str) or not 0 < len(task_id) <= LONGEST_NAME:
+                raise InvalidArgument(argument, f"must be texts of 1 to {LONGEST_NAME:,} characters", str(task_id))
+        return list(dict.fromkeys(value))
+
+    def schema(self) -> Schema:
+        """Describe the list."""
+        one = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
+        return {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_REVOKED}
+
+
+_HOW: Final = (
+    Parameter("terminate", Flag(), "Whether to end the process that runs it, too.", default=False),
+    Parameter("signal", Signal(), "The signal to end it with.", default="SIGTERM"),
+)
+
+
+class TaskRevoke(ApiHandler):
+    """POST `/api/task/revoke/<id>`."""
+
+    role = Role.OPERATOR
+    takes = _HOW
+    answer_type = Message
+    errors = (Unavailable, NoAnswer)
+
+    async def post(self, task_id: str) -> None:
+        """Revoke a task, known or not; 504 when the worker that has it is silent."""
+        how = self.given()
+        check_length("The task id", task_id)
+        await self.services.control.revoke([task_id], holder=self._holder(task_id), **how)
+        self.answer(message_body(f"Revoked '{task_id}'"))
+
+    def _holder(self, task_id: str) -> str | None:
+        """Give the worker that has the task, as far as that is known and it has not gone."""
+        state = self.services.state
+        try:
+            task = state.get(task_id)
+        except UnknownTask:
+            return None
+        worker = state.workers.get(task.worker or "")
+        return worker.hostname if worker is not None and worker.online and task.state not in READY_STATES else None
+
+
+class TasksRevoke(ApiHandler):
+    """POST `/api/tasks/revoke`."""
+
+    role = Role.OPERATOR
+    takes = (
+        Parameter("ids", TaskIds(), "The ids of the tasks, instead of filters."),
+        Parameter("dry_run", Flag(), "Only tell which tasks match.", default=False),
+        *_HOW,
+        *FILTERS,
+        *PAGING,
+    )
+    answer_type = Revoked
+    errors = (Unavailable,)
+
+    async def post(self) -> None:
+        """Revoke the tasks that are named by `ids` or found by the filters of `/api/tasks`, but for finished ones."""
+        given = self.given()
+        ids, dry_run = given["ids"], given["dry_run"]
+        filters, paging = ([one.name for one in some if given[one.name] is not None] for some in (FILTERS, PAGING))
+        if ids is None and not filters:
+            raise InvalidArgument("The request", "must have ids or a filter: it does not mean all tasks")
+        if ids is not None and (filters or paging):
+            raise InvalidArgument("ids", "cannot stand together with filters")
+        query = make_query(given)
+        found = await self._find(query) if ids is None else [task_id for task_id in ids if self._is_open(task_id)]
+        matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
+        if matched and not dry_run:
+            how = {one.name: given[one.name] for one in _HOW}
+            await self.services.control.revoke(matched, **how)
+        self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
+
+    async def _find(self, query: TaskQuery) -> list[str]:
+        """Find unfinished tasks, one more than may be revoked at once; lets others run meanwhile."""
+        found: list[str] = []
+        skip = query.offset
+        most = MAX_REVOKED + 1 if query.limit is None else min(query.limit, MAX_REVOKED + 1)
+        turn = Turn()
+        for task in self.services.state.find(replace(query, limit=None, offset=0)):
+            if task is not None and task.state not in READY_STATES:
+                if skip == 0:
+                    found.append(task.uuid)
+                skip = max(0, skip - 1)
+            if len(found) >= most:
+                break
+            if turn.over:
+                await turn.give_way()
+        return found[:most]
+
+    def _is_open(self, task_id: str) -> bool:
+        try:
+            return self.services.state.get(task_id).state not in READY_STATES
+        except UnknownTask:
+            return True

@@ -1,0 +1,309 @@
+"""What a request may say: the names of its arguments, the kind of each, and how a value is read. Pure.
+
+A route declares its arguments by a tuple of Parameter. Requests are read by it, and the OpenAPI document is made of
+it, so that the one says what the other does.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from math import isfinite
+from typing import Any, ClassVar, Final
+
+from .errors import InvalidArgument
+
+Schema = dict[str, Any]
+
+
+class Kind:
+    """How the values of an argument are written; the base of every kind.
+
+    One that is `in_query` may stand in the query string, in a form and in a JSON object; any other only in the last.
+    """
+
+    in_query: ClassVar[bool] = True
+
+    def from_json(self, argument: str, value: object) -> Any:
+        """Make of a value of a JSON object what `parse` reads: as a rule the text that a query string would have."""
+        return as_text(argument, value)
+
+    def is_absent(self, value: object) -> bool:
+        """Tell whether a value counts as not given: a blank text does."""
+        return isinstance(value, str) and not value.strip()
+
+    def parse(self, argument: str, value: Any, zone: tzinfo) -> Any:
+        """Read a value; times without a zone are in `zone`. Raises InvalidArgument."""
+        raise NotImplementedError
+
+    def schema(self) -> Schema:
+        """Describe the values, in JSON Schema."""
+        raise NotImplementedError
+
+    def text(self) -> str | None:
+        """Give the pattern of the texts that a JSON object may have in place of what `schema` says, if there are."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument; `default` is what one that is not given is read as, and `help` says what it is for."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+    required: bool = False
+
+    def read(self, given: Mapping[str, Any], zone: tzinfo) -> Any:
+        """Read its value; raises InvalidArgument."""
+        value = given.get(self.name, "")
+        if self.name in given and not self.kind.is_absent(value):
+            return self.kind.parse(self.name, value, zone)
+        return self.kind.parse(self.name, value, zone) if self.required else self.default
+
+
+def read_parameters(parameters: Iterable[Parameter], given: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
+    """Read the values of all parameters, by name; raises InvalidArgument."""
+    return {parameter.name: parameter.read(given, zone) for parameter in parameters}
+
+
+def as_text(argument: str, value: object) -> str:
+    """Write a JSON value as it would stand in a query string; raises InvalidArgument."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        text = repr(value)
+        return (f"{value:.9f}" if "e" in text else text).removesuffix(".0")
+    if isinstance(value, str | int):
+        return str(value)
+    raise InvalidArgument(argument, "must be a text, a number or a boolean")
+
+
+# Texts
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Kind):
+    """Any text, taken as it is; `none` is the one that means nothing in particular."""
+
+    none: str | None = None
+
+    def from_json(self, argument: str, value: object) -> str:
+        """Refuse what is no text."""
+        if not isinstance(value, str):
+            raise InvalidArgument(argument, "must be a text")
+        return value
+
+    def is_absent(self, value: object) -> bool:
+        """Tell whether a text is empty; a blank one is not."""
+        return value == ""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str | None:
+        """Give the text."""
+        return None if value == self.none else value
+
+    def schema(self) -> Schema:
+        """Describe any text."""
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern(Kind):
+    """A text that matches a pattern as a whole; `rule` says so in words."""
+
+    pattern: str
+    rule: str
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
+        """Give the text if it matches."""
+        if not re.fullmatch(self.pattern, value):
+            raise InvalidArgument(argument, self.rule, value)
+        return value
+
+    def schema(self) -> Schema:
+        """Describe the pattern."""
+        return {"type": "string", "pattern": whole(self.pattern)}
+
+
+def whole(pattern: str) -> str:
+    """Anchor a pattern: JSON Schema's may match anywhere."""
+    return f"^(?:{pattern})$"
+
+
+# Yes or no, and numbers
+
+_TRUE: Final = ("y", "yes", "t", "true", "on", "1")
+_FALSE: Final = ("n", "no", "f", "false", "off", "0")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = r"[+-]?(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?"
+
+
+class Flag(Kind):
+    """Yes or no, as Flower reads it."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> bool:
+        """Give true or false."""
+        return parse_bool(argument, value)
+
+    def schema(self) -> Schema:
+        """Describe a boolean, and the words for it in any case."""
+        words = "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in w) for w in _TRUE + _FALSE)
+        return {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": whole(words)}, {"enum": [0, 1]}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole(Kind):
+    """A whole number, from `minimum` to `maximum`."""
+
+    minimum: int
+    maximum: int
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> int:
+        """Give the number."""
+        return parse_int(argument, value, self.minimum, self.maximum)
+
+    def schema(self) -> Schema:
+        """Describe the number."""
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
+    def text(self) -> str:
+        """Give the pattern of its digits."""
+        return r"[0-9]{1,18}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds(Kind):
+    """A number of seconds, from 0 to `most`."""
+
+    most: float
+
+    def from_json(self, argument: str, value: object) -> object:
+        """Leave the value: `parse` knows numbers from texts."""
+        return value
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
+        """Give the seconds."""
+        return parse_seconds(argument, value, self.most)
+
+    def schema(self) -> Schema:
+        """Describe the number."""
+        return {"type": "number", "minimum": 0, "maximum": self.most}
+
+    def text(self) -> str:
+        """Give the pattern of a number."""
+        return _NUMBER
+
+
+def parse_bool(argument: str, text: str) -> bool:
+    """Parse a yes or no as Flower does. Raises InvalidArgument."""
+    value = text.strip().lower()
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise InvalidArgument(argument, "must be true or false (or y, yes, t, on, 1, n, no, f, off, 0)", text)
+
+
+def parse_int(argument: str, text: str, minimum: int, maximum: int) -> int:
+    """Parse a whole number within bounds. Raises InvalidArgument."""
+    value = text.strip()
+    if _INTEGER.fullmatch(value) and minimum <= int(value) <= maximum:
+        return int(value)
+    raise InvalidArgument(argument, f"must be a whole number from {minimum:,} to {maximum:,}", text)
+
+
+def parse_seconds(argument: str, value: object, most: float) -> float:
+    """Read a number of seconds, also from a text; raises InvalidArgument."""
+    number = -1.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < 1e30 else -1.0
+    elif isinstance(value, str) and is_number(value):
+        number = float(value)
+    if not isfinite(number) or not 0 <= number <= most:
+        raise InvalidArgument(argument, f"must be a number of seconds from 0 to {most:,.0f}", quote(value))
+    return number
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number."""
+    return re.fullmatch(_NUMBER, text.strip()) is not None
+
+
+def quote(value: object) -> str:
+    """Put a value of JSON into a message, which cuts it."""
+    return (
+        value if isinstance(value, str) else type(value).__name__ if isinstance(value, list | dict) else repr(value)
+    )
+
+
+# Times
+
+_SECONDS: Final = r"-?[0-9]{1,12}(?:\.[0-9]{1,20})?"
+_DATE: Final = (
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
+    r"[Tt ](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{1,2})"
+    r"(?::(?P<second>[0-9]{1,2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
+    r"(?:(?P<utc> ?[Zz])|(?P<sign> ?[+-]| )(?P<hours>[01][0-9]|2[0-3])(?::?(?P<minutes>[0-5][0-9]))?)?"
+)
+_TIME_RULE: Final = (
+    "must be a time such as 2026-01-31 13:30, 2026-01-31T13:30:00+01:00 or 1769862600 (seconds since 1970)"
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = 253_402_300_800  # the year 10000; milliseconds by mistake are beyond it
+
+
+class Time(Kind):
+    """A moment, read as epoch seconds."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> float:
+        """Give the moment in epoch seconds."""
+        return parse_time(argument, value, zone)
+
+    def schema(self) -> Schema:
+        """Describe epoch seconds, and dates as texts."""
+        return time_schema(-_LATEST)
+
+
+def time_schema(earliest: float) -> Schema:
+    """Describe a moment."""
+    text = re.sub(r"\?P<\w+>", "?:", f"{_SECONDS}|{_DATE}")
+    seconds = {"type": "number", "minimum": earliest, "exclusiveMaximum": _LATEST}
+    return {"anyOf": [seconds, {"type": "string", "pattern": whole(text)}]}
+
+
+def parse_time(argument: str, text: str, zone: tzinfo) -> float:
+    """Parse epoch seconds, ISO 8601 or Flower's `2026-01-31 13:30` to epoch seconds, in `zone` by default.
+
+    The + of an offset may have become a blank, as it does in a URL. Raises InvalidArgument.
+    """
+    value = text.strip()
+    if re.fullmatch(_SECONDS, value) and abs(float(value)) < _LATEST:
+        return float(value)
+    date = re.fullmatch(_DATE, value)
+    if date is None:
+        raise InvalidArgument(argument, _TIME_RULE, text)
+    try:
+        moment = datetime(
+            int(date["year"]),
+            int(date["month"]),
+            int(date["day"]),
+            int(date["hour"]),
+            int(date["minute"]),
+            int(date["second"] or 0),
+            int((date["fraction"] or "")[:6].ljust(6, "0")),
+            _offset(date) or zone,
+        )
+        return (moment - _EPOCH).total_seconds()
+    except (ValueError, OverflowError) as exc:
+        raise InvalidArgument(argument, _TIME_RULE, text) from exc
+
+
+def _offset(date: re.Match[str]) -> timezone | None:
+    """Read the offset of a date, None when it has none."""
+    if date["utc"]:
+        return UTC
+    if not date["sign"]:
+        return None
+    offset = timedelta(hours=int(date["hours"]), minutes=int(date["minutes"] or 0))
+    return timezone(-offset if "-" in date["sign"] else offset)
