@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 from tornado.netutil import bind_sockets, bind_unix_socket
 
+from . import __version__
 from .auth import Authentication
 from .cluster.calls import Lane
 from .cluster.control import Control
@@ -28,6 +29,8 @@ from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
 from .metrics import Metrics as MetricsRegistry
+from .openapi import Document
+from .routes import ROUTES
 from .server import location, make_server
 from .services import Services
 from .settings import Settings
@@ -98,6 +101,7 @@ class Taskmon:
             publisher=Publisher(celery_app, publishing, results.reply_queue),
             results=results,
             queues=queues,
+            document=Document(ROUTES, settings.url_prefix, __version__),
             hosts=_hosts(settings),
             zone=celery_app.timezone,
             started=time.time(),

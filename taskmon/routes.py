@@ -17,6 +17,7 @@ from .api.control import (
 from .api.diagnosis import Diagnostics as DiagnosticsHandler
 from .api.diagnosis import TaskTree
 from .api.monitor import HealthCheck, Metrics, Ready
+from .api.openapi import OpenApi
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.revoking import TaskRevoke, TasksRevoke
 from .api.tasks import TaskInfo, Tasks, TaskTypes
@@ -48,6 +49,7 @@ ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/worker/queue/cancel-consumer/(.+?)", WorkerCancelConsumer),
     (r"/api/queues/length", QueueLengths),
     (r"/api/diagnostics", DiagnosticsHandler),
+    (r"/api/openapi\.json", OpenApi),
     (r"/metrics", Metrics),
     (r"/healthcheck", HealthCheck),
     (r"/readyz", Ready),

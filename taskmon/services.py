@@ -12,6 +12,7 @@ from .cluster.results import Results
 from .diagnostics import Diagnostics
 from .events import BrokerStatus
 from .metrics import Metrics
+from .openapi import Document
 from .settings import Settings
 from .state import State
 
@@ -35,6 +36,7 @@ class Services:
     publisher: Publisher
     results: Results
     queues: Queues
+    document: Document
     hosts: frozenset[str]
     zone: tzinfo
     started: float

@@ -136,7 +136,7 @@ class ApiHandler(RequestHandler):
 
     def options(self, *args: str) -> None:
         """Tell the methods of this route."""
-        self.set_header("Allow", ", ".join(self._methods()))
+        self.set_header("Allow", self._allowed())
         self.clear_header("Content-Type")
         self.set_status(204)
 
@@ -170,7 +170,7 @@ class ApiHandler(RequestHandler):
         elif isinstance(error, HTTPError):
             message = error.log_message or error.reason or message
             if status_code == 405:
-                self.set_header("Allow", ", ".join(self._methods()))
+                self.set_header("Allow", self._allowed())
         self.finish(encode(error_body(status_code, message, **more)))
 
     def log_exception(
@@ -196,13 +196,21 @@ class ApiHandler(RequestHandler):
             return error.details
         return {}
 
-    def _methods(self) -> list[str]:
-        methods = [m for m in ("get", "post") if getattr(type(self), m) is not getattr(RequestHandler, m)]
-        return [
-            *(["GET", "HEAD"] if "get" in methods else []),
-            *(["POST"] if "post" in methods else []),
-            "OPTIONS",
-        ]
+    def _allowed(self) -> str:
+        methods = self.methods()
+        own = (["GET", "HEAD"] if "get" in methods else []) + (["POST"] if "post" in methods else [])
+        return ", ".join([*own, "OPTIONS"])
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """List the methods of this route: get, post."""
+        return [name for name in ("get", "post") if getattr(cls, name) is not getattr(RequestHandler, name)]
+
+    @classmethod
+    def statuses(cls) -> set[int]:
+        """Give the statuses of the errors that this route may answer, but for those of every route."""
+        refuses = cls.role > Role.VIEWER or "post" in cls.methods()
+        return {STATUSES[error] for error in cls.errors} | ({STATUSES[Forbidden]} if refuses else set())
 
 
 class UnknownRoute(ApiHandler):

@@ -58,7 +58,7 @@ class TaskCommand(ApiHandler):
 
 
 class TaskTimeout(TaskCommand):
-    """POST `/api/task/timeout/<name>`."""
+    """POST `/api/task/timeout/<name>`: sets the time limits of a task."""
 
     takes = (
         _WHERE,
@@ -75,7 +75,7 @@ class TaskTimeout(TaskCommand):
 
 
 class TaskRateLimit(TaskCommand):
-    """POST `/api/task/rate-limit/<name>`."""
+    """POST `/api/task/rate-limit/<name>`: sets the rate limit of a task."""
 
     takes = (_WHERE, Parameter("ratelimit", _RATE, "A number a second, or with /s, /m or /h.", required=True))
 
@@ -110,7 +110,7 @@ class WorkerCommand(ApiHandler):
 
 
 class WorkerShutdown(WorkerCommand):
-    """POST `/api/worker/shutdown/<worker>`."""
+    """POST `/api/worker/shutdown/<worker>`: shuts a worker down."""
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
         """Shut the worker down."""
@@ -119,7 +119,7 @@ class WorkerShutdown(WorkerCommand):
 
 
 class WorkerPoolRestart(WorkerCommand):
-    """POST `/api/worker/pool/restart/<worker>`."""
+    """POST `/api/worker/pool/restart/<worker>`: restarts the pool of a worker."""
 
     settles = POOL_SETTLES
 
@@ -130,7 +130,7 @@ class WorkerPoolRestart(WorkerCommand):
 
 
 class WorkerPoolGrow(WorkerCommand):
-    """POST `/api/worker/pool/grow/<worker>`."""
+    """POST `/api/worker/pool/grow/<worker>`: adds to the pool of a worker."""
 
     takes = (_N,)
     settles = POOL_SETTLES
@@ -142,7 +142,7 @@ class WorkerPoolGrow(WorkerCommand):
 
 
 class WorkerPoolShrink(WorkerCommand):
-    """POST `/api/worker/pool/shrink/<worker>`."""
+    """POST `/api/worker/pool/shrink/<worker>`: takes from the pool of a worker."""
 
     takes = (_N,)
     settles = POOL_SETTLES
@@ -154,7 +154,7 @@ class WorkerPoolShrink(WorkerCommand):
 
 
 class WorkerPoolAutoscale(WorkerCommand):
-    """POST `/api/worker/pool/autoscale/<worker>`."""
+    """POST `/api/worker/pool/autoscale/<worker>`: sets the bounds of the pool of a worker."""
 
     takes = (
         Parameter("min", Whole(0, _MAX_POOL), "How small the pool may become.", required=True),
@@ -172,7 +172,7 @@ class WorkerPoolAutoscale(WorkerCommand):
 
 
 class WorkerAddConsumer(WorkerCommand):
-    """POST `/api/worker/queue/add-consumer/<worker>`."""
+    """POST `/api/worker/queue/add-consumer/<worker>`: has a worker consume from a queue."""
 
     takes = (_OF_QUEUE,)
     settles = QUEUES_SETTLE
@@ -183,7 +183,7 @@ class WorkerAddConsumer(WorkerCommand):
 
 
 class WorkerCancelConsumer(WorkerCommand):
-    """POST `/api/worker/queue/cancel-consumer/<worker>`."""
+    """POST `/api/worker/queue/cancel-consumer/<worker>`: has a worker leave a queue."""
 
     takes = (_OF_QUEUE,)
     settles = QUEUES_SETTLE

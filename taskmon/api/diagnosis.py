@@ -12,7 +12,7 @@ from .turns import Turn, send_members
 
 
 class TaskTree(ApiHandler):
-    """GET `/api/task/tree/<id>`."""
+    """GET `/api/task/tree/<id>`: the tasks that belong to one workflow."""
 
     role = Role.VIEWER
     answer_type = TreeObject
@@ -38,7 +38,7 @@ class TaskTree(ApiHandler):
 
 
 class Diagnostics(ApiHandler):
-    """GET `/api/diagnostics`."""
+    """GET `/api/diagnostics`: what makes answers incomplete."""
 
     role = Role.VIEWER
     answer_type = Findings

@@ -8,7 +8,7 @@ from .base import ApiHandler
 
 
 class Metrics(ApiHandler):
-    """GET `/metrics`."""
+    """GET `/metrics`: metrics for Prometheus."""
 
     role = Role.VIEWER
     answer_type = str
@@ -21,7 +21,7 @@ class Metrics(ApiHandler):
 
 
 class HealthCheck(ApiHandler):
-    """GET `/healthcheck`."""
+    """GET `/healthcheck`: whether the process is alive."""
 
     public = True
     answer_type = str
@@ -34,7 +34,7 @@ class HealthCheck(ApiHandler):
 
 
 class Ready(ApiHandler):
-    """GET `/readyz`."""
+    """GET `/readyz`: whether events come in."""
 
     public = True
     answer_type = Readiness

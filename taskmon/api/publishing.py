@@ -42,7 +42,7 @@ class Publishing(ApiHandler):
 
 
 class TaskApply(Publishing):
-    """POST `/api/task/apply/<name>`."""
+    """POST `/api/task/apply/<name>`: publishes a task and waits for its result."""
 
     takes = (
         *PARAMETERS,
@@ -77,7 +77,7 @@ class TaskApply(Publishing):
 
 
 class TaskAsyncApply(Publishing):
-    """POST `/api/task/async-apply/<name>`."""
+    """POST `/api/task/async-apply/<name>`: publishes a task."""
 
     errors = (UnknownTaskName, Refused, Unavailable)
 
@@ -88,7 +88,7 @@ class TaskAsyncApply(Publishing):
 
 
 class TaskSend(Publishing):
-    """POST `/api/task/send-task/<name>`."""
+    """POST `/api/task/send-task/<name>`: publishes a task of any name."""
 
     errors = (Refused, Unavailable)
 
@@ -99,7 +99,7 @@ class TaskSend(Publishing):
 
 
 class TaskRetry(Publishing):
-    """POST `/api/task/retry/<id>`."""
+    """POST `/api/task/retry/<id>`: publishes a finished task again."""
 
     takes = ()
     json_only = False
@@ -116,7 +116,7 @@ class TaskRetry(Publishing):
 
 
 class TaskResult(ApiHandler):
-    """GET `/api/task/result/<id>`."""
+    """GET `/api/task/result/<id>`: the result of a task."""
 
     role = Role.VIEWER
     takes = (Parameter("timeout", _TIMEOUT, "How many seconds to wait until it is ready.", default=0.0),)
@@ -131,7 +131,7 @@ class TaskResult(ApiHandler):
 
 
 class TaskAbort(ApiHandler):
-    """POST `/api/task/abort/<id>`."""
+    """POST `/api/task/abort/<id>`: asks an abortable task to stop."""
 
     role = Role.OPERATOR
     answer_type = Message

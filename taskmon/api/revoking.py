@@ -75,7 +75,7 @@ _HOW: Final = (
 
 
 class TaskRevoke(ApiHandler):
-    """POST `/api/task/revoke/<id>`."""
+    """POST `/api/task/revoke/<id>`: revokes a task."""
 
     role = Role.OPERATOR
     takes = _HOW
@@ -101,7 +101,7 @@ class TaskRevoke(ApiHandler):
 
 
 class TasksRevoke(ApiHandler):
-    """POST `/api/tasks/revoke`."""
+    """POST `/api/tasks/revoke`: revokes many tasks."""
 
     role = Role.OPERATOR
     takes = (

@@ -17,7 +17,7 @@ BATCH: Final = 16
 
 
 class TaskInfo(ApiHandler):
-    """GET `/api/task/info/<id>`."""
+    """GET `/api/task/info/<id>`: one task."""
 
     role = Role.VIEWER
     answer_type = TaskObject
@@ -34,7 +34,7 @@ class TaskInfo(ApiHandler):
 
 
 class TaskTypes(ApiHandler):
-    """GET `/api/task/types`."""
+    """GET `/api/task/types`: the names of the tasks."""
 
     role = Role.VIEWER
     answer_type = TaskNames
@@ -45,7 +45,7 @@ class TaskTypes(ApiHandler):
 
 
 class Tasks(ApiHandler):
-    """GET `/api/tasks`."""
+    """GET `/api/tasks`: tasks, filtered, sorted, in pages."""
 
     role = Role.VIEWER
     takes = FILTERS + PAGING

@@ -51,7 +51,7 @@ class WorkerHandler(ApiHandler):
 
 
 class Workers(WorkerHandler):
-    """GET `/api/workers`."""
+    """GET `/api/workers`: the workers."""
 
     role = Role.VIEWER
     takes = (
@@ -59,8 +59,8 @@ class Workers(WorkerHandler):
         Parameter("status", Flag(), "Nothing but whether each worker is alive.", default=False),
         _REFRESH,
     )
-    answer_type = dict[str, WorkerObject] | dict[str, bool]
-    errors = (UnknownWorker, Unavailable, NoAnswer)
+    answer_type = dict[str, WorkerObject | bool]
+    errors = (Forbidden, UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self) -> None:
         """Answer the workers by hostname, or with `status` whether each of them is alive."""
@@ -83,12 +83,12 @@ class Workers(WorkerHandler):
 
 
 class WorkerInfo(WorkerHandler):
-    """GET `/api/workers/<hostname>`."""
+    """GET `/api/workers/<hostname>`: one worker."""
 
     role = Role.VIEWER
     takes = (_REFRESH,)
     answer_type = WorkerObject
-    errors = (UnknownWorker, Unavailable, NoAnswer)
+    errors = (Forbidden, UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self, hostname: str) -> None:
         """Answer all that is known of one worker."""
@@ -99,7 +99,7 @@ class WorkerInfo(WorkerHandler):
 
 
 class QueueLengths(ApiHandler):
-    """GET `/api/queues/length`."""
+    """GET `/api/queues/length`: how many messages wait in each queue."""
 
     role = Role.VIEWER
     answer_type = QueueList

@@ -1,0 +1,17 @@
+"""The description of the HTTP API. Event loop only."""
+
+from typing import Any
+
+from ..auth import Role
+from .base import ApiHandler
+
+
+class OpenApi(ApiHandler):
+    """GET `/api/openapi.json`: this document."""
+
+    role = Role.VIEWER
+    answer_type = dict[str, Any]
+
+    def get(self) -> None:
+        """Answer the OpenAPI 3.1 document of all routes."""
+        self.finish(self.services.document.encoded)
