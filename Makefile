@@ -11,7 +11,7 @@ PYTEST := PYTEST_ADDOPTS= $(BIN)/python -m pytest
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo venv services test test-unit lint format bench build clean
+.PHONY: help demo venv flower services test test-unit lint format bench build clean
 
 help: ## Show this list
 	@echo "taskmon, a monitor for Celery clusters"
@@ -27,10 +27,13 @@ $(STAMP): pyproject.toml scripts/make-venv.sh
 	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV)
 	@touch $@
 
+flower: venv ## Make .venv-flower with Flower in it, which taskmon is compared with
+	@PYTHON="$(abspath $(BIN))/python" scripts/make-flower.sh .venv-flower || echo "Without Flower: see above." >&2
+
 services: ## Install the servers the live tests start (as root, by apt)
 	@scripts/install-services.sh
 
-test: services venv lint ## Run every check and every test, those against real brokers too
+test: services venv flower lint ## Run every check and every test, those against real brokers too
 	@scripts/run-tests.sh $(VENV)
 
 test-unit: venv ## Run the tests that need no broker
@@ -52,6 +55,6 @@ bench: venv ## Measure; one table a benchmark
 build: venv ## Build the wheel and the source package into dist/
 	$(BIN)/python -m build
 
-clean: ## Remove .venv, build results and caches
-	rm -rf $(VENV) dist build *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove .venv, .venv-flower, build results and caches
+	rm -rf $(VENV) .venv-flower dist build *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

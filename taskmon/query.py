@@ -181,13 +181,22 @@ class SortKey(Kind):
         return {"type": "string", "enum": [sign + key for key in SORT_KEYS for sign in ("", "-")]}
 
 
+class StateName(Text):
+    """The state of a task, in any case."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str | None:
+        """Give the state in capitals."""
+        state = super().parse(argument, value, zone)
+        return None if state is None else state.upper()
+
+
 _CHOICE: Final = Text(none="All")
 
 #: The arguments that filter tasks.
 FILTERS: Final = (
     Parameter("workername", _CHOICE, "Hostname of the worker; All is no filter."),
     Parameter("taskname", _CHOICE, "Name of the task; All is no filter."),
-    Parameter("state", _CHOICE, "State, in capitals; All is no filter."),
+    Parameter("state", StateName(none="All"), "State, in any case; All is no filter."),
     Parameter("root_id", Text(), "Id of the first task of a workflow."),
     Parameter("parent_id", Text(), "Id of the task that published it."),
     Parameter("queue", Text(), "Queue it was published to."),

@@ -42,13 +42,22 @@ def test_no_arguments() -> None:
 @pytest.mark.parametrize(
     ("argument", "field"),
     [
-        *[("workername", "worker"), ("taskname", "name"), ("state", "state")],
+        *[("workername", "worker"), ("taskname", "name")],
         *[("root_id", "root_id"), ("parent_id", "parent_id"), ("queue", "queue")],
     ],
 )
 def test_filters_by_value(argument: str, field: str) -> None:
     assert parse(**{argument: "it's <b> & ü"}) == make(**{field: "it's <b> & ü"})
     assert parse(**{argument: ""}) == TaskQuery()
+
+
+def test_a_state_is_found_in_any_case() -> None:
+    assert parse(state="failure") == parse(state="FAILURE") == make(state="FAILURE")
+
+
+def test_empty_arguments_count_as_not_given() -> None:
+    names = ("limit", "offset", "sort_by", "state", "workername", "received_start", "search")
+    assert parse(**dict.fromkeys(names, "")) == TaskQuery()
 
 
 @pytest.mark.parametrize("argument", ["workername", "taskname", "state"])

@@ -3,11 +3,13 @@
 `celery -A project` imports `app`; the tests build an app like it, in their own process, with `make_app`.
 """
 
+import math
 import os
 import time
 from typing import Any
 
 from celery import Celery, Task
+from celery.exceptions import Reject
 
 BROKER_VARIABLE = "LIVE_BROKER"
 BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
@@ -42,6 +44,22 @@ def echo(value: Any) -> Any:
     return value
 
 
+def progress(self: Task, percent: int) -> int:
+    """Tell of the progress by an event of its own type."""
+    self.send_event("task-progress", percent=percent)
+    return percent
+
+
+def reject(self: Task) -> None:
+    """Reject the message."""
+    raise Reject("on purpose", requeue=False)
+
+
+def not_a_number() -> float:
+    """Return what JSON does not have."""
+    return math.nan
+
+
 def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
     """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
     app = Celery("project", broker=broker_url, backend=result_backend, set_as_current=False)
@@ -52,9 +70,10 @@ def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
     )
-    for function in (add, sleep, fail, echo):
+    for function in (add, sleep, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
-    app.task(retry_then_succeed, name="project.retry_then_succeed", bind=True, shared=False)
+    for function in (retry_then_succeed, progress, reject):
+        app.task(function, name=f"project.{function.__name__}", bind=True, acks_late=function is reject, shared=False)
     return app
 
 
@@ -63,3 +82,5 @@ app = make_app(
     os.environ.get(BACKEND_VARIABLE) or None,
     os.environ.get(QUEUE_VARIABLE, "celery"),
 )
+if BROKER_VARIABLE in os.environ:  # a process of this project alone, where whoever asks for the app means this one
+    app.set_current()

@@ -1,0 +1,139 @@
+"""Flower, from PyPI, in a process of its own, and the tasks that it and taskmon are asked about."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from brokers import LOOPBACK, free_port, listens
+from monitor import PASSWORD, Monitor
+from processes import Process, wait_until
+from workers import Project, Worker
+
+ROOT = Path(__file__).parents[2]
+VENV = ROOT / ".venv-flower"
+
+#: The name of a task with characters that HTML has other words for.
+QUOTED = "it's & <so>"
+
+#: Seconds that both wait for a worker: one that starts or stops the processes of its pool is busy for a while.
+PATIENCE = 3.0
+
+
+def prepare_flower() -> str | None:
+    """Make the virtual environment of Flower if it is missing; give why it cannot be had, if so."""
+    made = subprocess.run(
+        [str(ROOT / "scripts" / "make-flower.sh"), str(VENV)],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return f"Flower cannot be installed: {made.stdout[-500:]}{made.stderr[-1500:]}" if made.returncode else None
+
+
+class Flower(Monitor):
+    """`celery flower` with the app of a project, for `user` with PASSWORD, asked as taskmon is."""
+
+    def __init__(self, directory: Path, project: Project) -> None:
+        self.port = free_port()
+        self.url = f"http://{LOOPBACK}:{self.port}"
+        Process.__init__(
+            self,
+            [
+                *(str(VENV / "bin" / "python"), "-m", "celery", "-A", "project", "flower"),
+                *(f"--port={self.port}", f"--address={LOOPBACK}", f"--basic-auth=user:{PASSWORD}"),
+                f"--inspect-timeout={PATIENCE * 1000:.0f}",
+            ],
+            directory=Path(__file__).parent,
+            log=directory / "flower.log",
+            environment={**os.environ, **project.environment(), "TZ": "UTC"},
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        Process.start(self)
+        self.wait_until(lambda: listens(self.port), timeout=60, what="Flower serves")
+
+
+@contextmanager
+def in_utc() -> Iterator[None]:
+    """Be in UTC: Flower shifts the times of events of another time zone than its own."""
+    before = os.environ.get("TZ")
+    try:
+        os.environ["TZ"] = "UTC"
+        time.tzset()
+        yield
+    finally:
+        os.environ.pop("TZ")
+        if before is not None:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
+    """Run tasks of all kinds; give their ids by kind once all monitors know how they ended."""
+    add = project.signature
+    chained = project.chain(add("add", 2, 3), add("add", 20), add("echo")).apply_async()
+    group = project.group(add("add", 1, 1), add("add", 2, 2)).apply_async()
+    revoked = project.send("sleep", 0, countdown=1)
+    revoked.revoke()  # it shows when its time comes
+    sent = {
+        "revoked": (revoked, "REVOKED"),
+        "success": (project.send("add", 2, 3), "SUCCESS"),
+        "failure": (project.send("fail", kwargs={"message": "lost"}), "FAILURE"),
+        "retried": (project.send("retry_then_succeed", 2), "SUCCESS"),
+        "rejected": (project.send("reject"), "FAILURE"),
+        "progress": (project.send("progress", 50), "SUCCESS"),
+        "cut": (project.send("echo", "x" * 3000), "SUCCESS"),
+        "quoted": (project.send("echo", 'it\'s <é> "\\n" & more'), "SUCCESS"),
+        "not-a-number": (project.send("not_a_number"), "SUCCESS"),
+        "expired": (project.send("echo", 1, countdown=1, expires=0.5), "REVOKED"),
+        "eta": (project.send("sleep", 0, eta=datetime.now(UTC) + timedelta(hours=1)), "RECEIVED"),
+        "pending": (project.send("add", 1, 2, queue=f"{project.queue}-unattended"), "PENDING"),
+        "quoted-name": (project.app.send_task(QUOTED, queue=f"{project.queue}-unattended"), "PENDING"),
+        "chained": (chained, "SUCCESS"),
+        "child": (chained.parent, "SUCCESS"),
+        "parent": (chained.parent.parent, "SUCCESS"),
+        "grouped": (group[0], "SUCCESS"),
+        "last": (group[1], "SUCCESS"),
+    }
+    for monitor in monitors:
+        for result, state in sent.values():
+            monitor.wait_for(result.id, state)
+    return {kind: result.id for kind, (result, _) in sent.items()}
+
+
+def name_places(project: Project, worker: Worker, spare: Worker) -> dict[str, str]:
+    """Give what the requests name besides tasks."""
+
+    def minute(hours: int) -> str:
+        return f"{datetime.now(UTC) + timedelta(hours=hours):%Y-%m-%d %H:%M}"
+
+    return {
+        "worker": worker.hostname,
+        "spare": spare.hostname,
+        "queue": project.queue,
+        "other-queue": f"{project.queue}-other",
+        "named": QUOTED,
+        "unknown": "00000000-0000-4000-8000-000000000000",
+        "hour-ago": minute(-1),
+        "in-an-hour": minute(1),
+        "eta-date": f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%d %H:%M:%S.%f}",
+        "eta-iso": f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def wait_for_workers(monitor: Monitor, *workers: Worker) -> None:
+    """Wait until a monitor has heard of all workers, and asked them what they are."""
+
+    def known() -> bool:
+        refresh = "?refresh=1" if isinstance(monitor, Flower) else ""  # it asks at its start only
+        found, alive = monitor.get(f"/api/workers{refresh}")[1], monitor.get("/api/workers?status=1")[1]
+        return all("stats" in found.get(worker.hostname, {}) and alive.get(worker.hostname) for worker in workers)
+
+    wait_until(known, timeout=30, what=f"{monitor.url} knows the workers", detail=monitor.log_tail)

@@ -1,0 +1,133 @@
+"""taskmon beside Flower: one broker, one worker, the same requests to both, and what the page says may differ."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import pytest
+from asking import COMMANDING, GROWING, PUBLISHING, READING, Answer, Request, read_table
+from brokers import Broker, RedisBroker
+from comparing import Allowed, compare, is_error, read_allowed
+from monitor import PASSWORD, Monitor
+from peers import PATIENCE, Flower, in_utc, name_places, prepare_flower, run_tasks, wait_for_workers
+from workers import Project, Worker
+
+REQUESTS = [request for table in (READING, GROWING, PUBLISHING, COMMANDING) for request in read_table(table)]
+
+#: What a task object says of how a task was published.
+PUBLISHED = ("name", "args", "kwargs", "exchange", "routing_key", "queue", "parent", "retries")
+TIMES = ("eta", "expires")
+
+CREDENTIALS = f"user:{PASSWORD}"
+OPTIONS = ["--app", "project", "--metrics-prefix=flower", f"--inspect-timeout={PATIENCE * 1000:.0f}"]
+
+
+@dataclass
+class Pair:
+    """Flower and taskmon over one broker, and what requests to them may name."""
+
+    flower: Flower
+    taskmon: Monitor
+    worker: Worker
+    spare: Worker
+    known: dict[str, str]
+
+    def ask(self, request: Request) -> tuple[Answer, Answer]:
+        """Send a request to both, one after the other."""
+        flower, taskmon = (
+            request.send(monitor.url, CREDENTIALS, self.known | {"its own": worker, "new id": str(uuid4())})
+            for monitor, worker in ((self.flower, self.known["spare"]), (self.taskmon, self.known["worker"]))
+        )
+        return flower, taskmon
+
+
+@dataclass
+class Compared:
+    """What both answered, and what differs; the differences that the page allows."""
+
+    allowed: list[Allowed]
+    answers: dict[Request, tuple[Answer, Answer]] = field(default_factory=dict)
+    differences: dict[Request, set[str]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def broker_server(request: pytest.FixtureRequest) -> Broker:
+    """Each of the brokers in turn, running."""
+    found: Broker = request.getfixturevalue(f"{request.param}_server")
+    found.restore()
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(
+    broker_server: Broker, redis_server: RedisBroker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Both, with a worker and tasks of all kinds that both have seen."""
+    if reason := prepare_flower():
+        pytest.skip(reason)
+    redis_server.restore()
+    directory = tmp_path_factory.mktemp("flower")
+    project = Project.on(broker_server, "redis", redis_server)
+    worker = Worker(project, directory, pool="prefork", timezone="UTC")
+    spare = Worker(Project(project.broker_url, project.result_backend), directory, timezone="UTC")
+    flower = Flower(directory, project)
+    taskmon = Monitor(directory, None, options=OPTIONS, environment=project.environment() | {"TZ": "UTC"})
+    processes = (worker, spare, flower, taskmon)
+    with ExitStack() as running, ThreadPoolExecutor() as starting:
+        running.callback(project.close)
+        for process in processes:
+            running.callback(process.kill)
+        list(starting.map(lambda process: process.start(), processes))
+        taskmon.wait_ready()
+        for monitor in (flower, taskmon):
+            wait_for_workers(monitor, worker, spare)
+        with in_utc():
+            known = name_places(project, worker, spare) | run_tasks(project, flower, taskmon)
+        yield Pair(flower, taskmon, worker, spare, known)
+
+
+@pytest.fixture(scope="module")
+def compared(pair: Pair, broker_server: Broker) -> Compared:
+    """Send every request to both, in the order of the tables, and compare the answers."""
+    found = Compared(read_allowed(broker_server.name))
+    for request in REQUESTS:
+        began = time.monotonic()
+        answers = pair.ask(request)
+        found.answers[request] = answers
+        found.differences[request] = compare(request, *answers, pair.known.values())
+        differ = ", ".join(sorted(found.differences[request]))
+        print(f"{time.monotonic() - began:.2f} s, {answers[1].status} {request.line}: {differ}")
+    return found
+
+
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda request: request.line)
+def test_every_difference_has_a_row(asked: Request, compared: Compared) -> None:
+    flower, taskmon = compared.answers[asked]
+    unexplained = {
+        difference
+        for difference in compared.differences[asked]
+        if not any(row.matches(asked, difference) for row in compared.allowed)
+    }
+    assert not unexplained, f"{', '.join(sorted(unexplained))}\nFlower: {flower!s:.1500}\ntaskmon: {taskmon!s:.1500}"
+    assert taskmon.status < 400 or is_error(taskmon) or asked.words[1] == "HEAD", taskmon
+
+
+def test_every_row_is_shown(compared: Compared) -> None:
+    seen = [(request, difference) for request, found in compared.differences.items() for difference in found]
+    assert [row for row in compared.allowed if not any(row.matches(*one) for one in seen)] == []
+
+
+def test_both_publish_the_same(pair: Pair, compared: Compared) -> None:
+    ids = [
+        (request.line, [answer.body["task-id"] for answer in answers])
+        for request, answers in compared.answers.items()
+        if "apply/project" in request.line and [answer.status for answer in answers] == [200, 200]
+    ]
+    assert len(ids) > 10
+    for line, (by_flower, by_taskmon) in ids:
+        theirs, ours = pair.taskmon.task(by_flower), pair.taskmon.task(by_taskmon)
+        assert {name: ours[name] for name in PUBLISHED} == {name: theirs[name] for name in PUBLISHED}, line
+        assert [ours[name] is None for name in TIMES] == [theirs[name] is None for name in TIMES], line
