@@ -61,7 +61,7 @@ def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     if metrics:
         state.subscribe(Metrics("taskmon", settings.task_runtime_metric_buckets, state, BrokerStatus()).observe)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(10_000, 10, 1_000)
     decode, apply = decoder.decode, state.apply
     return lambda body: apply(decode(body)), lambda: len(state)
 

@@ -155,11 +155,12 @@ class Taskmon:
             self._enabler.ask_all()
 
     def _tidy(self) -> None:
-        """Tidy in idle moments; under load State does what it must by itself."""
+        """Tidy in idle moments; under load State does most of what it must by itself."""
         applied, self._applied = self._applied, self.state.task_events_total
         if self._applied - applied > _BUSY:
-            return
-        self.state.tidy()
+            self.state.tidy_under_load()
+        else:
+            self.state.tidy()
 
     def _purge(self) -> None:
         self.state.purge_workers(time.time() - self.settings.purge_offline_workers)

@@ -30,6 +30,12 @@ Subscriber = Callable[[list[Change]], None]
 #: So many ids of evicted tasks are remembered, to tell "evicted" from "never seen".
 _REMEMBERED: Final = 10_000
 
+#: So many blocks of the index by time are looked at in an idle moment, to know more of their tasks.
+_ZONED: Final = 3
+
+#: The last so many blocks of that index change under load.
+_CHANGING: Final = 16
+
 #: Shorter texts are likely to come again ("()", "{}", "None"), so that one copy of each is kept.
 _SHORT: Final = 16
 
@@ -112,7 +118,11 @@ class State:
         indexes = self._indexes
         indexes.flush()
         indexes.tidy(entries=2 * BLOCK)
-        return not indexes.tidied or indexes.zone_blocks(2) == 2
+        return not indexes.tidied or indexes.zone_blocks(_ZONED) == _ZONED
+
+    def tidy_under_load(self) -> None:
+        """Do what idle moments would do later, of the older tasks, which change no more: half a millisecond."""
+        self._indexes.zone_blocks(1, sparing=_CHANGING)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` after every `apply` with all its changes; the answer ends that."""

@@ -17,7 +17,7 @@ def tune_interpreter() -> None:
     sys.setswitchinterval(0.001)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(10_000, 10, 1_000)
 
 
 class Freezer:

@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from ..query import TaskQuery, make_filter
 from ..records import Task
-from .indexes import FACETS, ORDERS, Before, ByTime, Group, Indexes, Known, Ranges
-from .ordering import Block, Entry, Ordering, distinct
+from .indexes import FACETS, ORDERS, Before, ByTime, Group, Indexes, Known
+from .ordering import BLOCK, Block, Entry, Ordering, distinct
 from .store import TaskStore
+from .zones import FACETS as ZONED
+from .zones import Ranges
 
 Batch = tuple[int, list[Task]]
 Match = Callable[[Task], bool]
@@ -84,18 +86,18 @@ class Finder:
     def _walk_or_collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
         """Go the way that looks at fewer tasks; turn back once a walk has cost more than collecting would."""
         candidates = narrow.count()
-        total = len(self._indexes.by_time)
         if query.limit is None:
             if candidates > _SORTABLE:
                 yield from self._walk(self._order(query), match, query)
                 return
-        elif candidates > _SORTABLE or (query.offset + query.limit) * total < candidates**2:
+        elif candidates > _SORTABLE or self._promises(candidates, query):
+            needed = query.offset + query.limit
             found: list[Task] = []
             looked = 0
             for cost, tasks in self._walk(self._order(query), match, query):
                 found += tasks
                 looked += cost
-                if len(found) >= query.offset + query.limit:
+                if len(found) >= needed:
                     yield cost, found
                     return
                 if looked > candidates:
@@ -105,6 +107,16 @@ class Finder:
                 yield 0, found
                 return
         yield from self._collect(narrow, match, query)
+
+    def _promises(self, candidates: int, query: TaskQuery) -> bool:
+        """Tell whether a walk may find a page before it has looked at as many entries as there are candidates.
+
+        By `timestamp` it passes over whole blocks, so that only few candidates are collected at once.
+        """
+        if _is_by_time(query):
+            return candidates > 2 * BLOCK
+        page = query.offset + (query.limit or 0)
+        return page * len(self._indexes.by_time) < candidates**2
 
     def _collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
         """Collect the tasks of one source and sort them, keeping no more than the page needs."""
@@ -124,26 +136,34 @@ class Finder:
         that moves between two sources may be missed.
         """
         before: Before = {}
+        zones = self._indexes.zones
         self._indexes.flush()
         self._indexes.walks[id(before)] = before
         try:
             for source in sources:
                 last: Entry | None = None
                 for entries in source.stretches(self._pick(source, query)):
+                    if not entries:
+                        yield 1 + zones.spent(), []
+                        continue
                     standing = _standing(source.ordering, entries, before)
                     tasks = self._matching([entry[1] for entry in standing if entry != last], match)
                     last = standing[-1] if standing else last
-                    yield 1 + len(entries), tasks
+                    yield 1 + len(entries) + zones.spent(), tasks
         finally:
             del self._indexes.walks[id(before)]
 
     def _pick(self, source: Source, query: TaskQuery) -> Pick | None:
         """Give what picks the entries that may match out of a block by `timestamp`, None where nothing can."""
-        ranges = _ranges(query)
-        if not ranges or not isinstance(source.ordering, ByTime | Group):
+        ordering = source.ordering
+        if not isinstance(ordering, ByTime | Group):
             return None
-        within = self._indexes.within
-        return lambda block: within(block, ranges)
+        own = ordering.field if isinstance(ordering, Group) else None
+        ranges, values = _ranges(query), [pair for pair in _facets(query) if pair[0] in ZONED and pair[0] != own]
+        if not ranges and not values:
+            return None
+        within = self._indexes.zones.within
+        return lambda block: within(block, ranges, values)
 
     def _matching(self, ids: list[str], match: Match) -> list[Task]:
         get = self._tasks.get
@@ -151,9 +171,10 @@ class Finder:
 
     def _order(self, query: TaskQuery) -> list[Source]:
         """Give the sources that hold every task, in the order asked for."""
-        field, descending = query.sort_by, query.descending
-        if field is None or field == "timestamp":
-            return [Source(self._indexes.by_time, descending or field is None)]
+        field, descending = query.sort_by or "timestamp", query.descending
+        if _is_by_time(query):
+            narrow = [self._group(name, value) for name, value in _facets(query)]
+            return [Source(min(narrow, key=len, default=self._indexes.by_time), descending or query.sort_by is None)]
         if field in self._indexes.known:
             known = Source(self._indexes.known[field], descending)
             missing = Source(self._indexes.missing[field], descending)
@@ -206,11 +227,15 @@ def _ranges(query: TaskQuery) -> Ranges:
     return {field: both for field, both in bounds.items() if both != (None, None)}
 
 
+def _is_by_time(query: TaskQuery) -> bool:
+    return query.sort_by in (None, "timestamp")
+
+
 def _is_ordered(source: Source, query: TaskQuery) -> bool:
     """Tell whether a source already stands in the order asked for."""
     ordering = source.ordering
     if isinstance(ordering, Group):
-        return query.sort_by in (None, "timestamp") or getattr(query, query.sort_by or "", None) == ordering.value
+        return _is_by_time(query) or getattr(query, query.sort_by or "", None) == ordering.value
     return isinstance(ordering, Known) and ordering.field == query.sort_by
 
 

@@ -4,27 +4,23 @@ Tasks that change are only noted; `flush` indexes them together, so a task that 
 is indexed once. `tidy` drops what went stale, a little at a time. Event loop only.
 """
 
-from array import array
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from copy import copy
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
 from ..records import Task
-from .ordering import BLOCK, Block, Entry, Ordering
+from .ordering import BLOCK, Entry, Ordering
 from .store import TaskStore
+from .zones import Zones
 
 Value = str | int | None
 Get = Callable[[Task], Any]
-Ranges = dict[str, tuple[float | None, float | None]]
 
 #: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
 Before = dict[str, Task | None]
-
-#: What is known of a block's tasks: by field, the values in ascending order, and where in the block each of them is.
-Zone = dict[str, tuple["array[float]", "array[int]"]]
 
 #: The fields by whose value tasks are grouped, each group in the order of `timestamp`.
 FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
@@ -35,11 +31,8 @@ _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 #: The fields by which tasks are ordered, besides `timestamp` and the facets.
 ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
-#: The times that each block by `timestamp` knows in their order, so that a filter by one need not look at its tasks.
-ZONED: Final = ("received", "started")
-
 #: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
-FLUSH_AT: Final = 2000
+FLUSH_AT: Final = 500
 
 #: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
 #: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
@@ -76,11 +69,12 @@ class ByTime(Ordering):
 class Group(Ordering):
     """The tasks that share one value of a facet, by `timestamp`."""
 
-    __slots__ = ("get", "tasks", "value")
+    __slots__ = ("field", "get", "tasks", "value")
 
-    def __init__(self, tasks: TaskStore, get: Get, value: Value) -> None:
+    def __init__(self, tasks: TaskStore, field: str, get: Get, value: Value) -> None:
         super().__init__()
         self.tasks = tasks
+        self.field = field
         self.get = get
         self.value = value
 
@@ -120,14 +114,6 @@ class Known(Ordering):
     def says(self, entry: Entry, task: Task) -> bool:
         """Tell whether the task has that value."""
         return bool(self.get(task) == entry[0])
-
-
-class Scattered(Known):
-    """The tasks by a value that has nothing to do with their age: merging more entries at once costs each less."""
-
-    __slots__ = ()
-
-    patience = 8
 
 
 class Missing(Ordering):
@@ -184,7 +170,7 @@ class Facet:
 
     def new_group(self, value: Value) -> Group:
         """Make a group without putting it in its place."""
-        return Group(self.tasks, self.get, value)
+        return Group(self.tasks, self.field, self.get, value)
 
     def drop(self, group: Group) -> None:
         """Forget a group in which nothing is left."""
@@ -222,10 +208,11 @@ class Indexes:
     def __init__(self, tasks: TaskStore) -> None:
         self._tasks = tasks
         self.by_time = ByTime(tasks)
+        self.zones = Zones(tasks)
         self.facets = {
             field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
         }
-        self.known = {field: (Scattered if field == "runtime" else Known)(tasks, field) for field in ORDERS}
+        self.known = {field: Known(tasks, field) for field in ORDERS}
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []
@@ -258,6 +245,7 @@ class Indexes:
             self.created.clear()
         self.changed.clear()
         for ordering in grown:
+            ordering.merge(indexed)  # as many as came at the most, so that this keeps up
             if ordering.wants_sweep:
                 ordering.sweeping = True
                 self._due.append(ordering)
@@ -285,30 +273,12 @@ class Indexes:
         while entries > 0 and not self.tidied:
             entries -= next(self._sweeps)
 
-    def within(self, block: Block, ranges: Ranges) -> list[Entry]:
-        """List the entries of a block whose task may be within all the ranges, in their order."""
-        zone = self._zone(block)
-        chosen: set[int] | None = None
-        for field, (low, high) in ranges.items():
-            values, places = zone[field]
-            start = 0 if low is None else bisect_left(values, low)
-            stop = len(values) if high is None else bisect_right(values, high)
-            chosen = set(places[start:stop]) if chosen is None else chosen.intersection(places[start:stop])
-        return [block[place] for place in sorted(chosen or ())]
-
-    def _zone(self, block: Block) -> Zone:
-        """Tell when the tasks of a block were received and started; remembered until the block gets an entry."""
-        if block.zone is None:
-            tasks = [self._tasks.get(task_id) for _, task_id in block]
-            block.zone = {field: _sort_places(tasks, attrgetter(field)) for field in ZONED}
-        zone: Zone = block.zone
-        return zone
-
-    def zone_blocks(self, count: int) -> int:
-        """Remember the zones of up to `count` more blocks by time; tell how many there were."""
-        blocks = [block for block in self.by_time.blocks if block.zone is None][:count]
+    def zone_blocks(self, count: int, sparing: int = 0) -> int:
+        """Complete the zones of up to `count` more blocks by time, the last `sparing` left out; tell how many."""
+        blocks = self.by_time.blocks[: len(self.by_time.blocks) - sparing]
+        blocks = list(islice((b for b in blocks if b.zone is None or not b.zone.complete), count))
         for block in blocks:
-            self._zone(block)
+            self.zones.complete(block)
         return len(blocks)
 
     def _sweep_forever(self) -> Iterator[int]:
@@ -337,10 +307,3 @@ class Indexes:
                 facet.drop(group)
                 yield _VISIT
             yield from self._sweep_due()
-
-
-def _sort_places(tasks: list[Task | None], get: Get) -> tuple["array[float]", "array[int]"]:
-    """Sort the places in a list of tasks by the value that the task there has, leaving out those without one."""
-    pairs = [(value, at) for at, task in enumerate(tasks) if task is not None and (value := get(task)) is not None]
-    pairs.sort()
-    return array("d", [value for value, _ in pairs]), array("H", [at for _, at in pairs])

@@ -165,3 +165,16 @@ def test_its_own_only_root_needs_no_group() -> None:
     state = make_state(*[make_event("sent", f"id{number}", root_id=f"id{number}") for number in range(5)])
     assert find_ids(state, root_id="id3") == ["id3"]
     assert state._indexes.facets["root_id"].groups == {}
+
+
+def test_under_load_the_zones_of_older_blocks_are_made_and_nothing_else_is_done() -> None:
+    with small_blocks(4, flush_at=4):
+        state = State()
+        state.apply(
+            [make_event("task-received", f"id{number:03}", timestamp=START + number) for number in range(400)]
+        )
+        blocks = state._indexes.by_time.blocks
+        assert len(blocks) > 50
+        for _ in blocks:
+            state.tidy_under_load()
+        assert [block.zone is not None for block in blocks] == [True] * (len(blocks) - 16) + [False] * 16

@@ -1,0 +1,80 @@
+"""What a zone picks out of a block: all that may match, in order, and little else."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmon.finding.ordering import Block
+from taskmon.finding.store import TaskStore
+from taskmon.finding.zones import FACETS, Ranges, Values, Zones
+from taskmon.records import Task
+
+BOUND = st.none() | st.integers(-1, 6).map(float)
+RANGES = st.dictionaries(st.sampled_from(["received", "started"]), st.tuples(BOUND, BOUND))
+VALUES = st.lists(st.tuples(st.sampled_from(FACETS), st.sampled_from(["a", "b", "none has this"])), max_size=4)
+
+
+def make(random: Random, count: int, **fields: Any) -> tuple[Block, TaskStore]:
+    """Make a block of tasks, some of them gone, and the store that holds the others."""
+    store = TaskStore()
+    for number in range(count):
+        if random.random() < 0.1:
+            continue
+        task = store.unfinished[f"t{number:04}"] = Task(f"t{number:04}", timestamp=float(number))
+        task.received, task.started = random.choice([None, 1.0, 2.0, 4.0]), random.choice([None, 3.0, 5.0])
+        task.state, task.name = random.choice("ab"), random.choice(["a", "b", None])
+        task.worker, task.queue = random.choice(["a", None]), random.choice(["b", None])
+        for field, value in fields.items():
+            setattr(task, field, value(number))
+    return Block([(float(number), f"t{number:04}") for number in range(count)]), store
+
+
+def matches(task: Task | None, ranges: Ranges, values: Values) -> bool:
+    """Tell what a filter would, without any zone."""
+    if task is None:
+        return False
+    for field, (low, high) in ranges.items():
+        time = getattr(task, field)
+        if time is None or (low is not None and time < low) or (high is not None and time > high):
+            return False
+    return all(getattr(task, field) == value for field, value in values)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60), RANGES, VALUES)
+def test_all_that_matches_is_picked_and_nothing_else(seed: int, count: int, ranges: Ranges, values: Values) -> None:
+    block, store = make(Random(seed), count)
+    zones = Zones(store)
+    picked = zones.within(block, ranges, values)
+    if ranges or values:
+        assert picked == [e for e in block.cut() if matches(store.get(e[1]), ranges, values)]
+    else:
+        assert picked == block.cut()
+    assert zones.within(block, ranges, values) == picked
+
+
+def test_a_field_is_looked_at_when_it_is_first_asked_for() -> None:
+    block, store = make(Random(1), 50)
+    zones = Zones(store)
+    zones.within(block, {}, [("state", "a")])
+    assert zones.spent() == 50
+    zones.within(block, {}, [("state", "b")])
+    assert zones.spent() == 0
+    zones.within(block, {"started": (1.0, None)}, [("name", "a")])
+    assert zones.spent() == 50
+    assert not block.zone.complete
+    zones.complete(block)
+    assert block.zone.complete
+
+
+@pytest.mark.parametrize("names", [256, 257])
+def test_of_a_facet_with_very_many_values_nothing_is_remembered(names: int) -> None:
+    """Then all entries are picked, and whoever asked looks at the tasks."""
+    block, store = make(Random(1), 2000, name=lambda number: f"name{number % names}")
+    wanted: Values = [("name", "name7"), ("state", "a")]
+    picked = Zones(store).within(block, {}, wanted)
+    matching = [e for e in block.cut() if matches(store.get(e[1]), {}, wanted)]
+    assert set(matching) <= set(picked)
+    assert (block.zone.codes["name"] is None) == (len({t.name for t in store.unfinished.values()}) > 255)
