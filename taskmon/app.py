@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from celery import Celery
-from tornado.netutil import bind_sockets, bind_unix_socket
 
 from . import __version__
 from .auth import Authentication
@@ -31,7 +30,8 @@ from .events import BrokerStatus, EventConsumer
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .routes import ROUTES
-from .server import location, make_server
+from .peers import Peers
+from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings
 from .state import State
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _TIDY_EVERY: Final = 0.05
 _BUSY: Final = 250  # events since the last time
 _PURGE_EVERY: Final = 10.0
+_SWEEP_EVERY: Final = 1.0
 _DIAGNOSE_EVERY: Final = 10.0
 _FREEZE_EVERY: Final = 5.0
 
@@ -102,39 +103,34 @@ class Taskmon:
             results=results,
             queues=queues,
             document=Document(ROUTES, settings.url_prefix, __version__),
+            peers=Peers(settings.trusted_proxies),
             hosts=_hosts(settings),
+            origin=_origin(settings),
             zone=celery_app.timezone,
             started=time.time(),
         )
-        self._server = make_server(self.services)
+        self.listeners = Listeners(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
         self._applied = 0
         self.url = ""
 
     async def start(self) -> None:
         """Listen, then begin to watch; raises OSError when the address or the socket cannot be had."""
-        settings = self.settings
-        if settings.unix_socket is not None:
-            self._server.add_socket(bind_unix_socket(str(settings.unix_socket), mode=0o660))
-            self.url = f"http+unix://{settings.unix_socket}{settings.url_prefix}"
-        else:
-            sockets = bind_sockets(settings.port, settings.address)
-            self._server.add_sockets(sockets)
-            self.url = f"http://{location(sockets[0])}{settings.url_prefix}"
-        if settings.public_url is not None:
-            self.url = settings.public_url
+        urls = [url + self.settings.url_prefix for url in self.listeners.start()]
+        self.url = self.settings.public_url or urls[0]
         self._consumer.start()
         self.services.queues.watch(self.services.inspector.queues)
         self._upkeep = [
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
             asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
+            asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
         ]
-        log.info("Serving on %s", self.url)
+        log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))
 
     async def stop(self) -> None:
         """Stop listening, then watching; takes a second at the most, whatever the broker does."""
-        self._server.stop()
+        self.listeners.stop()
         for task in self._upkeep:
             task.cancel()
         self.services.queues.close()
@@ -145,10 +141,8 @@ class Taskmon:
         await self._enabler.stop()
         await self._consumer.stop()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._server.close_all_connections(), timeout=0.3)
+            await asyncio.wait_for(self.listeners.close_all_connections(), timeout=0.3)
         self.services.authentication.close()
-        if self.settings.unix_socket is not None:
-            self.settings.unix_socket.unlink(missing_ok=True)
 
     def _on_connect(self) -> None:
         if self.settings.enable_events:
@@ -182,6 +176,16 @@ def _hosts(settings: Settings) -> frozenset[str]:
     return frozenset(
         {"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *([public] if public else [])}
     )
+
+
+def _origin(settings: Settings) -> str | None:
+    """Give the origin of the public URL as a browser writes it, None without one."""
+    if settings.public_url is None:
+        return None
+    parts = urlsplit(settings.public_url.lower())
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = parts.netloc.removesuffix(f":{default}")
+    return f"{parts.scheme}://{host}"
 
 
 async def _every(seconds: float, function: Callable[[], object]) -> None:
@@ -222,7 +226,7 @@ def _greet(taskmon: Taskmon) -> None:
     token = taskmon.generated_token
     if token is None:
         return
-    unix_socket = taskmon.settings.unix_socket
+    unix_socket = listeners(taskmon.settings)[0].unix_socket
     where = ["--unix-socket", str(unix_socket)] if unix_socket is not None else []
     base = f"http://localhost{taskmon.settings.url_prefix}" if unix_socket is not None else taskmon.url
     command = ["curl", *where, "-H", f"Authorization: Bearer {token}", f"{base}/api/tasks?limit=10"]

@@ -4,14 +4,14 @@ An authenticator answers with a User, with None (not mine), or raises (mine and 
 fall back to another kind.
 """
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
-from .errors import InvalidArgument, NotAuthenticated
+from .errors import InvalidArgument, InvalidSetting, NotAuthenticated
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -51,8 +51,9 @@ class User(Struct, frozen=True):
 
 
 class Authenticator(Protocol):
-    """Knows one kind of credentials; `challenge` is what WWW-Authenticate says of it."""
+    """Knows one kind of credentials, `kind` by name; `challenge` is what WWW-Authenticate says of it."""
 
+    kind: str
     challenge: str | None
 
     def authenticate(self, request: "HTTPServerRequest") -> User | Awaitable[User] | None:
@@ -67,6 +68,7 @@ class Authenticator(Protocol):
 class AnonymousAuthenticator:
     """Gives a role to those who come without credentials, and never to those who come with wrong ones."""
 
+    kind = "anonymous"
     challenge: str | None = None
 
     def __init__(self, role: Role) -> None:
@@ -99,6 +101,14 @@ class Authentication:
         if authorization(request) is None:
             raise NotAuthenticated("Credentials are needed")
         raise NotAuthenticated("Credentials of this kind are not accepted")
+
+    def only(self, kinds: Collection[str]) -> "Authentication":
+        """Give one that asks only these kinds; raise InvalidSetting for one that is not set up."""
+        known = {authenticator.kind for authenticator in self._authenticators}
+        for kind in sorted(kinds):
+            if kind not in known:
+                raise InvalidSetting("listen", f"has a listener with auth={kind}, and that is not set up")
+        return Authentication(a for a in self._authenticators if a.kind in kinds)
 
     def close(self) -> None:
         """Close every authenticator."""

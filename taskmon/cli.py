@@ -338,13 +338,14 @@ def _serve(settings: Settings, celery_app: "Celery") -> None:
     import asyncio
 
     from .app import serve
+    from .server import listeners
 
-    path = settings.unix_socket
+    places = listeners(settings)
     try:
         # Tornado would raise a bare ValueError.
-        if path is not None and path.exists() and not path.is_socket():
+        paths = [where.unix_socket for where in places if where.unix_socket is not None]
+        if any(path.exists() and not path.is_socket() for path in paths):
             raise FileExistsError(EEXIST, "there is a file that is no socket")
         asyncio.run(serve(settings, celery_app))
     except OSError as exc:
-        place = path or f"{settings.address} port {settings.port}"
-        raise _NotStarted(f"Cannot listen on {place}: {exc.strerror or exc}") from None
+        raise _NotStarted(f"Cannot listen on {' or '.join(map(str, places))}: {exc.strerror or exc}") from None

@@ -1,50 +1,117 @@
-"""The HTTP server: its limits, the Tornado application, and where it listens. Event loop only."""
+"""The HTTP servers: where they listen, and the Tornado application of each. Event loop only."""
 
 import logging
 import re
 import socket
-from typing import Any, Final
+import ssl
+import time
+from dataclasses import replace
+from http.client import responses
+from pathlib import Path
+from typing import Final
 
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
+from tornado.httputil import RequestStartLine
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
+from .api import audit
 from .api.base import UnknownRoute
+from .api.headers import date, standing_headers
+from .connections import Limits, Server
+from .errors import InvalidSetting
+from .peers import Peers, key_of
 from .routes import PROBES, ROUTES
+from .serializers import encode, error_body
 from .services import Services
+from .settings import Listener, Settings
 
 log = logging.getLogger(__name__)
 
-_MAX_HEADERS: Final = 16 * 1024
-_BODY_TIMEOUT: Final = 15.0
-_IDLE_TIMEOUT: Final = 60.0
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-class Server(HTTPServer):
-    """An HTTP server that takes so many connections and no more; the next one is closed at once."""
+class Listeners:
+    """Every place where taskmon listens: a server each, with its own ways of getting in, and one set of limits."""
 
-    most: int
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
+        self._limits = Limits(settings.max_connections, settings.max_connections_per_client)
+        self._peers = Peers(settings.trusted_proxies)
+        self._servers = [(where, self._make(services, where)) for where in listeners(settings)]
+        self._sockets: list[socket.socket] = []
 
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Take a connection, or refuse it."""
-        if len(self._connections) >= self.most:
-            stream.close()
-            return
-        super().handle_stream(stream, address)
+    def start(self) -> list[str]:
+        """Listen, and give the URL of each place; raises OSError, and listens nowhere, when one cannot be had."""
+        try:
+            return [self._open(where, server) for where, server in self._servers]
+        except OSError:
+            self.stop()
+            raise
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets that listen."""
+        return self._sockets
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self._limits)
+
+    def sweep(self) -> None:
+        """End connections that are silent for too long; to be called about every second."""
+        now = IOLoop.current().time()
+        for _, server in self._servers:
+            server.sweep(now)
+
+    def stop(self) -> None:
+        """Take no more connections."""
+        for where, server in self._servers:
+            server.stop()
+            if where.unix_socket is not None:
+                where.unix_socket.unlink(missing_ok=True)
+
+    async def close_all_connections(self) -> None:
+        """Close those that there are."""
+        for _, server in self._servers:
+            await server.close_all_connections()
+
+    def _make(self, services: Services, where: Listener) -> Server:
+        if where.auth is not None:
+            services = replace(services, authentication=services.authentication.only(where.auth))
+        server = Server(make_application(services))
+        server.set_bounds(
+            self._limits,
+            _Refusals(services.settings).make,
+            max_body=services.settings.max_body,
+            trusts=self._peers.trusts,
+            key_of=key_of,
+            tls=_tls(where, services.settings) if where.tls else None,
+        )
+        return server
+
+    def _open(self, where: Listener, server: Server) -> str:
+        if where.unix_socket is not None:
+            sockets = [bind_unix_socket(str(where.unix_socket), mode=0o660)]
+            url = f"http+unix://{where.unix_socket}"
+        else:
+            sockets = bind_sockets(where.port, where.address)
+            url = f"{'https' if where.tls else 'http'}://{location(sockets[0])}"
+        server.add_sockets(sockets)
+        self._sockets += sockets
+        return url
 
 
-def make_server(services: Services) -> Server:
-    """Make the server of the application, with its limits."""
-    server = Server(
-        make_application(services),
-        max_header_size=_MAX_HEADERS,
-        max_body_size=services.settings.max_body,
-        body_timeout=_BODY_TIMEOUT,
-        idle_connection_timeout=_IDLE_TIMEOUT,
-    )
-    server.most = services.settings.max_connections
-    return server
+def listeners(settings: Settings) -> tuple[Listener, ...]:
+    """Give the places to listen: those of --listen, else the one of --unix-socket, or of --address and --port."""
+    if settings.listen:
+        return settings.listen
+    tls = settings.certfile is not None or settings.keyfile is not None
+    if settings.unix_socket is not None:
+        return (Listener(unix_socket=settings.unix_socket, tls=tls),)
+    return (Listener(address=settings.address, port=settings.port, tls=tls),)
 
 
 def make_application(services: Services) -> Application:
@@ -59,8 +126,56 @@ def make_application(services: Services) -> Application:
         default_handler_class=UnknownRoute,
         default_handler_args=given,
         log_function=_log_request,
-        cross_origin_protection=True,
+        standing_headers=standing_headers(services.settings),
     )
+
+
+class _Refusals:
+    """Writes the answer to what never becomes a request: as JSON, with the headers of every answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._headers = standing_headers(settings)
+
+    def make(self, status: int, message: str, start: RequestStartLine | None, client: str) -> bytes:
+        """Give the whole answer; leaves a line in the audit log where a change was asked for."""
+        body = encode(error_body(status, message))
+        headers = [*self._headers, ("Date", date(int(time.time()))), ("Content-Length", str(len(body)))]
+        lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers)]
+        if start is not None and start.method not in _SAFE:
+            target = start.path.partition("?")[0]
+            audit.write(user="", method="none", client=client, action="none", target=target, status=status)
+        head = "\r\n".join([*lines, "Connection: close", "", ""]).encode()
+        return head if start is not None and start.method == "HEAD" else head + body
+
+
+def _tls(where: Listener, settings: Settings) -> ssl.SSLContext:
+    """Make what a listener speaks HTTPS with; raise InvalidSetting for files that cannot be read."""
+    own = where.certfile is not None
+    certfile, keyfile = (where.certfile, where.keyfile) if own else (settings.certfile, settings.keyfile)
+    if certfile is None or keyfile is None:
+        raise InvalidSetting("certfile", "and --keyfile must both be given for HTTPS")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password of its own OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(certfile, keyfile, password="")
+    except (OSError, ValueError) as exc:
+        raise InvalidSetting("certfile", f"and the key must be readable PEM files ({_reason(exc)})") from exc
+    _demand_certificates(context, where.ca_certs or (None if own else settings.ca_certs))
+    return context
+
+
+def _demand_certificates(context: ssl.SSLContext, authorities: Path | None) -> None:
+    if authorities is None:
+        return
+    try:
+        context.load_verify_locations(authorities)
+    except (OSError, ValueError) as exc:
+        raise InvalidSetting("ca_certs", f"must be a readable PEM file ({_reason(exc)})", str(authorities)) from exc
+    context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _reason(exc: Exception) -> str:
+    return str(getattr(exc, "strerror", None) or getattr(exc, "reason", None) or type(exc).__name__)
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -13,6 +13,7 @@ from .diagnostics import Diagnostics
 from .events import BrokerStatus
 from .metrics import Metrics
 from .openapi import Document
+from .peers import Peers
 from .settings import Settings
 from .state import State
 
@@ -21,8 +22,8 @@ from .state import State
 class Services:
     """Made once in `app.py` and handed to every handler.
 
-    `hosts` are the names that a request may name besides addresses, `zone` is the Celery app's, which times without
-    one are in, `started` is when taskmon started, in epoch seconds.
+    `hosts` are the names that a request may name besides addresses, `origin` is that of the public URL, `zone` is the
+    Celery app's, which times without one are in, `started` is when taskmon started, in epoch seconds.
     """
 
     settings: Settings
@@ -37,7 +38,9 @@ class Services:
     results: Results
     queues: Queues
     document: Document
+    peers: Peers
     hosts: frozenset[str]
+    origin: str | None
     zone: tzinfo
     started: float
 

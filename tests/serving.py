@@ -96,8 +96,7 @@ class Served:
     @property
     def port(self) -> int:
         """Where it listens."""
-        (listening,) = self.taskmon._server._sockets.values()
-        return int(listening.getsockname()[1])
+        return int(self.taskmon.listeners.sockets[0].getsockname()[1])
 
     def apply(self, *events: Event) -> None:
         """Let it see these events."""

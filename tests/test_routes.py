@@ -35,7 +35,16 @@ def test_every_handler_says_who_may_use_it(handler: type[ApiHandler]) -> None:
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_no_handler_goes_round_the_pipeline(handler: type[ApiHandler]) -> None:
-    for name in ("prepare", "write_error", "initialize", "set_default_headers", "options", "head", "_execute"):
+    for name in (
+        "prepare",
+        "write_error",
+        "initialize",
+        "set_default_headers",
+        "clear",
+        "options",
+        "head",
+        "_execute",
+    ):
         assert getattr(handler, name) is getattr(ApiHandler, name)
     assert handler.__doc__
     assert handler.get is not RequestHandler.get or handler.post is not RequestHandler.post

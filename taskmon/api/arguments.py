@@ -87,6 +87,6 @@ def check_length(what: str, text: str) -> None:
 
 
 def _texts(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
-    if len(arguments) > MAX_ARGUMENTS:
+    if sum(map(len, arguments.values())) > MAX_ARGUMENTS:
         raise InvalidArgument("The request", f"may have {MAX_ARGUMENTS} arguments at the most")
     return {name: decode_text(name, values[-1]) for name, values in arguments.items()}

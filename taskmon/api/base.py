@@ -1,16 +1,17 @@
 """ApiHandler: what happens to every request before and after its handler. Event loop only.
 
-`prepare` decides in this order: host, credentials, role. Whatever is raised on purpose becomes a status and a JSON
-body by one table.
+`prepare` decides in this order: host, form of the body, credentials, origin, role. Whatever is raised on purpose
+becomes a status and a JSON body by one table.
 """
 
 import logging
 from collections.abc import Awaitable
+from functools import lru_cache
 from http.client import responses
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, ClassVar, Final
 
+from tornado.httputil import HTTPHeaders
 from tornado.web import Finish, HTTPError, RequestHandler
 
 from ..auth import Role, User
@@ -28,10 +29,12 @@ from ..errors import (
     UnknownWorker,
 )
 from ..parameters import Parameter, read_parameters
+from ..peers import read_address
 from ..serializers import encode, error_body
 from ..services import Services
 from . import audit
 from .arguments import decode_text, read_given, read_query
+from .headers import allow_origin, answer_preflight, fresh_headers, is_preflight
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +51,7 @@ STATUSES: Final[dict[type[TaskmonError], int]] = {
     NoAnswer: 504,
 }
 
-#: On every answer: it is data for one user, no page to embed, and not to be guessed at.
-HEADERS: Final = {
-    "Server": "taskmon",
-    "Content-Type": "application/json; charset=UTF-8",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _NOBODY: Final = User("", Role.VIEWER, "none")
 
 
@@ -76,25 +70,46 @@ class ApiHandler(RequestHandler):
     media_type: ClassVar[str] = "application/json"
     errors: ClassVar[tuple[type[TaskmonError], ...]] = ()
     current_user: User
+    _may_read = False
 
     def initialize(self, services: Services) -> None:
         """Take the services; Tornado calls this instead of a constructor."""
         self.services = services
 
-    def set_default_headers(self) -> None:
-        """Set the headers of every answer."""
-        for name, value in HEADERS.items():
-            self._headers[name] = value
+        if services.settings.cors_origins:
+            self._may_read = allow_origin(self.request, self._headers, services.settings.cors_origins)
+        if self.request.method == "POST" and _is_refused_form(self.request.headers):
+            # Tornado must not take it apart before it is refused.
+            self.request._parse_body = _leave_body  # type: ignore[method-assign]
+
+    def clear(self) -> None:
+        """Begin the answer anew: the headers of every answer, no body, 200."""
+        self._headers = fresh_headers(self.application.settings["standing_headers"])
+        self._write_buffer: list[bytes] = []
+        self._status_code = 200
+        self._reason = "OK"
 
     def compute_etag(self) -> None:
         """Make no ETag: nothing here may be stored, so nothing is asked for again by its tag."""
 
     def prepare(self) -> Awaitable[None] | None:
         """Let the request pass or raise; an awaitable only while a password is being hashed."""
+        request, services = self.request, self.services
+        if request.connection.context.trusted:  # type: ignore[union-attr]
+            request.remote_ip = services.peers.client(
+                request.remote_ip or "", request.headers.get_list("X-Forwarded-For")
+            )
         if self.public:
             return None
         self._check_host()
-        user = self.services.authentication.authenticate(self.request)
+        if self._may_read and is_preflight(request):
+            answer_preflight(self._headers, self._methods())
+            self.options()
+            self.finish()
+            return None
+        if request.method == "POST" and _is_refused_form(request.headers):
+            raise HTTPError(415, "The body must be a JSON object or a form, neither in parts nor compressed")
+        user = services.authentication.authenticate(request)
         if isinstance(user, User):
             self._admit(user)
             return None
@@ -105,10 +120,27 @@ class ApiHandler(RequestHandler):
 
     def _admit(self, user: User) -> None:
         self.current_user = user
+        if self.request.method not in _SAFE:
+            self._check_origin(user)
         if user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
         if self.request.method == "POST" and self.services.settings.read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
+
+    def _check_origin(self, user: User) -> None:
+        """Refuse a change that a page of another site has a browser make, with credentials that it adds by itself.
+
+        A token is never added by a browser; where a cookie came along, it may be the cookie that counts.
+        """
+        if user.method == "token" and "Cookie" not in self.request.headers:
+            return
+        error = self._check_cross_origin(self.check_trusted_origin)
+        if error is not None:
+            raise Forbidden(f"This comes from another site: {error}")
+
+    def check_trusted_origin(self, origin: str) -> bool:
+        """Tell whether an origin is our own: behind a proxy, Host need not be what the browser knows."""
+        return origin == self.services.origin
 
     def on_finish(self) -> None:
         """Leave a line in the audit log for a request that would change something."""
@@ -127,7 +159,7 @@ class ApiHandler(RequestHandler):
     def _check_host(self) -> None:
         """Refuse a host name that is not ours: a page elsewhere could have made it point here."""
         host = self.request.host_name.lower()
-        if host not in self.services.hosts and not _is_address(host):
+        if host not in self.services.hosts and not is_address(host):
             raise HTTPError(421, "This host name is not served here; --allowed-hosts lists those that are")
 
     def head(self, *args: str) -> Awaitable[None] | None:
@@ -160,6 +192,8 @@ class ApiHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error: what was raised on purpose says why, anything else only its name."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        if self.services.settings.cors_origins:
+            allow_origin(self.request, self._headers, self.services.settings.cors_origins)
         more: dict[str, str] = {}
         message = responses.get(status_code, "Error")
         if isinstance(error, TaskmonError):
@@ -232,10 +266,16 @@ def _status(error: TaskmonError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
-def _is_address(host: str) -> bool:
+@lru_cache(maxsize=1024)
+def is_address(host: str) -> bool:
     """Tell whether a host is an IP address: those are nobody's to point elsewhere."""
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
+    return read_address(host.strip("[]")) is not None
+
+
+def _is_refused_form(headers: HTTPHeaders) -> bool:
+    """Tell whether a body comes compressed, or in parts: nothing here needs either, and both can be bombs."""
+    return "Content-Encoding" in headers or headers.get("Content-Type", "").lower().startswith("multipart/")
+
+
+def _leave_body() -> None:
+    return

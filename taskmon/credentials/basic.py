@@ -34,6 +34,7 @@ class BasicAuthenticator:
     After that it is hashed again, but never throttled: others' failures lock nobody out who was in before.
     """
 
+    kind = "basic"
     challenge: str | None = 'Basic realm="taskmon", charset="UTF-8"'
     client_limit = 10
     user_limit = 30

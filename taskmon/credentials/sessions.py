@@ -83,6 +83,7 @@ class Sessions:
     `role_of` says what somebody may do at this moment, None for nothing at all.
     """
 
+    kind = "session"
     challenge: str | None = None
 
     def __init__(

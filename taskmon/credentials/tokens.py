@@ -39,6 +39,7 @@ class TokenAuthenticator:
     `:<date>`, as in `tm_0123abcd:…:viewer:grafana:2030-12-31`; from 0:00 UTC of that date on it is refused.
     """
 
+    kind = "token"
     challenge: str | None = 'Bearer realm="taskmon"'
     client_limit = 10
 

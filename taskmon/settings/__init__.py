@@ -1,6 +1,7 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
 from .kinds import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
+from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings
 from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings
 
@@ -12,7 +13,9 @@ __all__ = [
     "ROLE_RULE",
     "SCRYPT_HASH",
     "TOKEN_LINE",
+    "Listener",
     "Loaded",
+    "Network",
     "Option",
     "Settings",
     "UnknownSetting",

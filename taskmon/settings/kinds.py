@@ -33,6 +33,7 @@ CREDENTIAL_COMMA = re.compile(r",(?!r=\d+,p=\d+\$|p=\d+\$)")
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 ADDRESS = re.compile(r"[\w.:%-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
@@ -179,6 +180,14 @@ def read_public_url(value: object) -> str:
     except ValueError:
         valid = False
     if not valid or re.search(r"[\s@?#]", text):
+        raise ValueError(rule)
+    return text
+
+
+def read_origin(value: object) -> str:
+    rule = "must be exact origins such as https://dash.example.com, without path; * is refused"
+    text = read_text(value).lower().rstrip("/")
+    if not _ORIGIN.fullmatch(text):
         raise ValueError(rule)
     return text
 

@@ -24,6 +24,7 @@ from .kinds import (
     read_broker,
     read_float,
     read_host,
+    read_origin,
     read_path,
     read_public_url,
     read_role_rule,
@@ -34,6 +35,7 @@ from .kinds import (
     read_user_and_password,
     size,
 )
+from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
 
 DEFAULT_FILE: Final = "taskmon.toml"
 
@@ -93,12 +95,33 @@ class Settings:
     unix_socket: Path | None = _server(  # noqa: RUF009
         None, Kind("PATH", read_socket_path), "Unix socket to listen on, in place of a port.", flower=True
     )
+    listen: tuple[Listener, ...] = _server(
+        (),
+        listing("WHERE", read_listener, LISTENER_COMMA),
+        "Where to listen, in place of the three above: 0.0.0.0:5556,auth=token,tls or unix:PATH,auth=proxy.",
+    )
+    certfile: Path | None = _server(  # noqa: RUF009
+        None, Kind("PATH", read_path), "Certificate to speak HTTPS with, in PEM.", flower=True
+    )
+    keyfile: Path | None = _server(  # noqa: RUF009
+        None, Kind("PATH", read_path), "Key of the certificate, in PEM.", flower=True
+    )
+    ca_certs: Path | None = _server(  # noqa: RUF009
+        None, Kind("PATH", read_path), "Authorities that must have signed clients' certificates, in PEM.", flower=True
+    )
+    trusted_proxies: tuple[Network, ...] = _server(
+        (), listing("NETWORK", read_network), "Address or network of proxies that are believed who asks."
+    )
     url_prefix: str = _server(
         "", Kind("PATH", read_url_prefix), "Path before every route, such as /taskmon.", flower=True
     )
     public_url: str | None = _server(None, Kind("URL", read_public_url), "URL under which users reach taskmon.")
     max_body: int = _server(1 << 20, size(1024, 1 << 30), "Largest body of a request.")
     max_connections: int = _server(1000, count(1, 1_000_000), "Most connections open at a time.")
+    max_connections_per_client: int = _server(500, count(1, 1_000_000), "Most of them from one address.")
+    cors_origins: tuple[str, ...] = _server(
+        (), listing("ORIGIN", read_origin), "Origin whose pages may read answers: https://dash.example.com."
+    )
 
     basic_auth: tuple[str, ...] = _access(
         (),

@@ -17,12 +17,11 @@ from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, checked
 # Options of Flower that are no error, though taskmon does not have them: users bring them along.
 FLOWER_ONLY: Final = frozenset(
     (
-        *("auth", "auth_provider", "auto_refresh", "broker_api", "ca_certs", "certfile", "conf"),
+        *("auth", "auth_provider", "auto_refresh", "broker_api", "conf"),
         *(
             "cookie_secret",
             "db",
             "format_task",
-            "keyfile",
             "natural_time",
             "oauth2_key",
             "oauth2_redirect_uri",
@@ -127,7 +126,8 @@ def _from_flower(environ: Mapping[str, str], notes: list[str]) -> _Layer:
         elif name in FLOWER_ONLY:
             ignored.append(variable)
     if ignored:
-        notes.append(f"Ignored, since taskmon does not have these options of Flower: {', '.join(ignored)}")
+        instead = " (--trusted-proxies is there for the last)" if ignored[-1] == "FLOWER_XHEADERS" else ""
+        notes.append(f"Ignored, since taskmon does not have these options of Flower: {', '.join(ignored)}{instead}")
     return found
 
 

@@ -15,14 +15,16 @@ from serving import Headers, Response, Served, close, event, parse, serving
 
 from taskmon import server
 from taskmon.api.arguments import MAX_ARGUMENTS
-from taskmon.api.base import HEADERS, ApiHandler
+from taskmon.api.base import ApiHandler
+from taskmon.api.headers import HEADERS
 from taskmon.api.tasks import TaskTypes
 from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
-from taskmon.errors import Forbidden, NoAnswer, TooManyRequests, Unavailable
+from taskmon.errors import Forbidden, InvalidSetting, NoAnswer, TooManyRequests, Unavailable
 from taskmon.parameters import Flag, Parameter, Seconds, Text
 from taskmon.routes import PROBES
+from taskmon.settings import Settings
 
 #: Routes that read, and what they answer to an admin while the broker is away.
 ROUTES = {
@@ -413,9 +415,10 @@ async def test_hosts() -> None:
             for path in ("/api/tasks", "/metrics", "/unheard-of"):
                 raw = await served.get(path, {"Host": host})
                 assert raw.status in (400, 421), host
-                if raw.body:  # Tornado itself refuses what cannot be a host at all
-                    check_headers(raw)
-                    assert raw.status == 421
+                check_headers(raw)
+                if raw.status == 400:  # what cannot be a host at all
+                    assert raw.error["message"] == "The request is not valid HTTP"
+                else:
                     assert "--allowed-hosts" in raw.error["message"]
         assert (await served.get("/healthcheck", {"Host": "evil.example"})).status == 200
 
@@ -552,7 +555,7 @@ async def test_bodies_that_make_no_sense(content_type: str, body: bytes) -> None
     async with serving_one_task() as served:
         for method in ("POST", "GET"):
             answer = await served.request(method, "/api/tasks", {"Content-Type": content_type}, body)
-            assert answer.status in (200, 400, 405)
+            assert answer.status in (200, 400, 405, 415)
             check_headers(answer)
 
 
@@ -573,3 +576,91 @@ async def test_many_at_once() -> None:
     async with serving_one_task() as served:
         answers = await asyncio.gather(*(served.get("/api/tasks") for _ in range(50)))
         assert {answer.status for answer in answers} == {200}
+
+
+# Browsers
+
+
+async def test_pages_of_listed_origins() -> None:
+    origin, other = "https://dash.example.com", "https://evil.example.com"
+    async with serving_one_task(cors_origins=origin) as served:
+        for path, status in (("/api/tasks", 200), ("/unheard-of", 404), ("/api/tasks?limit=x", 400)):
+            answer = await served.get(path, {"Origin": origin})
+            assert answer.status == status
+            assert answer.header("Access-Control-Allow-Origin") == origin
+            assert answer.header("Vary") == "Origin"
+            assert answer.header("Access-Control-Allow-Credentials") is None
+            for stranger in (other, "null", origin + ":444", origin.upper()):
+                answer = await served.get(path, {"Origin": stranger})
+                assert answer.header("Access-Control-Allow-Origin") is None
+                assert answer.header("Vary") == "Origin"
+        denied = await served.get("/api/tasks", {"Origin": origin}, anonymous=True)
+        assert denied.status == 401
+        assert denied.header("Access-Control-Allow-Origin") == origin
+
+
+async def test_what_a_page_of_a_listed_origin_may_ask() -> None:
+    origin = "https://dash.example.com"
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with serving_one_task(cors_origins=origin) as served:
+        answer = await served.request("OPTIONS", "/api/tasks/revoke", {"Origin": origin, **asks}, anonymous=True)
+        assert answer.status == 204
+        assert answer.header("Access-Control-Allow-Methods") == "POST, OPTIONS"
+        assert answer.header("Access-Control-Allow-Headers") == "Authorization, Content-Type"
+        for headers in ({"Origin": "https://evil.example.com", **asks}, asks, {"Origin": origin}):
+            answer = await served.request("OPTIONS", "/api/tasks/revoke", headers, anonymous=True)
+            assert answer.status == 401
+            assert answer.header("Access-Control-Allow-Methods") is None
+    async with serving_one_task() as served:
+        answer = await served.request("OPTIONS", "/api/tasks/revoke", {"Origin": origin, **asks}, anonymous=True)
+        assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "https://*.example.com", "https://a.example.com/x", "a.example.com", "null"]
+)
+def test_origins_that_are_not_listed(origins: str) -> None:
+    with pytest.raises(InvalidSetting, match="--cors-origins must be exact origins"):
+        Settings(cors_origins=origins)
+
+
+SAME, NONE = {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://evil.example.com"},
+    {"Origin": "null"},
+    {"Origin": "https://evil.example.com", "Sec-Fetch-Site": "cross-site"},
+]
+
+
+async def test_who_is_asked_whether_a_change_comes_from_another_site() -> None:
+    token, line = new_token("ci", Role.OPERATOR)
+    options = {"basic_auth": "ann:pass", "token": line, "public_url": "https://mon.example.com/x"}
+    bearer, password = {"Authorization": f"Bearer {token}"}, basic("ann", "pass")
+    async with serving_one_task(**options) as served:
+        for foreign in FOREIGN:
+            for ambient in (password, {**bearer, "Cookie": "x=y"}):
+                answer = await served.request("POST", "/api/tasks/revoke", {**ambient, **foreign}, b"{}")
+                assert answer.status == 403
+                assert "another site" in answer.error["message"]
+            assert (await served.request("POST", "/api/tasks/revoke", {**bearer, **foreign}, b"{}")).status == 400
+            assert (await served.request("POST", "/api/tasks/revoke", foreign, b"{}")).status == 401
+            assert (await served.get("/api/tasks", {**password, **foreign})).status == 200
+        for own in ({}, SAME, NONE, {"Origin": "http://localhost"}, {"Origin": "https://mon.example.com"}):
+            assert (await served.request("POST", "/api/tasks/revoke", {**password, **own}, b"{}")).status == 400
+    async with serving_one_task(anonymous_role="operator") as served:
+        for foreign in FOREIGN:
+            assert (await served.request("POST", "/api/tasks/revoke", foreign, b"{}")).status == 403
+
+
+async def test_browsers_keep_to_https_where_the_public_url_is_one() -> None:
+    for url, expected in (("https://mon.example.com", "max-age=31536000"), ("http://mon.example.com", None)):
+        async with serving_one_task(public_url=url) as served:
+            for answer in (
+                await served.get("/api/tasks"),
+                await served.get("/x", anonymous=True),
+                await served.get("/healthcheck"),
+                parse(await served.send(b"broken\r\n\r\n")),
+            ):
+                assert answer.header("Strict-Transport-Security") == expected

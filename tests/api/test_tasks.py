@@ -336,8 +336,7 @@ async def test_a_client_that_goes_away_costs_nothing(caplog: pytest.LogCaptureFi
             assert (await reader.readexactly(100_000)).startswith(b"HTTP/1.1 200 OK")
             writer.transport.abort()
             await close(writer)
-        server = served.taskmon._server
-        await eventually(lambda: not server._connections)
+        await eventually(lambda: not served.taskmon.listeners.connected)
         assert await ids(served, "?limit=1") == ["task-2999"]
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 
