@@ -10,6 +10,7 @@ from http.client import responses
 from pathlib import Path
 from typing import Final
 
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httputil import RequestStartLine
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets, bind_unix_socket
@@ -56,9 +57,9 @@ class Listeners:
         return self._sockets
 
     @property
-    def connected(self) -> int:
-        """How many connections there are."""
-        return len(self._limits)
+    def connected(self) -> list[HTTP1ServerConnection]:
+        """The connections that there are."""
+        return [connection for _, server in self._servers for connection in server._connections]
 
     def sweep(self) -> None:
         """End connections that are silent for too long; to be called about every second."""

@@ -352,7 +352,7 @@ async def test_a_client_that_stops_reading_keeps_nothing_but_its_place() -> None
             head = f"Host: localhost\r\nConnection: close\r\nAuthorization: {credentials}\r\n\r\n"
             await loop.sock_sendall(client, f"GET /api/tasks HTTP/1.1\r\n{head}".encode())
             raw = await loop.sock_recv(client, 1000)
-            (stalled,) = [place.stream for place in served.taskmon._server._connections]
+            (stalled,) = [place.stream for place in served.taskmon.listeners.connected]
             for _ in range(50):
                 assert await ids(served, "?limit=1") == ["task-999"]
                 assert len(stalled._write_buffer) < turns.CHUNK + (tasks.BATCH + 1) * 21_000
