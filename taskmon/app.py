@@ -29,8 +29,8 @@ from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
-from .routes import ROUTES
 from .peers import Peers
+from .routes import ROUTES
 from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings

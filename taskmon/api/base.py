@@ -103,7 +103,7 @@ class ApiHandler(RequestHandler):
             return None
         self._check_host()
         if self._may_read and is_preflight(request):
-            answer_preflight(self._headers, self._methods())
+            answer_preflight(self._headers, self.methods())
             self.options()
             self.finish()
             return None
