@@ -188,6 +188,19 @@ class Findings(Struct, frozen=True):
     findings: list[Finding]
 
 
+class WhoIsIt(Struct, frozen=True):
+    """Who asks; from `issuer` on, what a login said of them."""
+
+    name: str
+    role: Annotated[str, Meta(description="viewer, operator or admin.")]
+    authenticated_by: Annotated[str, Meta(description="How they are known: basic, token, session, and so on.")]
+    issuer: str | UnsetType = UNSET
+    subject: Annotated[str, Meta(description="Who it is, for the issuer.")] | UnsetType = UNSET
+    email: Annotated[str | None, Meta(description="Verified by the issuer.")] | UnsetType = UNSET
+    groups: Annotated[tuple[str, ...], Meta(description="Those that rules for roles name.")] | UnsetType = UNSET
+    session_ends: Annotated[float, Meta(description="Seconds since 1970, in UTC.")] | UnsetType = UNSET
+
+
 class Readiness(Struct, frozen=True):
     """Events come in."""
 

@@ -27,10 +27,11 @@ from .cluster.results import Results
 from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
 from .events import BrokerStatus, EventConsumer
+from .login.building import build_entrance
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
-from .routes import ROUTES
+from .routes import API
 from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings
@@ -56,7 +57,9 @@ class Taskmon:
     def __init__(self, settings: Settings, celery_app: Celery) -> None:
         self.settings = settings
         self.state = State(settings.max_tasks, settings.max_workers)
-        authenticators, self.generated_token = build_authenticators(settings)
+        entrance = build_entrance(settings)
+        sessions = entrance.sessions if entrance else None
+        authenticators, self.generated_token = build_authenticators(settings, sessions)
         self._enabler = EventEnabler(Cluster(celery_app))
         broker = BrokerStatus()
         silence = settings.inspect_timeout / 1000
@@ -102,12 +105,14 @@ class Taskmon:
             publisher=Publisher(celery_app, publishing, results.reply_queue),
             results=results,
             queues=queues,
-            document=Document(ROUTES, settings.url_prefix, __version__),
+            document=Document(API, settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
             hosts=_hosts(settings),
             origin=_origin(settings),
             zone=celery_app.timezone,
             started=time.time(),
+            login=entrance.login if entrance else None,
+            sessions=sessions,
         )
         self.listeners = Listeners(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
@@ -143,6 +148,8 @@ class Taskmon:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.listeners.close_all_connections(), timeout=0.3)
         self.services.authentication.close()
+        if self.services.login is not None:
+            self.services.login.close()
 
     def _on_connect(self) -> None:
         if self.settings.enable_events:
@@ -172,17 +179,17 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
 
 def _hosts(settings: Settings) -> frozenset[str]:
     """List the host names, lower case and without port, under which requests may come: this machine's among them."""
-    public = urlsplit(settings.public_url).hostname if settings.public_url else None
-    return frozenset(
-        {"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *([public] if public else [])}
-    )
+    urls = [url for url in (settings.public_url, settings.oauth2_redirect_uri) if url]
+    public = {host for host in (urlsplit(url).hostname for url in urls) if host}
+    return frozenset({"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *public})
 
 
 def _origin(settings: Settings) -> str | None:
     """Give the origin of the public URL as a browser writes it, None without one."""
-    if settings.public_url is None:
+    url = settings.public_url or settings.oauth2_redirect_uri
+    if url is None:
         return None
-    parts = urlsplit(settings.public_url.lower())
+    parts = urlsplit(url.lower())
     default = {"http": 80, "https": 443}[parts.scheme]
     host = parts.netloc.removesuffix(f":{default}")
     return f"{parts.scheme}://{host}"

@@ -11,6 +11,7 @@ TaskmonError
 ├── Refused               a worker, or what is known of a task, does not allow a command
 ├── NoAnswer              a worker did not answer in time
 ├── NotAuthenticated      no credentials, or wrong ones
+├── LoginFailed           a login with a provider did not come to its end
 ├── Forbidden             known, but not allowed to do this
 ├── TooManyRequests       asked again too soon
 └── Unavailable           something taskmon needs does not answer
@@ -104,6 +105,10 @@ class NoAnswer(TaskmonError):
 
 class NotAuthenticated(TaskmonError):
     """No credentials came, or they are wrong."""
+
+
+class LoginFailed(TaskmonError):
+    """A login with a provider did not come to its end, because of what the browser or the provider brought."""
 
 
 class Forbidden(TaskmonError):

@@ -37,6 +37,7 @@ _HEADERS: Final = {
 _SECURITY: Final = {
     "basic": {"type": "http", "scheme": "basic"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token that `taskmon token` makes."},
+    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-taskmon", "description": "Begun by a login."},
 }
 
 #: The parts of paths, by the names that handlers give them.

@@ -1,4 +1,4 @@
-"""The table of routes: the whole of the HTTP API on one screen."""
+"""The table of routes: the whole of the HTTP API on one screen, and the pages."""
 
 from typing import Final
 
@@ -21,9 +21,12 @@ from .api.openapi import OpenApi
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.revoking import TaskRevoke, TasksRevoke
 from .api.tasks import TaskInfo, Tasks, TaskTypes
+from .api.whoami import WhoAmI
 from .api.workers import QueueLengths, WorkerInfo, Workers
+from .web.home import Home
+from .web.login import LoginCallback, LoginPage, Logout
 
-ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
+API: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/task/info/(.+?)", TaskInfo),
     (r"/api/tasks", Tasks),
     (r"/api/task/types", TaskTypes),
@@ -50,10 +53,21 @@ ROUTES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/queues/length", QueueLengths),
     (r"/api/diagnostics", DiagnosticsHandler),
     (r"/api/openapi\.json", OpenApi),
+    (r"/api/whoami", WhoAmI),
     (r"/metrics", Metrics),
     (r"/healthcheck", HealthCheck),
     (r"/readyz", Ready),
 ]
+
+#: For people; not in the OpenAPI document.
+PAGES: Final[list[tuple[str, type[ApiHandler]]]] = [
+    (r"/", Home),
+    (r"/login", LoginPage),
+    (r"/login/callback", LoginCallback),
+    (r"/logout", Logout),
+]
+
+ROUTES: Final = [*API, *PAGES]
 
 #: Served without `url_prefix` too: a probe knows nothing of it.
 PROBES: Final = {"/healthcheck", "/readyz"}

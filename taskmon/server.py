@@ -82,6 +82,8 @@ class Listeners:
     def _make(self, services: Services, where: Listener) -> Server:
         if where.auth is not None:
             services = replace(services, authentication=services.authentication.only(where.auth))
+            if "session" not in where.auth:
+                services = replace(services, login=None, sessions=None)
         server = Server(make_application(services))
         server.set_bounds(
             self._limits,
@@ -119,7 +121,7 @@ def make_application(services: Services) -> Application:
     """Make the Tornado application: the routes, each with the services."""
     prefix = re.escape(services.settings.url_prefix)
     given = {"services": services}
-    routes = [URLSpec(prefix + path + "/?", handler, given) for path, handler in ROUTES]
+    routes = [URLSpec(prefix + path.rstrip("/") + "/?", handler, given) for path, handler in ROUTES]
     if prefix:
         routes += [URLSpec(path + "/?", handler, given) for path, handler in ROUTES if path in PROBES]
     return Application(

@@ -9,8 +9,10 @@ from .cluster.inspection import Inspector
 from .cluster.publishing import Publisher
 from .cluster.queues import Queues
 from .cluster.results import Results
+from .credentials.sessions import Sessions
 from .diagnostics import Diagnostics
 from .events import BrokerStatus
+from .login.flow import Login
 from .metrics import Metrics
 from .openapi import Document
 from .peers import Peers
@@ -23,7 +25,8 @@ class Services:
     """Made once in `app.py` and handed to every handler.
 
     `hosts` are the names that a request may name besides addresses, `origin` is that of the public URL, `zone` is the
-    Celery app's, which times without one are in, `started` is when taskmon started, in epoch seconds.
+    Celery app's, which times without one are in, `started` is when taskmon started, in epoch seconds. `login` and
+    `sessions` are there where people log in with a provider.
     """
 
     settings: Settings
@@ -43,6 +46,8 @@ class Services:
     origin: str | None
     zone: tzinfo
     started: float
+    login: Login | None = None
+    sessions: Sessions | None = None
 
     def why_unknown(self, reason: str) -> str:
         """Say why a task may be unknown, from what State says of it and what is known of the events."""

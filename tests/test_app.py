@@ -108,7 +108,8 @@ async def test_a_prefix(prefix: str) -> None:
         assert (await served.get(f"{prefix}/api/tasks")).json() == {}
         assert (await served.get(f"{prefix}/metrics")).status == 200
         assert (await served.get(f"{prefix}/healthcheck", anonymous=True)).status == 200
-        for path in ("/api/tasks", "/metrics", "/", prefix, f"{prefix.replace('.', 'x')}x/api/tasks"):
+        assert (await served.get(prefix)).body == (await served.get(f"{prefix}/")).body
+        for path in ("/api/tasks", "/metrics", "/", f"{prefix.replace('.', 'x')}x/api/tasks"):
             assert (await served.get(path)).status == 404
         for path, status in (("/healthcheck", 200), ("/healthcheck/", 200), ("/readyz", 503)):
             assert (await served.get(path, anonymous=True)).status == status

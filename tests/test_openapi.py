@@ -16,14 +16,14 @@ from taskmon.api.base import STATUSES, ApiHandler
 from taskmon.auth import Role
 from taskmon.openapi import Document
 from taskmon.parameters import Parameter
-from taskmon.routes import PROBES, ROUTES
+from taskmon.routes import API, PROBES
 
-DOCUMENT: dict[str, Any] = json.loads(Document(ROUTES, "", __version__).encoded)
+DOCUMENT: dict[str, Any] = json.loads(Document(API, "", __version__).encoded)
 
 #: Each method of each route: the route as the document writes it, the method, the handler.
 OPERATIONS = [
     (re.sub(r"\(.+?\?\)", "{}", pattern).replace("\\", ""), method, handler)
-    for pattern, handler in ROUTES
+    for pattern, handler in API
     for method in handler.methods()
 ]
 EVERY = pytest.mark.parametrize(("path", "method", "handler"), OPERATIONS, ids=[h.__name__ for _, _, h in OPERATIONS])
@@ -112,8 +112,8 @@ def test_it_says_who_may_ask(path: str, method: str, handler: type[ApiHandler]) 
     else:
         assert "security" not in operation
         assert Role.parse(operation["x-role"]) == handler.role
-    assert DOCUMENT["security"] == [{"basic": []}, {"bearer": []}]
-    assert DOCUMENT["components"]["securitySchemes"].keys() == {"basic", "bearer"}
+    assert DOCUMENT["security"] == [{"basic": []}, {"bearer": []}, {"session": []}]
+    assert DOCUMENT["components"]["securitySchemes"].keys() == {"basic", "bearer", "session"}
 
 
 @EVERY
@@ -157,7 +157,7 @@ def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
 
 def test_the_prefix_is_that_of_the_server() -> None:
     assert DOCUMENT["servers"] == [{"url": "/"}]
-    assert Document(ROUTES, "/mon", "1").content["servers"] == [{"url": "/mon"}]
+    assert Document(API, "/mon", "1").content["servers"] == [{"url": "/mon"}]
 
 
 async def test_it_is_served() -> None:

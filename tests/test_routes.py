@@ -14,6 +14,7 @@ from taskmon.metrics import METRICS
 from taskmon.routes import PROBES, ROUTES
 from taskmon.server import make_application
 from taskmon.settings import OPTIONS, Settings
+from taskmon.web.login import LoginCallback, LoginPage, Logout
 
 DOCS = repository() / "docs"
 HANDLERS = [handler for _, handler in ROUTES]
@@ -50,10 +51,11 @@ def test_no_handler_goes_round_the_pipeline(handler: type[ApiHandler]) -> None:
     assert handler.get is not RequestHandler.get or handler.post is not RequestHandler.post
 
 
-def test_only_health_is_public() -> None:
-    assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready}
-    assert {path for path, handler in ROUTES if handler.public} == PROBES
+def test_only_health_and_the_login_are_public() -> None:
+    assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready, LoginPage, LoginCallback}
+    assert {path for path, handler in ROUTES if handler.probe} == PROBES
     assert not UnknownRoute.public
+    assert {handler for handler in HANDLERS if handler.read_only} == {Logout}
 
 
 def test_the_docstring_of_a_handler_says_its_route() -> None:

@@ -231,8 +231,9 @@ def test_each_option_has_a_row() -> None:
         assert option.help.endswith(".")
         assert option.section
         assert option.variable == f"TASKMON_{option.name.upper()}"
-        assert option.flower in (None, option.name, "logging")
-    assert {o.name for o in OPTIONS if o.secret} == {"broker", "result_backend", "basic_auth", "token"}
+        assert option.flower in (None, option.name, "logging", "oauth2_okta_base_url")
+    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret"}
+    assert {o.name for o in OPTIONS if o.secret} == secret
     assert not FLOWER_ONLY & {option.flower for option in OPTIONS}
 
 

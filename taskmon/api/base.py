@@ -18,6 +18,7 @@ from ..auth import Role, User
 from ..errors import (
     Forbidden,
     InvalidArgument,
+    LoginFailed,
     NoAnswer,
     NotAuthenticated,
     Refused,
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 STATUSES: Final[dict[type[TaskmonError], int]] = {
     InvalidArgument: 400,
+    LoginFailed: 400,
     NotAuthenticated: 401,
     Forbidden: 403,
     UnknownTask: 404,
@@ -58,12 +60,15 @@ _NOBODY: Final = User("", Role.VIEWER, "none")
 class ApiHandler(RequestHandler):
     """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
 
+    A `probe` answers under any host name, too; a POST that is `read_only` changes nothing but for who sends it.
     The rest says what a route takes and answers, for the OpenAPI document too: its arguments, of which a body is JSON
     only if `json_only` says so, the type of a right answer, and the errors that are not those of every route.
     """
 
     role: ClassVar[Role] = Role.VIEWER
     public: ClassVar[bool] = False
+    probe: ClassVar[bool] = False
+    read_only: ClassVar[bool] = False
     takes: ClassVar[tuple[Parameter, ...]] = ()
     json_only: ClassVar[bool] = False
     answer_type: ClassVar[Any] = None
@@ -99,9 +104,10 @@ class ApiHandler(RequestHandler):
             request.remote_ip = services.peers.client(
                 request.remote_ip or "", request.headers.get_list("X-Forwarded-For")
             )
+        if not self.probe:
+            self._check_host()
         if self.public:
             return None
-        self._check_host()
         if self._may_read and is_preflight(request):
             answer_preflight(self._headers, self.methods())
             self.options()
@@ -120,11 +126,13 @@ class ApiHandler(RequestHandler):
 
     def _admit(self, user: User) -> None:
         self.current_user = user
+        if user.set_cookie is not None:
+            self.add_header("Set-Cookie", user.set_cookie)
         if self.request.method not in _SAFE:
             self._check_origin(user)
         if user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
-        if self.request.method == "POST" and self.services.settings.read_only:
+        if self.request.method == "POST" and self.services.settings.read_only and not self.read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
 
     def _check_origin(self, user: User) -> None:
@@ -197,7 +205,7 @@ class ApiHandler(RequestHandler):
         more: dict[str, str] = {}
         message = responses.get(status_code, "Error")
         if isinstance(error, TaskmonError):
-            status_code = _status(error)
+            status_code = status_of(error)
             self.set_status(status_code)
             message = str(error)
             more = self._explain(error)
@@ -205,7 +213,11 @@ class ApiHandler(RequestHandler):
             message = error.log_message or error.reason or message
             if status_code == 405:
                 self.set_header("Allow", self._allowed())
-        self.finish(encode(error_body(status_code, message, **more)))
+        self.show_error(status_code, message, error, more)
+
+    def show_error(self, status: int, message: str, error: BaseException | None, more: dict[str, str]) -> None:
+        """Finish with the error as JSON; pages say it otherwise."""
+        self.finish(encode(error_body(status, message, **more)))
 
     def log_exception(
         self,
@@ -262,7 +274,8 @@ class UnknownRoute(ApiHandler):
         raise HTTPError(404, "There is no such route")
 
 
-def _status(error: TaskmonError) -> int:
+def status_of(error: TaskmonError) -> int:
+    """Give the status that an error becomes."""
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 

@@ -24,6 +24,7 @@ class HealthCheck(ApiHandler):
     """GET `/healthcheck`: whether the process is alive."""
 
     public = True
+    probe = True
     answer_type = str
     media_type = "text/plain"
 
@@ -37,6 +38,7 @@ class Ready(ApiHandler):
     """GET `/readyz`: whether events come in."""
 
     public = True
+    probe = True
     answer_type = Readiness
     errors = (Unavailable,)
 

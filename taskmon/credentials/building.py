@@ -3,18 +3,23 @@
 from ..auth import AnonymousAuthenticator, Authenticator, Role
 from ..settings import Settings
 from .basic import BasicAuthenticator
+from .sessions import Sessions
 from .tokens import TokenAuthenticator, new_token
 
 
-def build_authenticators(settings: Settings) -> tuple[tuple[Authenticator, ...], str | None]:
+def build_authenticators(
+    settings: Settings, sessions: Sessions | None = None
+) -> tuple[tuple[Authenticator, ...], str | None]:
     """Make what the settings ask for; where they ask for nothing, also an admin token to be printed once."""
     generated, lines = None, settings.token
-    if not (settings.basic_auth or settings.token or settings.anonymous_role):
+    if not (settings.basic_auth or settings.token or settings.anonymous_role or sessions):
         generated, line = new_token("generated", Role.ADMIN)
         lines = (line,)
     authenticators: list[Authenticator] = [TokenAuthenticator(lines)]
     if settings.basic_auth:
         authenticators.insert(0, BasicAuthenticator(settings.basic_auth))
+    if sessions is not None:
+        authenticators.append(sessions)
     if settings.anonymous_role:
         authenticators.append(AnonymousAuthenticator(Role.parse(settings.anonymous_role)))
     return tuple(authenticators), generated

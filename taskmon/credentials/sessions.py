@@ -84,6 +84,7 @@ class Sessions:
     """
 
     kind = "session"
+    kind = "session"
     challenge: str | None = None
 
     def __init__(
@@ -105,7 +106,9 @@ class Sessions:
         """Give the user and the Set-Cookie of a new session; raise Forbidden for whom nothing is allowed."""
         now = self._clock()
         session = Session(secrets.token_urlsafe(16), identity, now, now)
-        user = self._to_user(session, Forbidden(f"{identity.name} may not use taskmon"))
+        user = self.to_user(session)
+        if user is None:
+            raise Forbidden(f"{identity.name} may not use taskmon")
         sealed = self._write(session, now)
         if len(sealed) > LONGEST:
             raise Forbidden(f"{identity.name} is in too many of the groups that --roles names")
@@ -116,7 +119,9 @@ class Sessions:
         session = self.find(request)
         if session is None:
             return None
-        user = self._to_user(session, NotAuthenticated("Whose session this is may no longer use taskmon"))
+        user = self.to_user(session)
+        if user is None:
+            raise NotAuthenticated("Whose session this is may no longer use taskmon")
         now = self._clock()
         if now - session.seen < RENEW_AFTER:
             return user
@@ -148,6 +153,11 @@ class Sessions:
             self._ended.add(session.key, session.began)
         return session
 
+    def to_user(self, session: Session) -> User | None:
+        """Give whose session it is, with the role they have at this moment; None where that is none."""
+        role = self._role_of(session.identity)
+        return None if role is None else User(session.identity.name, role, "session")
+
     def ends(self, session: Session) -> float:
         """Give the moment in epoch seconds when a session ends in any case."""
         return session.began + LONGEST_SESSION
@@ -159,12 +169,6 @@ class Sessions:
         now = self._clock()
         in_time = now - session.began < LONGEST_SESSION and -_SLACK <= now - session.seen < IDLE
         return in_time and not self._ended.holds(session.key, session.began)
-
-    def _to_user(self, session: Session, otherwise: Exception) -> User:
-        role = self._role_of(session.identity)
-        if role is None:
-            raise otherwise
-        return User(session.identity.name, role, "session")
 
     def _write(self, session: Session, now: float) -> str:
         return self.cookie.set(self._sealer.seal(_encode(session)), min(IDLE, self.ends(session) - now))

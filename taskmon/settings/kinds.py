@@ -27,7 +27,19 @@ ROLE_RULE: Final = re.compile(
 )
 _DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 _ROLE_NAMES: Final = {"address": re.compile(rf"[!-)+-?A-~]{{1,64}}@{_DOMAIN}"), "domain": re.compile(_DOMAIN)}
+PROVIDERS: Final = ("google", "github", "gitlab", "okta", "oidc")
+_FLOWER_PROVIDERS: Final = {
+    "GoogleAuth2LoginHandler": "google",
+    "GithubLoginHandler": "github",
+    "GitLabLoginHandler": "gitlab",
+    "OktaLoginHandler": "okta",
+}
+_ALLOWED_RULE: Final = (
+    "must list addresses such as ann@example.com and domains such as *@example.com; other patterns are not taken"
+)
 _FOREIGN_HASH = re.compile(r"\$(?:2[abxy]|5|6|y|apr1|argon2\w*|pbkdf2[\w-]*|scrypt)\$|\{\w+\}")
+# Flower's pattern is a list where all its alternatives are addresses and domains.
+ALLOWED_COMMA = re.compile(r"[,|]")
 # A hash holds commas itself ("ln=14,r=8,p=1"): they do not end an entry.
 CREDENTIAL_COMMA = re.compile(r",(?!r=\d+,p=\d+\$|p=\d+\$)")
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -36,6 +48,11 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
+OIDC_SCOPE: Final = (
+    re.compile(r"openid(?: [!#-\[\]-~]+)*"),
+    "must be scopes with blanks between them, of which openid is the first",
+)
+OIDC_CLAIM: Final = (re.compile(r"[!-~]{1,200}"), "must be the name of a claim, or a path such as realm_access.roles")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 _BROKER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
 
@@ -242,6 +259,43 @@ def read_role_rule(value: object) -> str:
     if name and not name.fullmatch(match["name"]):
         raise ValueError(f"must name an exact {match['kind']}, without wildcards")
     return match[0]
+
+
+def read_issuer(value: object) -> str:
+    """Read an issuer as it is: whether it ends in a slash matters, as it is compared exactly."""
+    text = read_text(value)
+    if not text.startswith("https://") or read_public_url(text) != text.rstrip("/"):
+        raise ValueError("must be a URL that begins with https://")
+    return text
+
+
+def read_provider(value: object) -> str:
+    word = read_text(value)
+    name = _FLOWER_PROVIDERS.get(word.removeprefix("flower.views.auth.")) or word.lower()
+    if name not in PROVIDERS:
+        raise ValueError(f"must be {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
+    return name
+
+
+def read_allowed(value: object) -> str:
+    """Read whom `--auth` lets in: an address, or @ and a domain; Flower's patterns that say no more are known."""
+    text = read_text(value).removeprefix("^").removesuffix("$")
+    text = re.sub(r"\\([.+_@-])", r"\1", text)
+    name, at, domain = text.rpartition("@")
+    if not at or not _ROLE_NAMES["domain"].fullmatch(domain):
+        raise ValueError(_ALLOWED_RULE)
+    if name in ("", "*", ".*", ".+"):
+        return f"@{domain.lower()}"
+    if not _ROLE_NAMES["address"].fullmatch(text) or re.search(r"[?()\[\]{}^$|\\]", name):
+        raise ValueError(_ALLOWED_RULE)
+    return text.lower()
+
+
+def read_cookie_secret(value: object) -> str:
+    text = read_text(value)
+    if len(text) < 16:
+        raise ValueError("must be at least 16 characters long")
+    return text
 
 
 def read_bound(value: object) -> float:

@@ -10,8 +10,11 @@ from ..errors import InvalidSetting
 from ..masking import mask_passwords
 from .kinds import (
     ADDRESS,
+    ALLOWED_COMMA,
     CREDENTIAL_COMMA,
     METRICS_PREFIX,
+    OIDC_CLAIM,
+    OIDC_SCOPE,
     Kind,
     between,
     choice,
@@ -20,12 +23,16 @@ from .kinds import (
     listing,
     matching,
     parse_switch,
+    read_allowed,
     read_bound,
     read_broker,
+    read_cookie_secret,
     read_float,
     read_host,
+    read_issuer,
     read_origin,
     read_path,
+    read_provider,
     read_public_url,
     read_role_rule,
     read_socket_path,
@@ -44,6 +51,7 @@ SWITCH = Kind("", parse_switch)
 _SECONDS = between("SECONDS", read_float, 1, _DECADE)
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
 _ROLES = choice("ROLE", "viewer", "operator", "admin")
+_TEXT = Kind("TEXT", read_text)
 _LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
 _ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
@@ -71,8 +79,9 @@ def _option(
     return field(default=default, metadata=about)
 
 
-_celery, _server, _access, _events, _limits, _metrics, _program = (
-    partial(_option, section) for section in ("Celery", "Server", "Access", "Events", "Limits", "Metrics", "Program")
+_celery, _server, _access, _login, _events, _limits, _metrics, _program = (
+    partial(_option, section)
+    for section in ("Celery", "Server", "Access", "Login", "Events", "Limits", "Metrics", "Program")
 )
 
 
@@ -152,6 +161,42 @@ class Settings:
     )
     provider_ca_certs: Path | None = _access(  # noqa: RUF009
         None, Kind("PATH", read_path), "Authorities to trust when an identity provider is asked, in PEM."
+    )
+
+    auth_provider: Literal["google", "github", "gitlab", "okta", "oidc"] | None = _login(
+        None,
+        Kind("NAME", read_provider),
+        "Who people log in with: google, github, gitlab, okta, or oidc for any other.",
+        flower=True,
+    )
+    oidc_issuer: str | None = _login(
+        None, Kind("URL", read_issuer), "The provider, by its issuer's URL.", flower="oauth2_okta_base_url"
+    )
+    oauth2_key: str | None = _login(None, _TEXT, "Client id that the provider gave.", flower=True)
+    oauth2_secret: str | None = _login(None, _TEXT, "Client secret that the provider gave.", secret=True, flower=True)
+    oauth2_redirect_uri: str | None = _login(
+        None,
+        Kind("URL", read_public_url),
+        "Where the provider sends people back to; else /login/callback under --public-url.",
+        flower=True,
+    )
+    auth: tuple[str, ...] = _login(
+        (),
+        listing("ADDRESS", read_allowed, ALLOWED_COMMA),
+        "Who may log in: ann@example.com, or *@example.com for a domain.",
+        flower=True,
+    )
+    oidc_scope: str = _login("openid email profile", Kind("TEXT", matching(*OIDC_SCOPE)), "Scopes to ask for.")
+    oidc_groups_claim: str = _login("groups", Kind("NAME", matching(*OIDC_CLAIM)), "Claim that lists the groups.")
+    oidc_hosted_domain: tuple[str, ...] = _login(
+        (), listing("DOMAIN", read_host), "Google Workspace domain that accounts must belong to."
+    )
+    cookie_secret: tuple[str, ...] = _login(
+        (),
+        listing("TEXT", read_cookie_secret),
+        "Secret to sign sessions with; the first signs, all are taken.",
+        secret=True,
+        flower=True,
     )
 
     enable_events: bool = _events(True, SWITCH, "Ask workers to send events.", flower=True)
@@ -295,4 +340,4 @@ def _quoted(value: object) -> str:
 def _shown(option: Option, value: object) -> str:
     if not option.secret or not value:
         return repr(value)
-    return repr("***" if option.multiple else mask_passwords(str(value)))
+    return repr(mask_passwords(str(value)) if option.kind.metavar == "URL" else "***")

@@ -17,16 +17,8 @@ from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, checked
 # Options of Flower that are no error, though taskmon does not have them: users bring them along.
 FLOWER_ONLY: Final = frozenset(
     (
-        *("auth", "auth_provider", "auto_refresh", "broker_api", "conf"),
-        *(
-            "cookie_secret",
-            "db",
-            "format_task",
-            "natural_time",
-            "oauth2_key",
-            "oauth2_redirect_uri",
-        ),
-        *("oauth2_secret", "persistent", "state_save_interval", "tasks_columns", "xheaders"),
+        *("auto_refresh", "broker_api", "conf", "db", "format_task", "natural_time", "persistent"),
+        *("state_save_interval", "tasks_columns", "xheaders"),
     )
 )
 # Kubernetes gives pods TASKMON_PORT=tcp://10.0.0.1:5555 and its like when a service is called taskmon.
@@ -141,7 +133,7 @@ def _open_as_flower(merged: _Layer, environ: Mapping[str, str], notes: list[str]
         wanted = parse_switch(text)
     except ValueError as exc:
         raise InvalidSetting("anonymous_role", f"{exc} (given in {variable})", text) from None
-    if wanted and ({"basic_auth", "token"} & merged.keys() or environ.get("FLOWER_AUTH")):
+    if wanted and {"basic_auth", "token", "auth", "auth_provider", "oidc_issuer"} & merged.keys():
         notes.append(f"Ignored, since there are other ways to log in: {variable}")
     elif wanted:
         merged["anonymous_role"] = _Given("viewer", variable)

@@ -1,0 +1,33 @@
+"""Who asks. Event loop only."""
+
+from ..answers import WhoIsIt
+from ..auth import Role
+from .base import ApiHandler
+
+
+class WhoAmI(ApiHandler):
+    """GET `/api/whoami`: who you are, and what you may do."""
+
+    role = Role.VIEWER
+    answer_type = WhoIsIt
+
+    def get(self) -> None:
+        """Answer who it is, and of a session what stands behind it."""
+        user, sessions = self.current_user, self.services.sessions
+        session = sessions.find(self.request) if sessions is not None and user.method == "session" else None
+        if sessions is None or session is None:
+            self.answer(WhoIsIt(user.name, str(user.role), user.method))
+            return
+        who = session.identity
+        self.answer(
+            WhoIsIt(
+                user.name,
+                str(user.role),
+                user.method,
+                issuer=who.issuer,
+                subject=who.subject,
+                email=who.address,
+                groups=who.groups,
+                session_ends=sessions.ends(session),
+            )
+        )
