@@ -31,10 +31,11 @@ Source = Callable[["Task", str], str]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that follows the grammar; two are equal when their texts are."""
+    """A search that follows the grammar; two are equal when their texts are. None as terms matches every task."""
 
     text: str
     matches: Callable[["Task"], bool] = field(repr=False, compare=False)
+    terms: "Node | None" = field(default=None, repr=False, compare=False)
 
 
 def parse_search(text: str) -> Search:
@@ -42,8 +43,9 @@ def parse_search(text: str) -> Search:
     tokens = _tokens(text)
     if not tokens:
         return Search(text, lambda task: True)
-    check = _compile(_Parser(tokens, len(text)).parse()).check
-    return Search(text, lambda task: check(task, ""))
+    terms = _Parser(tokens, len(text)).parse()
+    check = _compile(terms).check
+    return Search(text, lambda task: check(task, ""), terms)
 
 
 # From text to terms and groups
@@ -54,7 +56,7 @@ class _Token(NamedTuple):
     text: str
 
 
-class _Term(NamedTuple):
+class Term(NamedTuple):
     """`field` is None for a plain term; `key` is set for a pair of kwargs, whose value `text` is then."""
 
     field: str | None
@@ -63,14 +65,14 @@ class _Term(NamedTuple):
     wanted: bool
 
 
-class _Group(NamedTuple):
+class Terms(NamedTuple):
     """Every member must match, or any."""
 
     every: bool
-    members: "list[_Node]"
+    members: "list[Node]"
 
 
-_Node = _Term | _Group
+Node = Term | Terms
 
 _TOKEN: Final = re.compile(r'[()]|(?:\\["\\]|"(?:\\["\\]|[^"])*+"|[^\s()"])++')
 _BLANKS: Final = re.compile(r"\s*")
@@ -113,29 +115,29 @@ class _Parser:
     def token(self) -> _Token:
         return self.tokens[self.at]
 
-    def parse(self) -> _Node:
+    def parse(self) -> Node:
         """Read all of it."""
         node = self.any(0)
         if self.token.text:
             raise InvalidSearch("has a ) without its (", self.token.position)
         return node
 
-    def any(self, depth: int) -> _Node:
+    def any(self, depth: int) -> Node:
         """Read terms or groups with OR between them."""
         members = [self.every(depth)]
         while self.token.text == "OR":
             self.operator()
             members.append(self.every(depth))
-        return members[0] if len(members) == 1 else _Group(False, members)
+        return members[0] if len(members) == 1 else Terms(False, members)
 
-    def every(self, depth: int) -> _Node:
+    def every(self, depth: int) -> Node:
         """Read terms or groups with AND or nothing between them."""
         members = [self.part(depth)]
         while self.token.text not in ("", ")", "OR"):
             if self.token.text == "AND":
                 self.operator()
             members.append(self.part(depth))
-        return members[0] if len(members) == 1 else _Group(True, members)
+        return members[0] if len(members) == 1 else Terms(True, members)
 
     def operator(self) -> None:
         """Step over AND or OR, which something must follow."""
@@ -144,7 +146,7 @@ class _Parser:
         if self.token.text in ("", ")", "AND", "OR"):
             raise InvalidSearch(f"needs a term after {text}", position)
 
-    def part(self, depth: int) -> _Node:
+    def part(self, depth: int) -> Node:
         """Read a term, or a group in parentheses."""
         position, text = self.token
         self.at += 1
@@ -158,7 +160,7 @@ class _Parser:
             raise InvalidSearch("does not know NOT: write -term to leave out what matches a term", position)
         return _term(position, text)
 
-    def group(self, position: int, depth: int) -> _Node:
+    def group(self, position: int, depth: int) -> Node:
         """Read what is left of a group after its parenthesis, which was at `position`."""
         if depth > MAX_DEPTH:
             raise InvalidSearch(f"must not have more than {MAX_DEPTH} parentheses in one another", position)
@@ -173,7 +175,7 @@ class _Parser:
         return node
 
 
-def _term(position: int, word: str) -> _Term:
+def _term(position: int, word: str) -> Term:
     """Make a term of a word; a `-` or a field name counts only outside quotes."""
     wanted = not word.startswith("-")
     rest = word if wanted else word[1:]
@@ -186,12 +188,12 @@ def _term(position: int, word: str) -> _Term:
         if not text.strip():
             raise InvalidSearch(f"needs a value right after {name}:", position)
         if name in EXACT_FIELDS:
-            return _Term(EXACT_FIELDS[name], None, text, wanted)
+            return Term(EXACT_FIELDS[name], None, text, wanted)
         key, equals, pair_value = text.partition("=")
         if name == "kwargs" and equals and key.strip():
-            return _Term(name, key.strip(), pair_value.strip(), wanted)
-        return _Term(TEXT_FIELDS[name], None, _substring(position, text), wanted)
-    return _Term(None, None, _substring(position, _unquote(rest)), wanted)
+            return Term(name, key.strip(), pair_value.strip(), wanted)
+        return Term(TEXT_FIELDS[name], None, _substring(position, text), wanted)
+    return Term(None, None, _substring(position, _unquote(rest)), wanted)
 
 
 def _unquote(word: str) -> str:
@@ -252,13 +254,13 @@ def _folded(name: str) -> Source:
     return source
 
 
-def _compile(node: _Node) -> _Compiled:
+def _compile(node: Node) -> _Compiled:
     """Compile a term or a group."""
-    group = node if isinstance(node, _Group) else _Group(True, [node])
+    group = node if isinstance(node, Terms) else Terms(True, [node])
     needles: dict[str | None, dict[tuple[str, bool], None]] = {}  # those of one text are looked for together
     parts: list[_Compiled] = []
     for member in group.members:
-        if isinstance(member, _Group):
+        if isinstance(member, Terms):
             parts.append(_compile(member))
         elif member.key is not None:
             parts.append(_Compiled(_PAIR_COST, False, _pair(member.key, member.text, member.wanted)))
@@ -345,7 +347,7 @@ def _pair(key: str, value: str, wanted: bool) -> Check:
     if _is_one_value(value):
         shown += rf"|{re.escape(value.casefold())}(?=\s*[,}}])"
     pair = re.compile(rf"{keys}\s*:\s*(?:{shown})")
-    hint = max(re.split(r"\W+", key.casefold()), key=len)  # has nothing in it that a repr writes differently
+    hint = _longest_word(key)
 
     def check(task: "Task", text: str) -> bool:
         if not task.kwargs:
@@ -359,6 +361,16 @@ def _pair(key: str, value: str, wanted: bool) -> Check:
         return not wanted
 
     return check
+
+
+def pair_words(term: Term) -> tuple[str, ...]:
+    """List words, folded, that the kwargs have in them wherever a pair is: of its key and of its value."""
+    return tuple(word for text in (term.key or "", term.text) if (word := _longest_word(text)))
+
+
+def _longest_word(text: str) -> str:
+    """Give the longest word in a text, folded: it has nothing in it that a repr writes differently."""
+    return max(re.split(r"\W+", text.casefold()), key=len)
 
 
 def _quoted(text: str) -> set[str]:

@@ -18,7 +18,7 @@ from .errors import UnknownTask
 from .finding.finder import Finder
 from .finding.indexes import FLUSH_AT, Indexes
 from .finding.ordering import BLOCK, distinct
-from .finding.store import TaskStore
+from .finding.store import SHELF, TaskStore
 from .query import TaskQuery
 from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
 
@@ -216,7 +216,8 @@ class State:
 
     def _make_room(self) -> None:
         """Evict the tasks longest without an event while there are too many."""
-        for _ in range(len(self._tasks) - self.max_tasks):
+        surplus = len(self._tasks) - self.max_tasks
+        for _ in range(surplus):
             task = self._tasks.pop()
             if self._indexes.walks:
                 self._indexes.remember(task.uuid, task)
@@ -229,6 +230,8 @@ class State:
                 self._evicted.popitem(last=False)
         if len(self._indexes.created) >= FLUSH_AT:  # most of them evicted before they changed enough to be indexed
             self._indexes.flush()
+        if surplus > 0:
+            self._tasks.clear(shelves=1 + surplus // SHELF)
 
     def _count_prefetched(self, task: Task, change: int) -> None:
         """Count a task that a worker has received and not started; one with an eta waits on purpose."""

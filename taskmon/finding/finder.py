@@ -2,11 +2,11 @@
 
 A question with one filter or one order walks the index made for it. With more, there are two ways: to walk the
 order and pass over what the filters refuse, or to collect what the rarest filter lets through and sort that. The
-first is tried for as long as it promises to be cheaper. Either way the answer comes in batches, so that a caller can
-let others run in between.
+first is tried for as long as it promises to be cheaper. A search is tried in the same way, and then put to all tasks
+in the order of their memory. Either way the answer comes in batches, so that a caller can let others run in between.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ from msgspec import Struct
 from ..query import TaskQuery, make_filter
 from ..records import Task
 from .indexes import FACETS, ORDERS, Before, ByTime, Group, Indexes, Known
+from .look import Look
 from .ordering import BLOCK, Block, Entry, Ordering, distinct
+from .sieve import make_sieve
 from .store import TaskStore
 from .zones import FACETS as ZONED
-from .zones import Ranges
+from .zones import Ranges, Value
 
 Batch = tuple[int, list[Task]]
-Match = Callable[[Task], bool]
 Pick = Callable[[Block], list[Entry]]
 
 #: The facets that a query can filter by.
@@ -29,6 +30,12 @@ FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_
 
 #: A walk is given up for a sort only after so many entries, and no more tasks than that are ever sorted at once.
 _SORTABLE: Final = 20_000
+
+#: A search is put to all tasks at once only after so many entries of the order that was asked for.
+_TRIED: Final = 4_000
+
+#: To go through tasks in the order of their memory takes this part of the time that a walk by an index takes.
+_SCAN: Final = 3
 
 
 class Source(Struct, frozen=True):
@@ -74,27 +81,74 @@ class Finder:
             yield None
 
     def _batches(self, query: TaskQuery) -> Iterator[Batch]:
-        match = make_filter(query)
-        narrow = self._narrowest(query)
-        if narrow is None:
-            return self._walk(self._order(query), match, query)
-        if _is_ordered(narrow, query):
-            source = Source(narrow.ordering, _is_descending(narrow, query), narrow.low, narrow.high)
-            return self._walk([source], match, query)
-        return self._walk_or_collect(narrow, match, query)
+        sieve = None if query.search is None else make_sieve(query.search.terms, self._values)
+        look = Look(make_filter(query), sieve)
+        if look.is_vain:
+            return iter(())
+        narrow = self._narrowest(query, look)
+        if sieve is not None and (narrow is None or _SCAN * narrow.count() > len(self._tasks)):
+            return self._walk_or_scan(self._ordered(narrow, query), look, query)
+        if narrow is None or _is_ordered(narrow, query):
+            return self._walk(self._ordered(narrow, query), look, query)
+        return self._walk_or_collect(narrow, look, query)
 
-    def _walk_or_collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
+    def _ordered(self, narrow: Source | None, query: TaskQuery) -> list[Source]:
+        """Give the sources to walk in the order asked for: only the narrow one where that has this order."""
+        if narrow is None or not _is_ordered(narrow, query):
+            return self._order(query)
+        return [Source(narrow.ordering, _is_descending(narrow, query), narrow.low, narrow.high)]
+
+    def _values(self, field: str) -> Collection[Value]:
+        return self._indexes.facets[field].groups.keys()
+
+    def _walk_or_scan(self, sources: Sequence[Source], look: Look, query: TaskQuery) -> Iterator[Batch]:
+        """Walk while the page promises to be full soon; then scan, unless so much matches that a walk is as good."""
+        needed = None if query.limit is None else query.offset + query.limit
+        if needed is not None and needed <= _SORTABLE:
+            found: list[Task] = []
+            looked = 0
+            for cost, tasks in self._walk(sources, look, query):
+                found += tasks
+                looked += cost
+                if len(found) >= needed:
+                    yield cost, found
+                    return
+                if looked > _TRIED and needed * looked * _SCAN > len(found) * len(self._tasks):
+                    break
+                yield cost, []
+            else:
+                yield 0, found
+                return
+        best: list[Task] = []
+        for tasks in self._scan(look):
+            best += tasks
+            if len(best) > _SORTABLE and (needed is None or 2 * needed > _SORTABLE):
+                yield from self._walk(sources, look, query)
+                return
+            if needed is not None and len(best) > 2 * needed + 1000:
+                best = _sorted(best, query)[:needed]
+            yield 0, []
+        yield 0, _sorted(best, query)
+
+    def _scan(self, look: Look) -> Iterator[list[Task]]:
+        """Yield the matching tasks of all that are held, in the order of their memory."""
+        get = self._tasks.get
+        for shelf in list(self._tasks.shelves):
+            for part in look.parts(shelf):
+                yield [task for task in look(list(part)) if get(task.uuid) is task]
+
+    def _walk_or_collect(self, narrow: Source, look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Go the way that looks at fewer tasks; turn back once a walk has cost more than collecting would."""
         candidates = narrow.count()
         if query.limit is None:
             if candidates > _SORTABLE:
-                yield from self._walk(self._order(query), match, query)
+                yield from self._walk(self._order(query), look, query)
                 return
         elif candidates > _SORTABLE or self._promises(candidates, query):
             needed = query.offset + query.limit
             found: list[Task] = []
             looked = 0
-            for cost, tasks in self._walk(self._order(query), match, query):
+            for cost, tasks in self._walk(self._order(query), look, query):
                 found += tasks
                 looked += cost
                 if len(found) >= needed:
@@ -106,7 +160,7 @@ class Finder:
             else:
                 yield 0, found
                 return
-        yield from self._collect(narrow, match, query)
+        yield from self._collect(narrow, look, query)
 
     def _promises(self, candidates: int, query: TaskQuery) -> bool:
         """Tell whether a walk may find a page before it has looked at as many entries as there are candidates.
@@ -118,18 +172,18 @@ class Finder:
         page = query.offset + (query.limit or 0)
         return page * len(self._indexes.by_time) < candidates**2
 
-    def _collect(self, narrow: Source, match: Match, query: TaskQuery) -> Iterator[Batch]:
+    def _collect(self, narrow: Source, look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Collect the tasks of one source and sort them, keeping no more than the page needs."""
         needed = None if query.limit is None else query.offset + query.limit
         best: list[Task] = []
-        for cost, tasks in self._walk([narrow], match, query):
+        for cost, tasks in self._walk([narrow], look, query):
             best += tasks
             if needed is not None and len(best) > 2 * needed + 1000:
                 best = _sorted(best, query)[:needed]
             yield cost, []
         yield 0, _sorted(best, query)
 
-    def _walk(self, sources: Sequence[Source], match: Match, query: TaskQuery) -> Iterator[Batch]:
+    def _walk(self, sources: Sequence[Source], look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Yield the matching tasks of all sources in turn, with the number of entries looked at.
 
         A walk may last, and tasks change meanwhile: each is found where it stood when the walk began, and once. One
@@ -147,9 +201,14 @@ class Finder:
                         yield 1 + zones.spent(), []
                         continue
                     standing = _standing(source.ordering, entries, before)
-                    tasks = self._matching([entry[1] for entry in standing if entry != last], match)
+                    ids = [entry[1] for entry in standing if entry != last]
                     last = standing[-1] if standing else last
-                    yield 1 + len(entries) + zones.spent(), tasks
+                    cost = 1 + len(entries) + zones.spent()
+                    for part in look.parts(ids):
+                        yield cost, look(self._held(part))
+                        cost = 0
+                    if cost:
+                        yield cost, []
         finally:
             del self._indexes.walks[id(before)]
 
@@ -165,9 +224,9 @@ class Finder:
         within = self._indexes.zones.within
         return lambda block: within(block, ranges, values)
 
-    def _matching(self, ids: list[str], match: Match) -> list[Task]:
+    def _held(self, ids: Sequence[str]) -> list[Task]:
         get = self._tasks.get
-        return [task for task_id in ids if (task := get(task_id)) is not None and match(task)]
+        return [task for task_id in ids if (task := get(task_id)) is not None]
 
     def _order(self, query: TaskQuery) -> list[Source]:
         """Give the sources that hold every task, in the order asked for."""
@@ -183,9 +242,10 @@ class Finder:
         values = sorted(groups, key=_nulls_first, reverse=descending)
         return [Source(groups[value], descending=True) for value in values]
 
-    def _narrowest(self, query: TaskQuery) -> Source | None:
+    def _narrowest(self, query: TaskQuery, look: Look) -> Source | None:
         """Give the smallest source that holds all matches, None when no filter has an index."""
-        sources = [Source(self._group(field, value)) for field, value in _facets(query)]
+        groups = [*_facets(query), *(look.sieve.groups if look.sieve is not None else ())]
+        sources = [Source(self._group(field, value)) for field, value in groups]
         sources += [
             Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in _ranges(query).items()
         ]

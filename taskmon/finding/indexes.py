@@ -226,7 +226,7 @@ class Indexes:
     def flush(self) -> None:
         """Index what has changed since the last flush."""
         if not self.changed:
-            self.created.clear()  # evicted, all of them
+            self._shelve()  # tasks that have been evicted, all of them
             return
         tasks = list(self.changed.values())
         indexed = len(tasks) + len(self.created)
@@ -242,7 +242,7 @@ class Indexes:
             for missing in self.missing.values():
                 missing.add(self.created, entries)
             grown += self.missing.values()
-            self.created.clear()
+            self._shelve()
         self.changed.clear()
         for ordering in grown:
             ordering.merge(indexed)  # as many as came at the most, so that this keeps up
@@ -253,6 +253,11 @@ class Indexes:
         self.tidied = False
         pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
         self.owed += (_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed
+
+    def _shelve(self) -> None:
+        if self.created:
+            self._tasks.shelve(self.created)
+            self.created = []
 
     def remember(self, task_id: str, task: Task | None) -> None:
         """Let every walk know what a task is like, None for not there, before it is made, changes or is evicted."""

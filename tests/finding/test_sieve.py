@@ -1,0 +1,244 @@
+"""A sieve lets through every task that matches, and few others; a search finds what a look at every task finds."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from factories import find_tasks, held_tasks, make_event, make_state, small_blocks
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskmon.errors import InvalidSearch
+from taskmon.finding import finder, look
+from taskmon.finding.look import Look
+from taskmon.finding.sieve import MOST_VALUES, Sieve, let_all, let_none, make_sieve
+from taskmon.query import SORT_KEYS, TaskQuery
+from taskmon.records import Event, Task
+from taskmon.search import parse_search
+from taskmon.state import State
+
+PATIENT = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+#: What texts and terms are made of: letters that fold to others, the words of fields, what separates texts.
+PIECES = [
+    *(
+        "abc",
+        "ABC",
+        "order-1",
+        "order-12",
+        "ß",
+        "ss",
+        "SS",
+        "\N{LATIN SMALL LETTER LONG S}t",
+        "\N{KELVIN SIGN}",
+        "k",
+        "İ",
+        "ä",
+        "Ä",
+        "日本語",
+        "ﬁ",
+    ),
+    *("\0", "\0\n\0", "\n", "None", "none", "'", '"', "\\", "x" * 40, "", " "),
+]
+NAMES = ["tasks.add", "tasks.Straße", "other.ABC", None]
+HOSTNAMES = ["celery@one", "celery@ABC", "celery@Ää"]
+STATES = ["SUCCESS", "FAILURE", "abc", "STARTED", "Straße"]
+KWARGS = [
+    "{'user_id': 42, 'mode': 'fast'}",
+    "{'user_id': 4, 'mode': \"ABC's\"}",
+    "{}",
+    "{'ä': 'İßa'}",
+    '{"user_id":42}',
+    "",
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
+
+TASKS = st.builds(
+    Task,
+    uuid=st.integers(0, 10**9).map(str) | TEXTS,
+    name=st.sampled_from(NAMES),
+    state=st.sampled_from(STATES),
+    worker=st.sampled_from([*HOSTNAMES, None]),
+    queue=st.sampled_from(["celery", "abc", None]),
+    args=TEXTS | st.none(),
+    kwargs=TEXTS | st.sampled_from(KWARGS) | st.none(),
+    result=TEXTS | st.none(),
+    exception=TEXTS | st.none(),
+    root_id=st.sampled_from(["abc", "r1", None]),
+    parent_id=st.sampled_from(["abc", "p1", None]),
+)
+
+
+def quote(text: str) -> str:
+    """Write a text as a term."""
+    escaped = text.replace("\0", "").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+PREFIXES = ["", "", "", "name:", "worker:", "queue:", "args:", "kwargs:", "result:", "exception:"]
+LITERALS = TEXTS.map(lambda text: text if len(text.replace("\0", "").strip()) >= 3 else "abc")
+TERMS = st.one_of(
+    st.tuples(st.sampled_from(PREFIXES), LITERALS.map(quote)).map("".join),
+    st.sampled_from(["state:success", "state:strasse", "state:nope", "root:r1", "parent:p1", "root:nope"]),
+    st.sampled_from(
+        ["kwargs:user_id=42", "kwargs:mode=fast", 'kwargs:mode="abc\'s"', "kwargs:ä=i̇ssa", 'kwargs:"a b=c"']
+    ),
+    st.sampled_from(["tasks", "celery", "abc", "none", "order-1", "nope"]),
+)
+
+
+def has_depth(search: str) -> bool:
+    """Tell whether a search keeps to the grammar: only its depth may break it."""
+    try:
+        parse_search(search)
+    except InvalidSearch:
+        return False
+    return True
+
+
+SEARCHES = st.recursive(
+    st.tuples(st.sampled_from(["", "", "-"]), TERMS).map("".join),
+    lambda inner: st.tuples(st.lists(inner, min_size=1, max_size=3), st.sampled_from([" ", " OR "])).map(
+        lambda drawn: f"({drawn[1].join(drawn[0])})"
+    ),
+    max_leaves=5,
+).filter(has_depth)
+
+
+def sieve_of(search: str, tasks: list[Task]) -> Sieve | None:
+    """Make the sieve of a search over these tasks."""
+
+    def values(field: str) -> set[Any]:
+        found = {getattr(task, field) for task in tasks}
+        return found - {None} if field == "queue" else found
+
+    return make_sieve(parse_search(search).terms, values)
+
+
+@PATIENT
+@given(SEARCHES, st.lists(TASKS, max_size=12))
+def test_what_matches_goes_through(search: str, tasks: list[Task]) -> None:
+    sieve = sieve_of(search, tasks)
+    assert sieve is not None
+    let = sieve.sift(tasks)
+    matches = parse_search(search).matches
+    assert [task for task in let if matches(task)] == [task for task in tasks if matches(task)]
+    places = {id(task): place for place, task in enumerate(tasks)}
+    order = [places[id(task)] for task in let]
+    assert order == sorted(set(order))
+    for field, value in sieve.groups:
+        assert all(getattr(task, field) == value for task in tasks if matches(task))
+
+
+# A search, put to State
+
+
+def apply_task(state: State, task: Task) -> None:
+    """Let a task happen."""
+    kinds = {"SUCCESS": "succeeded", "FAILURE": "failed", "STARTED": "started"}
+    fields = {field: getattr(task, field) for field in ("name", "queue", "args", "kwargs", "result", "exception")}
+    kin = {"root_id": task.root_id, "parent_id": task.parent_id}
+    hostname = task.worker or HOSTNAMES[0]
+    state.apply([make_event(kinds.get(task.state, task.state), task.uuid or "x", hostname=hostname, **fields, **kin)])
+
+
+@PATIENT
+@given(SEARCHES, st.lists(TASKS, max_size=25), st.integers(0, 2**32), st.sampled_from([0, 4, 1000]))
+def test_a_search_finds_what_a_look_at_every_task_finds(
+    search: str, tasks: list[Task], seed: int, tried: int
+) -> None:
+    random = Random(seed)
+    with small_blocks(4, flush_at=random.choice([2, 100])), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finder, "_TRIED", tried)
+        patch.setattr(look, "_FIRST", random.choice([1, 3, 256]))
+        state = State(max_tasks=random.choice([5, 100]))
+        for task in tasks:
+            apply_task(state, task)
+        asked = parse_search(search)
+        order = {"sort_by": random.choice([None, *SORT_KEYS]), "descending": random.random() < 0.5}
+        state_filter = random.choice([None, None, "SUCCESS"])
+        expected = [task for task in held_tasks(state) if asked.matches(task) and state_filter in (None, task.state)]
+        found = find_tasks(state, search=asked, state=state_filter, **order)
+        assert sorted(task.uuid for task in found) == sorted(task.uuid for task in expected)
+        assert found == [task for task in find_tasks(state, **order) if any(task is one for one in expected)]
+        limit, offset = random.choice([1, 2, 5, 50]), random.choice([0, 1, 4])
+        page = find_tasks(state, search=asked, state=state_filter, **order, limit=limit, offset=offset)
+        assert page == found[offset:][:limit]
+
+
+@PATIENT
+@given(st.integers(0, 2**32), st.sampled_from([None, "name", "received"]), st.sampled_from([None, 20]))
+def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: str | None, limit: int | None) -> None:
+    """What matches all the time, that is, and is never evicted."""
+    random = Random(seed)
+    ids = [f"id{number}" for number in range(14)]
+
+    def draw() -> Event:
+        kind = random.choice(["sent", "received", "started", "succeeded", "failed", "progress"])
+        return make_event(kind, random.choice(ids), name=random.choice(["tasks.add", "tasks.mul"]), args="'wanted'")
+
+    with small_blocks(2, flush_at=2, sortable=random.choice([3, 1000])), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finder, "_TRIED", random.choice([0, 4, 1000]))
+        patch.setattr(look, "_FIRST", 1)
+        patch.setattr(look, "_MOST", 1)
+        state = make_state(*[draw() for _ in range(40)])
+        there, found = {task.uuid for task in held_tasks(state)}, []
+        for task in state.find(TaskQuery(search=parse_search("wanted"), sort_by=sort_by, limit=limit)):
+            found += [task.uuid] if task is not None else []
+            if random.random() < 0.5:
+                state.apply([draw(), draw()])
+            if random.random() < 0.2:
+                state.tidy()
+        assert len(found) == len(set(found))
+        if sort_by is None:
+            assert there <= set(found)
+
+
+# Cases worth a name
+
+
+def test_a_text_with_the_separator_in_it_is_looked_at_itself() -> None:
+    tasks = [Task("a", args="x\0\n\0wanted"), Task("b", args="wanted"), Task("c")]
+    sieve = sieve_of("wanted", tasks)
+    assert sieve is not None
+    assert sieve.sift(tasks) == tasks
+
+
+def test_values_decide_before_texts_are_read() -> None:
+    tasks = [Task(str(number), name="shop.add", state="SUCCESS", worker="celery@one") for number in range(3)]
+    sifts = {
+        search: sieve.sift
+        for search in ("shop", "-shop", "name:nope", "state:FAILURE", "-state:success", "nope")
+        if (sieve := sieve_of(search, tasks))
+    }
+    assert sifts.pop("nope")(tasks) == []
+    assert {search: sift in (let_all,) for search, sift in sifts.items()} == {
+        search: search == "shop" for search in sifts
+    }
+    assert all(sift is let_none for search, sift in sifts.items() if search != "shop")
+
+
+def test_too_many_values_go_without_a_sieve() -> None:
+    names = [f"name-{number}" for number in range(MOST_VALUES)]
+    assert make_sieve(parse_search("name-1").terms, lambda field: names) is None
+    assert make_sieve(parse_search("").terms, lambda field: []) is None
+
+
+def test_what_cannot_match_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = make_state(make_event("sent", "a", name="shop"))
+    monkeypatch.setattr(Look, "__call__", lambda *_: pytest.fail("a task was looked at"))
+    assert find_tasks(state, search=parse_search("name:nope")) == []
+
+
+def test_long_texts_are_looked_at_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 0.3, 1.0, 1.0001, 2.0, 2.0001])
+    monkeypatch.setattr(look, "perf_counter", lambda: next(ticks))
+    looking = Look(lambda task: True)
+    sizes = []
+    for part in looking.parts(range(256)):
+        sizes.append(len(part))
+        if len(sizes) > 3:
+            break
+        looking([])
+    assert sizes == [256]
+    assert [len(part) for part in looking.parts(range(3))] == [1, 1, 1]

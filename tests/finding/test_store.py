@@ -1,0 +1,49 @@
+"""Every task that is held lies on a shelf, once, and not many others do, whatever comes and goes."""
+
+from random import Random
+
+import pytest
+from factories import held_tasks, make_event, make_state
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskmon.finding import store
+from taskmon.state import State
+
+PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
+
+@PATIENT
+@given(st.integers(0, 2**32), st.sampled_from([1, 4, 40]), st.sampled_from([2, 8]))
+def test_shelves_hold_what_is_held(seed: int, max_tasks: int, shelf: int) -> None:
+    random = Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SHELF", shelf)
+        state = State(max_tasks=max_tasks)
+        for _ in range(60):
+            kind = random.choice(["sent", "succeeded", "progress"])
+            state.apply([make_event(kind, f"id{random.randrange(200)}") for _ in range(random.choice([1, 5]))])
+            if random.random() < 0.7:
+                state._indexes.flush()
+            shelved = [id(task) for shelf in state._tasks.shelves for task in shelf]
+            shelved += [id(task) for task in state._indexes.created]
+            assert len(shelved) == len(set(shelved))
+            assert set(shelved) >= {id(task) for task in held_tasks(state)}
+            assert state._tasks._shelved == sum(map(len, state._tasks.shelves))
+
+
+def test_evicted_tasks_leave_the_shelves() -> None:
+    state = State(max_tasks=3000)
+    for number in range(20_000):
+        state.apply([make_event("succeeded", str(number))])
+    shelves = state._tasks.shelves
+    assert sum(map(len, shelves)) < 3000 + 3 * store.SHELF
+    assert len(shelves) < 10
+
+
+def test_few_new_tasks_at_a_time_share_a_shelf() -> None:
+    state = make_state()
+    for number in range(50):
+        state.apply([make_event("sent", str(number))])
+        state._indexes.flush()
+    assert [len(shelf) for shelf in state._tasks.shelves] == [50]
