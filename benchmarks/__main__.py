@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import burst, http, queries, state
+from . import burst, http, latency, queries, startup, state
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -22,8 +22,11 @@ def main() -> None:
     state.run(options.tasks or state.TASKS, state.RUNS, flower)
     queries.run(options.tasks or queries.TASKS)
     http.run()
+    startup.run(flower)
     for broker in burst.BROKERS:
         burst.run(broker, options.events, flower)
+    for broker in burst.BROKERS:
+        latency.run(broker, flower)
 
 
 if __name__ == "__main__":

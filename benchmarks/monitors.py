@@ -31,7 +31,7 @@ class Monitor:
     metric: ClassVar[re.Pattern[str]]
 
     def __init__(self, broker_url: str, port: int, max_tasks: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._command = self.command(broker_url, port, max_tasks)
 
     def command(self, broker_url: str, port: int, max_tasks: int) -> list[str]:
@@ -80,6 +80,10 @@ class Monitor:
         """Count the tasks it holds, by state."""
         return Counter(task["state"] for task in json.loads(self.get("/api/tasks")).values())
 
+    def task_ids(self) -> list[str]:
+        """List the ids of the tasks it holds."""
+        return list(json.loads(self.get("/api/tasks")))
+
     def log_tail(self) -> str:
         """Give the last lines that it has written."""
         self._log.seek(0)
@@ -87,7 +91,7 @@ class Monitor:
 
     def get(self, path: str) -> bytes:
         """Ask it something; raises OSError."""
-        with _open(self._url + path, timeout=_PATIENCE) as response:
+        with _open(self.url + path, timeout=_PATIENCE) as response:
             body: bytes = response.read()
             return body
 

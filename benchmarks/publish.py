@@ -47,11 +47,14 @@ def make_bodies(count: int, size: int) -> list[bytes]:
     return list(workload.bodies(workload.events(count // 4, window, time.time()), size))
 
 
-def publish(url: str, bodies: Sequence[bytes]) -> float:
-    """Send all; give the seconds it took."""
+def publish(url: str, bodies: Sequence[bytes], interval: float = 0.0) -> float:
+    """Send all, one every `interval` seconds at the most; give the seconds it took."""
     publisher = Publisher(url)
     began = time.perf_counter()
-    for body in bodies:
+    for number, body in enumerate(bodies):
+        early = began + number * interval - time.perf_counter()
+        if early > 0:
+            time.sleep(early)
         publisher.send(body)
     publisher.close()
     return time.perf_counter() - began
@@ -59,11 +62,11 @@ def publish(url: str, bodies: Sequence[bytes]) -> float:
 
 def main() -> None:
     """Be the child: make the bodies, say so, wait for a word, send them, tell how long that took."""
-    url, count, size = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    url, (count, size, *rate) = sys.argv[2], map(int, sys.argv[3:])  # the rate is in events a second
     bodies = make_bodies(count, size)
     say(len(bodies))
     if sys.stdin.readline():
-        say(publish(url, bodies))
+        say(publish(url, bodies, size / rate[0] if rate else 0.0))
 
 
 if __name__ == "__main__":
