@@ -73,6 +73,7 @@ class Task(Struct, gc=False):
     `sent` to `revoked` are the times of its events, `timestamp` that of the last one, all in epoch seconds of the
     sender's clock. `args`, `kwargs` and `result` are `repr` text, `eta` and `expires` ISO 8601, `worker` and
     `client` hostnames. `born` and `seen` are when taskmon applied the first and the last event, by its own clock.
+    `reconciled` is None as long as all this comes from events, else what was found out otherwise: see `outcomes.py`.
     """
 
     uuid: str
@@ -106,6 +107,7 @@ class Task(Struct, gc=False):
     root_id: str | None = None
     parent_id: str | None = None
     clock: int | None = 0
+    reconciled: str | None = None
 
 
 class Worker(Struct, gc=False):
@@ -163,7 +165,8 @@ def merge(task: Task, event: Event) -> None:
 
     An event that comes late does not take the state back: a late `task-received` adds only what it knows best, any
     other late event all of its fields but the state. What comes before or after a retry is always taken. All this as
-    in Celery. Runs for every event: hence one long function without a call in it.
+    in Celery, but for a retry from before the task finished: that is late too. Runs for every event: hence one long
+    function without a call in it.
     """
     kind = KINDS.get(event.type)
     if kind is None:  # "task-progress" stands for "PROGRESS", a custom state
@@ -194,7 +197,11 @@ def merge(task: Task, event: Event) -> None:
     if event.expires is not UNSET:
         task.expires = event.expires
     current = task.state
-    if rank <= _RANKS.get(current, _CUSTOM_RANK) or state == states.RETRY or current == states.RETRY:
+    if rank <= _RANKS.get(current, _CUSTOM_RANK) or current == states.RETRY:
+        task.state = state
+    elif state == states.RETRY:
+        if current in READY_STATES and _finished_later(task, event):
+            return
         task.state = state
     elif state == states.RECEIVED:
         return
@@ -215,6 +222,12 @@ def merge(task: Task, event: Event) -> None:
         task.exception = event.exception
     if event.traceback is not UNSET:
         task.traceback = event.traceback
+
+
+def _finished_later(task: Task, event: Event) -> bool:
+    """Tell whether a finished task finished later than an event of it happened, by the clocks of their senders."""
+    finished = {states.SUCCESS: task.succeeded, states.FAILURE: task.failed}.get(task.state, task.revoked)
+    return finished is not None and event.timestamp is not None and event.timestamp < finished
 
 
 def merge_worker(worker: Worker, event: Event) -> None:

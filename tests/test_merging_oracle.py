@@ -117,8 +117,28 @@ def _celery_body(task: CeleryTask) -> dict[str, Any]:
 def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(task_body(state.get(task_id), state.children(task_id)))
     assert len(set(body["children"])) == len(body["children"])
-    del body["incomplete"]  # taskmon's own
+    for field in ("incomplete", "orphaned", "source"):  # taskmon's own
+        del body[field]
     return body | {"children": set(body["children"])}
+
+
+def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
+    """Put an event to Celery; a retry from before the task finished as if it told of a beginning, not of a retry."""
+    task = celery.tasks.data.get(event["uuid"])
+    if task is None or event["type"] not in ("task-retried", "task-retry") or not _finished_after(task, event):
+        celery.event(event)
+        return
+    received = task.received
+    celery.event(event | {"type": "task-received"})
+    task.received = received
+    if event["type"] == "task-retried":
+        task.retried = event["timestamp"]
+
+
+def _finished_after(task: CeleryTask, event: dict[str, Any]) -> bool:
+    times = {"SUCCESS": task.succeeded, "FAILURE": task.failed, "REVOKED": task.revoked}
+    finished = times.get(task.state)
+    return finished is not None and event["timestamp"] < finished
 
 
 def compare(batches: list[list[dict[str, Any]]]) -> tuple[State, CeleryState]:
@@ -126,7 +146,7 @@ def compare(batches: list[list[dict[str, Any]]]) -> tuple[State, CeleryState]:
     celery, taskmon = CeleryState(), State()
     for batch in batches:
         for event in batch:
-            celery.event(dict(event))  # Celery writes into it
+            _tell_celery(celery, dict(event))  # Celery writes into it
         taskmon.apply(decode_events(batch))
         assert taskmon.failed_total == 0
         assert len(taskmon) == len(celery.tasks)
@@ -150,6 +170,8 @@ def _no_drift_warnings() -> Any:
 @example([[make_dict("task-started"), make_dict("task-received", args="()", queue="q", result="late")]])
 @example([[make_dict("task-progress"), make_dict("task-success")]])  # custom, but with a state that Celery ranks
 @example([[make_dict("task-succeeded"), make_dict("task-retried"), make_dict("task-received", clock=9)]])
+@example([[make_dict("task-failed", at=START + 2), make_dict("task-retried", exception="first", result="late")]])
+@example([[make_dict("task-revoked", at=START + 2), make_dict("task-retry", args="()"), make_dict("task-sent")]])
 def test_all_fields(batches: list[list[dict[str, Any]]]) -> None:
     compare(batches)
 
@@ -186,6 +208,20 @@ def test_workers(batches: list[list[dict[str, Any]]]) -> None:
 
 
 # Where taskmon differs on purpose
+
+
+def test_a_retry_from_before_the_end_leaves_a_finished_task_finished() -> None:
+    late = [make_dict("task-retried", at=START + 1, exception="ValueError()"), make_dict("task-sent", at=START)]
+    celery, taskmon = CeleryState(), State()
+    for event in [make_dict("task-succeeded", at=START + 2, result="7"), *late]:
+        celery.event(dict(event))
+        taskmon.apply(decode_events([event]))
+    assert celery.tasks.data["a"].state == "PENDING"
+    task = taskmon.get("a")
+    assert (task.state, task.timestamp, task.result, task.exception) == ("SUCCESS", START, "7", None)
+    assert (task.retried, task.sent) == (START + 1, START)
+    taskmon.apply(decode_events([make_dict("task-retried", at=START + 3)]))
+    assert taskmon.get("a").state == "RETRY"
 
 
 def test_a_child_that_changes_its_parent_leaves_the_old_one() -> None:
