@@ -52,6 +52,10 @@ class TaskObject(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):
     parent_id: TaskId | None
     children: list[str]
     incomplete: Annotated[list[str], Meta(description="The fields that are known to be missing, or cut.")]
+    source: Annotated[
+        Literal["events", "result backend"], Meta(description="Where it is known from how the task ended.")
+    ]
+    orphaned: Annotated[bool, Meta(description="Whether nobody has it, though it has not ended.")]
 
 
 class TaskNames(Struct, frozen=True, rename={"task_types": "task-types"}):

@@ -31,6 +31,7 @@ from .login.building import build_entrance
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
+from .reconciling import Reconciler
 from .routes import API
 from .server import Listeners, listeners
 from .services import Services
@@ -68,7 +69,8 @@ class Taskmon:
         publishing = Lane("The broker", threads=1, waiting=settings.max_connections)
         reading = Lane("The result backend", threads=1, waiting=64)
         self._lanes = [commands, questions, publishing, reading]
-        inspector = Inspector(Mailbox(celery_app, questions, silence, settings.max_message), self.state.hear_of)
+        mailbox = Mailbox(celery_app, questions, silence, settings.max_message)
+        inspector = Inspector(mailbox, self.state.hear_of)
         queues = Queues(celery_app, questions)
         metrics = MetricsRegistry(
             settings.metrics_prefix,
@@ -80,7 +82,7 @@ class Taskmon:
             worker_label=settings.metrics_worker_label,
             celery_exporter=settings.metrics_celery_exporter,
         )
-        self.state.subscribe(metrics.observe)
+        self.state.subscribe(metrics.observe, events_only=True)
         self.state.on_worker_gone(metrics.remove_worker)
         self.state.on_worker_gone(self._enabler.forget)
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
@@ -93,6 +95,11 @@ class Taskmon:
         diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics)
         self.state.subscribe(diagnostics.observe)
         self.state.on_worker_gone(diagnostics.forget)
+        self._reconciler = Reconciler(
+            *(self.state, broker, results, mailbox, inspector, queues),
+            orphan_after=settings.orphan_after,
+            max_text=settings.max_text,
+        )
         self.services = Services(
             settings=settings,
             state=self.state,
@@ -130,6 +137,7 @@ class Taskmon:
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
             asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
             asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
+            asyncio.create_task(self._reconciler.run()),
         ]
         log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))
 

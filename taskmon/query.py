@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from .errors import InvalidArgument
-from .parameters import Kind, Parameter, Schema, Text, Time, Whole, read_parameters
+from .outcomes import ORPHANED
+from .parameters import Flag, Kind, Parameter, Schema, Text, Time, Whole, read_parameters
 from .search import MAX_LENGTH, Search, parse_search
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class TaskQuery(Struct, frozen=True):
     root_id: str | None = None
     parent_id: str | None = None
     queue: str | None = None
+    orphaned: bool | None = None
     received_start: float | None = None
     received_end: float | None = None
     started_start: float | None = None
@@ -124,6 +126,10 @@ def _is_queue(value: str) -> Match:
     return lambda task: task.queue == value
 
 
+def _is_orphaned(value: bool) -> Match:
+    return lambda task: (task.reconciled == ORPHANED) is value
+
+
 def _is_received(start: float, end: float) -> Match:
     return lambda task: task.received is not None and start <= task.received <= end
 
@@ -132,13 +138,14 @@ def _is_started(start: float, end: float) -> Match:
     return lambda task: task.started is not None and start <= task.started <= end
 
 
-_EQUALITIES: Final[dict[str, Callable[[str], Match]]] = {
+_EQUALITIES: Final[dict[str, Callable[[Any], Match]]] = {
     "worker": _is_worker,
     "name": _is_name,
     "state": _is_state,
     "root_id": _is_root_id,
     "parent_id": _is_parent_id,
     "queue": _is_queue,
+    "orphaned": _is_orphaned,
 }
 _RANGES: Final[dict[str, Callable[[float, float], Match]]] = {
     "received": _is_received,
@@ -200,6 +207,7 @@ FILTERS: Final = (
     Parameter("root_id", Text(), "Id of the first task of a workflow."),
     Parameter("parent_id", Text(), "Id of the task that published it."),
     Parameter("queue", Text(), "Queue it was published to."),
+    Parameter("orphaned", Flag(), "Whether nobody has it, though it has not ended."),
     Parameter("received_start", Time(), "Received at this time or later."),
     Parameter("received_end", Time(), "Received at this time or earlier."),
     Parameter("started_start", Time(), "Started at this time or later."),

@@ -25,6 +25,7 @@ from .answers import (
     WorkerObject,
 )
 from .gaps import find_gaps
+from .outcomes import ORPHANED, SETTLED
 from .records import Task, Worker
 
 #: Encode to strict JSON: no NaN, no lone surrogates.
@@ -72,6 +73,8 @@ def task_body(task: Task, children: list[str]) -> TaskObject:
         task.parent_id,
         children,
         find_gaps(task),
+        SETTLED if task.reconciled == SETTLED else "events",
+        task.reconciled == ORPHANED,
     )
 
 

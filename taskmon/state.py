@@ -20,9 +20,13 @@ from .finding.indexes import FLUSH_AT, Indexes
 from .finding.ordering import BLOCK, distinct
 from .finding.store import SHELF, TaskStore
 from .query import TaskQuery
+from .reconciled import Reconciled
 from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
 
 log = logging.getLogger(__name__)
+
+#: The type of what subscribers get in place of an event for a task that was reconciled; no event of a task has it.
+RECONCILED: Final = "taskmon-reconciled"
 
 Change = tuple[Event, Task | Worker | None]
 Subscriber = Callable[[list[Change]], None]
@@ -65,8 +69,10 @@ class State:
         }
         self._append_runtime = self._indexes.known["runtime"].append
         self._subscribers: list[Subscriber] = []
+        self._of_events: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
         self._kin_changed = False
+        self.reconciled = Reconciled(self._tasks, self._indexes, self._count_prefetched, self._tell_of_reconciled)
 
     def __len__(self) -> int:
         """Count the tasks held."""
@@ -124,10 +130,19 @@ class State:
         """Do what idle moments would do later, of the older tasks, which change no more: half a millisecond."""
         self._indexes.zone_blocks(1, sparing=_CHANGING)
 
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call `subscriber` after every `apply` with all its changes; the answer ends that."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
+    def states(self) -> list[str]:
+        """List the states of the tasks held, sorted."""
+        self._indexes.flush()
+        return sorted(str(state) for state in self._indexes.facets["state"].groups)
+
+    def subscribe(self, subscriber: Subscriber, events_only: bool = False) -> Callable[[], None]:
+        """Call `subscriber` after every `apply` with all its changes; the answer ends that.
+
+        Tasks that are reconciled come too, each with an event of the type RECONCILED; not with `events_only`.
+        """
+        subscribers = self._of_events if events_only else self._subscribers
+        subscribers.append(subscriber)
+        return lambda: subscribers.remove(subscriber)
 
     def apply(self, events: Sequence[Event]) -> None:
         """Merge events into the tasks and workers, in order, and tell the subscribers.
@@ -152,12 +167,19 @@ class State:
         self._make_room()
         if self._indexes.owed:
             self._indexes.pay()
-        for subscriber in tuple(self._subscribers):
+        self._tell((*self._of_events, *self._subscribers), changes)
+
+    def _tell(self, subscribers: tuple[Subscriber, ...], changes: list[Change]) -> None:
+        for subscriber in subscribers:
             try:
                 subscriber(changes)
             except Exception:
                 self.failed_total += 1
                 log.exception("A subscriber failed")
+
+    def _tell_of_reconciled(self, task: Task) -> None:
+        event = Event(RECONCILED, timestamp=time.time(), uuid=task.uuid)
+        self._tell(tuple(self._subscribers), [(event, task)])
 
     def _apply_to_task(self, event: Event, task_id: str, now: float) -> Task:
         """Merge an event into its task and note what that changes for the indexes: the hot path."""
@@ -178,6 +200,8 @@ class State:
                 event.hostname = worker.hostname
         if event.name is not UNSET:
             _share(event, task)
+        if task.reconciled is not None:
+            self.reconciled.meet(task, event)
         before, runtime = task.state, task.runtime
         if before == RECEIVED:
             self._count_prefetched(task, -1)
@@ -221,6 +245,8 @@ class State:
             task = self._tasks.pop()
             if self._indexes.walks:
                 self._indexes.remember(task.uuid, task)
+            if task.reconciled is not None:
+                self.reconciled.release(task)
             if task.state == RECEIVED:
                 self._count_prefetched(task, -1)
             self.evicted_total += 1

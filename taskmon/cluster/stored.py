@@ -8,6 +8,7 @@ import pickletools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from math import isfinite
 from typing import Any, Final
@@ -40,6 +41,7 @@ class Result:
     """The state of a task and, once it is ready, its result, as plain JSON values.
 
     `value` of a task that failed is the `repr` of its exception. `reason` says why `value` is missing, if it is.
+    `finished` is when the task finished, in epoch seconds, None where that is not stored.
     """
 
     task_id: str
@@ -47,6 +49,7 @@ class Result:
     value: Any = None
     traceback: str | None = None
     reason: str | None = None
+    finished: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -106,14 +109,31 @@ def _read_meta(task_id: str, meta: Any) -> Result:
         return Result(task_id, state)
     traceback = meta.get("traceback")
     trace = _clean(traceback) if isinstance(traceback, str) else None
+    finished = _read_time(meta.get("date_done"))
     value = meta.get("result")
     try:
         if state in states.EXCEPTION_STATES:
             value = _describe_exception(value)
-        return Result(task_id, state, make_plain(value), trace)
+        return Result(task_id, state, make_plain(value), trace, finished=finished)
     except (RecursionError, ValueError, _Unreadable) as exc:
         why = str(exc) if isinstance(exc, _Unreadable) else "it is nested too deep, or has a number too long to write"
-        return Result(task_id, state, traceback=trace, reason=why)
+        return Result(task_id, state, traceback=trace, reason=why, finished=finished)
+
+
+def _read_time(stored: Any) -> float | None:
+    """Read when a task finished; Celery writes ISO 8601, without a zone in UTC."""
+    if isinstance(stored, str):
+        try:
+            stored = datetime.fromisoformat(stored[:64])
+        except ValueError:
+            return None
+    if not isinstance(stored, datetime):
+        return None
+    try:
+        seconds = (stored if stored.tzinfo else stored.replace(tzinfo=UTC)).timestamp()
+    except (OverflowError, ValueError):
+        return None
+    return seconds if seconds >= 0 else None
 
 
 def _describe_exception(stored: Any) -> Any:

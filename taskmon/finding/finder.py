@@ -249,6 +249,8 @@ class Finder:
         sources += [
             Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in _ranges(query).items()
         ]
+        if query.orphaned:
+            sources.append(Source(self._indexes.orphaned))
         return min(sources, key=Source.count, default=None)
 
     def _group(self, field: str, value: str) -> Ordering:

@@ -11,6 +11,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
+from ..outcomes import ORPHANED
 from ..records import Task
 from .ordering import BLOCK, Entry, Ordering
 from .store import TaskStore
@@ -214,6 +215,9 @@ class Indexes:
         }
         self.known = {field: Known(tasks, field) for field in ORDERS}
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
+        self.orphaned = Group(
+            tasks, "reconciled", attrgetter("reconciled"), ORPHANED
+        )  # an event ends it: no flush has to look
         self.changed: dict[str, Task] = {}
         self.created: list[Task] = []
         self.walks: dict[int, Before] = {}
@@ -303,7 +307,7 @@ class Indexes:
             yield from self._due.popleft().sweep()
 
     def _sweep_all(self) -> Iterator[int]:
-        for ordering in (self.by_time, *self.known.values(), *self.missing.values()):
+        for ordering in (self.by_time, self.orphaned, *self.known.values(), *self.missing.values()):
             yield from ordering.sweep()
             yield from self._sweep_due()
         for facet in self.facets.values():

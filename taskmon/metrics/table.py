@@ -84,6 +84,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("tasks", "gauge", "", "Tasks held in memory."),
     _own("workers", "gauge", "", "Workers held in memory, online or not."),
     _own("tasks_evicted_total", "counter", "", "Tasks dropped from memory to make room."),
+    _own("tasks_orphaned", "gauge", "", "Unfinished tasks held that nobody has."),
+    _own("tasks_reconciled_total", "counter", "outcome", "Tasks whose end was missed: settled or orphaned."),
     _own("broker_connected", "gauge", "", "1 while taskmon is connected to the broker, else 0."),
     _own("broker_reconnects_total", "counter", "", "Times the connection to the broker was made again."),
     _own("build_info", "gauge", "version", "Always 1; the label is the version of taskmon."),

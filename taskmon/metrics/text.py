@@ -41,6 +41,10 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "tasks": [f" {len(state)}"],
         "workers": [f" {len(state.workers)}"],
         "tasks_evicted_total": [f" {state.evicted_total}"],
+        "tasks_orphaned": [f" {state.reconciled.orphaned}"],
+        "tasks_reconciled_total": of_label(
+            "outcome", {"settled": state.reconciled.settled_total, "orphaned": state.reconciled.orphaned_total}
+        ),
         "broker_connected": [f" {int(broker.connected)}"],
         "broker_reconnects_total": [f" {broker.reconnects}"],
         "build_info": [f'{{version="{__version__}"}} 1'],

@@ -6,6 +6,17 @@ from typing import Protocol
 from taskmon.records import Task, Worker
 
 
+class ReconciledView(Protocol):
+    """How many tasks were settled from a result backend or orphaned, and how many are."""
+
+    @property
+    def orphaned(self) -> int: ...
+    @property
+    def orphaned_total(self) -> int: ...
+    @property
+    def settled_total(self) -> int: ...
+
+
 class StateView(Protocol):
     """The tasks and workers held."""
 
@@ -15,6 +26,8 @@ class StateView(Protocol):
     def prefetched(self) -> Mapping[tuple[str, str], int]: ...
     @property
     def evicted_total(self) -> int: ...
+    @property
+    def reconciled(self) -> ReconciledView: ...
     def __len__(self) -> int: ...
     def get(self, task_id: str, /) -> Task | None: ...  # may raise UnknownTask
 

@@ -215,6 +215,12 @@ class Settings:
     event_queue_ttl: float = _events(3600.0, _SECONDS, "How long RabbitMQ keeps events for taskmon.")
     event_queue_expires: float = _events(60.0, _SECONDS, "How long RabbitMQ keeps taskmon's queue while it is away.")
 
+    orphan_after: float = _events(
+        900.0,
+        between("SECONDS", read_float, 0, _DECADE),
+        "Ask the result backend about a task unheard of for so long; 0: never.",
+    )
+
     max_tasks: int = _limits(100_000, count(1, 100_000_000), "Most tasks to remember.", flower=True)
     max_workers: int = _limits(5000, count(1, 1_000_000), "Most workers to remember.", flower=True)
     max_text: int = _limits(

@@ -1,7 +1,9 @@
 """What reads result backends, before Celery's own: files, memory, and replies over kombu's broker in memory."""
 
 import pickle
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,9 @@ def test_what_celery_stores_is_read(app: Celery) -> None:
     app.backend.store_result("done", {"x": 1}, "SUCCESS")
     app.backend.store_result("bad", ValueError("no stock"), "FAILURE", traceback="T")
     app.backend.store_result("runs", {"pid": 5}, "STARTED")
-    assert source.read(["done", "bad", "runs", "none"]) == {
+    found = source.read(["done", "bad", "runs", "none"])
+    assert [abs((found[task_id].finished or 0.0) - time.time()) < 60 for task_id in ("done", "bad")] == [True, True]
+    assert {task_id: replace(result, finished=None) for task_id, result in found.items()} == {
         "done": Result("done", "SUCCESS", {"x": 1}),
         "bad": Result("bad", "FAILURE", "ValueError('no stock')", "T"),
         "runs": Result("runs", "STARTED"),

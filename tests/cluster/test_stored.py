@@ -222,3 +222,28 @@ def test_any_json_can_be_sent_out(value: Any, state: str) -> None:
 @given(st.binary(max_size=200), st.sampled_from([JSON, PICKLE, "application/x-msgpack", "application/data"]))
 def test_anything_stored_gives_a_result(data: bytes, content_type: str) -> None:
     assert read(data, content_type).state
+
+
+@pytest.mark.parametrize(
+    ("stored_time", "expected"),
+    [
+        ("2023-11-14T22:13:20.500000+00:00", 1_700_000_000.5),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000.0),
+        ("2023-11-14T22:13:20", 1_700_000_000.0),
+        (None, None),
+        ("yesterday", None),
+        (1_700_000_000, None),
+        ("1900-01-01T00:00:00", None),
+        ("9999-12-31T23:59:59-23:59", 253_402_387_139.0),
+        ("0001-01-01T00:00:00+23:59", None),
+    ],
+)
+def test_when_a_task_finished(stored_time: Any, expected: float | None) -> None:
+    for state in ("SUCCESS", "FAILURE"):
+        payload = json.dumps(meta(status=state, date_done=stored_time)).encode()
+        assert read_stored("a", payload, JSON, "utf-8").finished == expected
+
+
+def test_a_date_of_a_serializer_that_has_dates() -> None:
+    result = read_stored("a", b"status: SUCCESS\ndate_done: 2023-11-14 22:13:20\n", "application/x-yaml", "utf-8")
+    assert result.finished == 1_700_000_000.0
