@@ -1,6 +1,7 @@
 """GitHub, which speaks OAuth 2 and no OpenID Connect: its API says who it is. Event loop only."""
 
 import asyncio
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,10 @@ from .attempts import Attempt
 from .provider import T, ask_with_token, authorization_url, exchange, read
 
 GITHUB: Final = "https://github.com"
+
+
+# Rules may name groups that are none of GitHub's, for others who come in.
+_GROUP: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})?")
 
 
 class _Account(msgspec.Struct):
@@ -55,7 +60,7 @@ class GitHubProvider:
         self._api = "https://api.github.com" if url == GITHUB else f"{url}/api/v3"
         self._key = key
         self._secret = secret
-        self._groups = sorted(groups)
+        self._groups = sorted(filter(_GROUP.fullmatch, groups))
         self._fetcher = Fetcher(self.name, ca_certs)
 
     async def authorize(self, attempt: Attempt, redirect_uri: str, *, choose: bool) -> str:
