@@ -15,20 +15,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
-from uuid import uuid4
 
 from celery import Celery
-from celery.events.event import get_exchange
 from kombu.connection import Connection
-from kombu.entity import Queue
-from kombu.messaging import Consumer
 from kombu.serialization import prepare_accept_content
 
 from .masking import mask_passwords
 from .receiving.decoding import EventDecoder
-from .receiving.deliveries import read_lean
 from .receiving.drains import make_drain
 from .receiving.pieces import Drain
+from .receiving.queue import EventQueue
 from .records import Event
 from .settings import Settings
 
@@ -107,7 +103,7 @@ class EventConsumer:
             settings.max_text,
             self._reject,
         )
-        self._queue_name = f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
+        self._queue = EventQueue(celery_app, settings)
         self._pending: list[Event] = []  # read, but not handed over yet; the thread's alone
         self._batches: deque[list[Event]] = deque()
         self._received = 0  # events, counted by the thread alone
@@ -133,6 +129,9 @@ class EventConsumer:
             await asyncio.sleep(0.01)
         if self._thread.is_alive():
             log.warning("The broker hangs; leaving its connection behind")
+        while self._batches and time.monotonic() < deadline:  # else what a durable queue gave us would be lost
+            self._pump()
+            await asyncio.sleep(0)
         self._loop = None
 
     # On the event loop
@@ -214,15 +213,7 @@ class EventConsumer:
     def _subscribe(self, connection: Connection) -> Drain:
         """Connect once, and ask for the events: retrying is up to `_run`, which can be stopped."""
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
-        channel = connection.default_channel
-        read_lean(channel)
-        consumer = Consumer(
-            channel,
-            queues=[self._queue(connection)],
-            on_message=self._on_message,
-            no_ack=True,
-        )
-        consumer.consume()
+        self._queue.consume(connection, self._on_message)
         drain = make_drain(connection, self._deliver, self._reject, self._settings.max_message)
         self._drain(drain, 0.01)  # on Redis, kombu subscribes only when it is first asked for messages
         return drain
@@ -244,27 +235,9 @@ class EventConsumer:
             if time.monotonic() - checked > 1:
                 check()
                 checked = time.monotonic()
-        with suppress(Exception):  # only to leave nothing behind; the queue expires by itself
+        with suppress(Exception):  # only to leave nothing behind; the queue expires by itself, or is to stay
             drain.close()
-            connection.default_channel.queue_delete(self._queue_name)
-
-    def _queue(self, connection: Connection) -> Queue:
-        """Describe a queue of our own.
-
-        On RabbitMQ it outlives a lost connection for a while and keeps its messages for long, where Celery's own
-        event queue drops what nobody took within 5 s, and goes with its connection.
-        """
-        conf = self._app.conf
-        keeps = connection.transport.driver_type == "amqp"
-        return Queue(
-            self._queue_name,
-            exchange=get_exchange(connection, name=conf.event_exchange),
-            routing_key="#",
-            durable=keeps,
-            auto_delete=not keeps,
-            message_ttl=self._settings.event_queue_ttl,
-            expires=self._settings.event_queue_expires,
-        )
+            self._queue.leave(connection)
 
     def _on_message(self, message: Any) -> None:
         """Take a message from kombu, which is one of its own where `read_lean` does not know the transport."""
@@ -302,7 +275,7 @@ class EventConsumer:
         self._batches.append(events)
         if not self._pumping:
             self._wake()
-        if self._received - self._applied > MAX_WAITING:
+        if self._received - self._applied > MAX_WAITING and not self._stopping.is_set():
             self._room.clear()
             self._room.wait(timeout=60)
 

@@ -203,13 +203,42 @@ async def test_no_queue_is_left_behind(memory_broker: str) -> None:
     assert not memory.Channel.queues
 
 
-def test_the_queue_on_rabbitmq_outlives_a_lost_connection() -> None:
-    scene = Consuming(make_app("amqp://"), event_queue_ttl=1200, event_queue_expires=90)
+def described(**options: Any) -> Any:
+    """Describe the queue that RabbitMQ would be asked for."""
+    scene = Consuming(make_app("amqp://"), **options)
     with scene.consumer._open() as connection:
-        queue = scene.consumer._queue(connection)
+        return scene.consumer._queue._describe(connection, keeps=True, durable="durable_queue" in options)
+
+
+def test_the_queue_on_rabbitmq_outlives_a_lost_connection() -> None:
+    queue = described(event_queue_ttl=1200, event_queue_expires=90, event_queue_max_length=5000)
     assert (queue.durable, queue.auto_delete, queue.message_ttl, queue.expires) == (True, False, 1200, 90)
-    assert queue.routing_key == "#"
-    assert queue.exchange.name == "celeryev"
+    assert (queue.routing_key, queue.exchange.name, queue.max_length) == ("#", "celeryev", 5000)
+
+
+def test_a_durable_queue_has_a_name_and_no_end() -> None:
+    queue = described(durable_queue="mine", event_queue_max_length=5000)
+    assert (queue.name, queue.durable, queue.auto_delete, queue.exclusive) == ("mine", True, False, False)
+    assert (queue.message_ttl, queue.expires, queue.max_length) == (None, None, 5000)
+
+
+async def test_elsewhere_than_on_rabbitmq_no_queue_is_durable(
+    memory_broker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with consuming(make_app(memory_broker), durable_queue="mine") as scene:
+        await eventually(lambda: scene.status.connected)
+        assert "mine" in memory.Channel.queues
+    assert not memory.Channel.queues
+    assert caplog.text.count("events sent while taskmon is down are lost") == 1
+
+
+async def test_what_is_received_while_stopping_is_applied(memory_broker: str) -> None:
+    scene = Consuming(make_app(memory_broker))
+    scene.consumer._stopping.set()
+    scene.consumer._batches += [[Event("task-sent", uuid=uuid)] for uuid in "ab"]
+    scene.consumer.start()
+    await scene.consumer.stop()
+    assert [event.uuid for event in scene.applied] == ["a", "b"]
 
 
 def test_kombus_own_messages_of_other_transports_are_decompressed_already(memory_broker: str) -> None:

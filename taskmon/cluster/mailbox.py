@@ -74,8 +74,10 @@ class _Milestone:
     async def reached_or(self, call: asyncio.Future[None], timeout: float) -> None:
         """Wait for it; raises what the call raised instead, and Unavailable after `timeout` seconds."""
         waiting = asyncio.ensure_future(self._event.wait())
-        await asyncio.wait((call, waiting), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait((call, waiting), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         if self._event.is_set():
             return
         if not call.done():

@@ -47,6 +47,7 @@ ADDRESS = re.compile(r"[\w.:%-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+QUEUE = re.compile(r"(?!amq\.)[\w.@:-]{1,255}", re.ASCII)
 METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 OIDC_SCOPE: Final = (
     re.compile(r"openid(?: [!#-\[\]-~]+)*"),

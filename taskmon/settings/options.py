@@ -15,6 +15,7 @@ from .kinds import (
     METRICS_PREFIX,
     OIDC_CLAIM,
     OIDC_SCOPE,
+    QUEUE,
     Kind,
     between,
     choice,
@@ -54,6 +55,7 @@ _ROLES = choice("ROLE", "viewer", "operator", "admin")
 _TEXT = Kind("TEXT", read_text)
 _LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
+_QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ - : @, and not begin with amq."))
 _ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
 
 
@@ -215,6 +217,10 @@ class Settings:
     event_queue_ttl: float = _events(3600.0, _SECONDS, "How long RabbitMQ keeps events for taskmon.")
     event_queue_expires: float = _events(60.0, _SECONDS, "How long RabbitMQ keeps taskmon's queue while it is away.")
 
+    event_queue_max_length: int = _events(
+        1_000_000, count(1, 1_000_000_000), "How many messages RabbitMQ keeps for taskmon; the oldest go first."
+    )
+    durable_queue: str | None = _events(None, _QUEUE, "Queue of RabbitMQ that keeps events while taskmon is down.")
     orphan_after: float = _events(
         900.0,
         between("SECONDS", read_float, 0, _DECADE),

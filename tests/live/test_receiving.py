@@ -72,7 +72,7 @@ def receive_one(app: Celery, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str,
         await consumer.stop()
         consumer._thread.join(10)
         assert not consumer._thread.is_alive()
-        return consumer._queue_name, took
+        return consumer._queue.name, took
 
     name, took = asyncio.run(run())
     assert [event.uuid for event in applied] == ["a"]

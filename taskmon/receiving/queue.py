@@ -1,0 +1,98 @@
+"""The queue in which events wait for us, and consuming from it. Consumer thread only.
+
+Elsewhere than on RabbitMQ it is gone with its connection. There it outlives a lost one for a while, and keeps its
+messages for long, where Celery's own event queue drops what nobody took within 5 s. A durable one has a name, stays
+when taskmon ends, and has one reader at a time: two would each get a half of the events.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+from uuid import uuid4
+
+from celery import Celery
+from celery.events.event import get_exchange
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.messaging import Consumer
+
+from ..settings import Settings
+from .deliveries import read_lean
+
+log = logging.getLogger(__name__)
+
+#: How RabbitMQ answers who declares a queue that exists with other arguments, and who may not consume from one.
+_OTHERWISE: Final = 406
+_REFUSED: Final = 403
+
+
+class EventQueue:
+    """A queue of our own for the events of a Celery app."""
+
+    def __init__(self, celery_app: Celery, settings: Settings) -> None:
+        self.name = settings.durable_queue or f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
+        self._exchange_name = celery_app.conf.event_exchange
+        self._settings = settings
+        self._consumer: Consumer | None = None
+        self._warned: set[str] = set()
+
+    def consume(self, connection: Connection, on_message: Callable[[Any], None]) -> None:
+        """Declare the queue and consume from it; raises what the connection raises."""
+        channel = connection.default_channel
+        read_lean(channel)
+        keeps = connection.transport.driver_type == "amqp"
+        durable = keeps and self._settings.durable_queue is not None
+        queue = self._describe(connection, keeps, durable)
+        if durable:
+            self._declare(connection, queue)
+            channel.basic_consume = partial(channel.basic_consume, exclusive=True)  # type: ignore[method-assign]
+        elif self._settings.durable_queue is not None:
+            self._warn("This broker has no durable queues: events sent while taskmon is down are lost")
+        consumer = Consumer(channel, queues=[queue], on_message=on_message, no_ack=True, auto_declare=not durable)
+        try:
+            consumer.consume()
+        except connection.channel_errors as exc:
+            if durable and getattr(exc, "reply_code", None) == _REFUSED:
+                raise ConnectionError(f"another reads from the queue {self.name}, which has one reader only") from exc
+            raise
+        self._consumer = consumer if durable else None
+
+    def leave(self, connection: Connection) -> None:
+        """Consume no more; what is on its way from a durable queue still comes, any other queue is deleted."""
+        if self._consumer is not None:
+            self._consumer.cancel()
+        else:
+            connection.default_channel.queue_delete(self.name)
+
+    def _describe(self, connection: Connection, keeps: bool, durable: bool) -> Queue:
+        settings = self._settings
+        return Queue(
+            self.name,
+            exchange=get_exchange(connection, name=self._exchange_name),
+            routing_key="#",
+            durable=keeps,
+            auto_delete=not keeps,
+            max_length=settings.event_queue_max_length,
+            message_ttl=None if durable else settings.event_queue_ttl,
+            expires=None if durable else settings.event_queue_expires,
+        )
+
+    def _declare(self, connection: Connection, queue: Queue) -> None:
+        """Declare a durable queue; one that is there already is used as it is, for it may hold events."""
+        channel = connection.channel()
+        try:
+            queue(channel).declare()
+        except connection.channel_errors as exc:
+            if getattr(exc, "reply_code", None) != _OTHERWISE:
+                raise
+            self._warn(f"The queue {self.name} was made with other settings, and is used as it is: {exc}")
+            channel = connection.channel()  # RabbitMQ closes one on which something was refused
+            queue(channel).queue_bind()
+        channel.close()
+
+    def _warn(self, text: str) -> None:
+        """Log a warning, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)

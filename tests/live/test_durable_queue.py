@@ -1,0 +1,73 @@
+"""A named queue on RabbitMQ keeps events while taskmon is down, and has one reader."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import RabbitBroker
+from monitor import Monitor
+from processes import wait_until
+from workers import Project
+
+
+@pytest.fixture
+def watch(rabbitmq_broker: RabbitBroker, tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
+    """A factory of taskmons, started, with these options."""
+    monitors: list[Monitor] = []
+
+    def start(*options: str) -> Monitor:
+        directory = tmp_path / f"taskmon-{len(monitors)}"
+        directory.mkdir()
+        monitors.append(Monitor(directory, rabbitmq_broker.url, options=options))
+        monitors[-1].start()
+        return monitors[-1]
+
+    yield start
+    for monitor in monitors:
+        monitor.kill()
+
+
+def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
+    rabbitmq_broker: RabbitBroker,
+    new_project: Callable[..., Project],
+    start_worker: Callable[..., Any],
+    watch: Callable[..., Monitor],
+) -> None:
+    project = new_project(rabbitmq_broker, "rpc")
+    queue = f"{project.queue}.events"
+    first = watch("--durable-queue", queue)
+    first.wait_ready()
+    start_worker(project)
+    first.wait_for(project.send("add", 1, 2).id, "SUCCESS")
+
+    # A second reader would take a half of the events: it waits, and is there when the first one is gone.
+    second = watch("--durable-queue", queue, "--event-queue-max-length", "500000")
+    second.wait_until(
+        lambda: f"another reads from the queue {queue}" in second.log_text(),
+        timeout=20,
+        what="the second one says why it waits",
+    )
+    assert second.get("/readyz")[0] == 503
+    assert "was made with other settings, and is used as it is" in second.log_text()
+    second.stop()
+
+    first.stop()
+    missed = [project.send("add", number, 1) for number in range(30)]
+    assert [task.get(timeout=30) for task in missed] == [number + 1 for number in range(30)]
+    first.start()
+    first.wait_until(
+        lambda: len(first.get("/api/tasks?taskname=project.add&state=SUCCESS")[1]) == len(missed),
+        timeout=30,
+        what="all that happened meanwhile is there",
+    )
+    assert {task.id for task in missed} == set(first.get("/api/tasks")[1])
+    later = first.wait_for(project.send("add", 5, 6).id, "SUCCESS")
+    assert later["result"] == "11"
+
+    with project.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        wait_until(lambda: not channel.queue_declare(queue, passive=True)[1], timeout=20, what="all is taken")
+        first.stop()
+        assert channel.queue_declare(queue, passive=True)[2] == 0
+        channel.queue_delete(queue)
