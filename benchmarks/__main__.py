@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import burst, http, latency, queries, startup, state
+from . import burst, http, latency, listing, queries, search, startup, state
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -11,7 +11,7 @@ from .tables import print_machine
 def main() -> None:
     """Run all of them, one after the other: they would disturb each other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--tasks", type=int, help="tasks in the state and queries benchmarks, in place of their own")
+    parser.add_argument("--tasks", type=int, help="tasks in the benchmarks of a large State, in place of their own")
     parser.add_argument("--events", type=int, default=burst.EVENTS, help="events of a burst (default: %(default)s)")
     parser.add_argument(
         "--flower-venv", type=Path, default=DEFAULT_VENV, help="where Flower is, or is put if missing"
@@ -21,6 +21,8 @@ def main() -> None:
     print_machine(flower)
     state.run(options.tasks or state.TASKS, state.RUNS, flower)
     queries.run(options.tasks or queries.TASKS)
+    search.run(options.tasks or search.TASKS)
+    listing.run(options.tasks or listing.TASKS)
     http.run()
     startup.run(flower)
     for broker in burst.BROKERS:

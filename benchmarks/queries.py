@@ -126,7 +126,7 @@ class Timing(NamedTuple):
     step: float
 
 
-def time_state(state: "State", asked: dict[str, Arguments]) -> dict[str, Timing]:
+def time_state(state: "State", asked: dict[str, Arguments], times: int = CALLS) -> dict[str, Timing]:
     """Ask State every question: once right after the load, and many times once all upkeep is done."""
     from taskmon.query import parse_query
 
@@ -136,7 +136,7 @@ def time_state(state: "State", asked: dict[str, Arguments]) -> dict[str, Timing]
         pass
     timings = {}
     for what, query in queries.items():
-        calls = [_call(state, query) for _ in range(CALLS)]
+        calls = [_call(state, query) for _ in range(times)]
         seconds = [call[1] for call in calls]
         timings[what] = Timing(
             found=calls[0][0],
@@ -161,7 +161,7 @@ def _call(state: "State", query: "TaskQuery") -> tuple[int, float, float]:
     return found, ended - began, max(longest, ended - last)
 
 
-async def time_http(url: str, asked: dict[str, Arguments]) -> dict[str, list[float]]:
+async def time_http(url: str, asked: dict[str, Arguments], times: int = CALLS) -> dict[str, list[float]]:
     """Ask a server every question; give the seconds of all calls."""
     seconds: dict[str, list[float]] = {}
     async with KeepAlive(url, {}) as client:
@@ -169,7 +169,7 @@ async def time_http(url: str, asked: dict[str, Arguments]) -> dict[str, list[flo
             path = "/api/tasks?" + urlencode({**given, "limit": PAGE})
             await client.get(path)
             seconds[what] = []
-            for _ in range(CALLS):
+            for _ in range(times):
                 began = time.perf_counter()
                 await client.get(path)
                 seconds[what].append(time.perf_counter() - began)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from taskmon import state
-from taskmon.finding import finder, indexes, ordering
+from taskmon.finding import finder, indexes, ordering, sorting
 from taskmon.finding.ordering import Ordering
 from taskmon.query import TaskQuery
 from taskmon.records import Event, Task
@@ -113,4 +113,6 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
         patch.setattr(ordering, "_STRETCH", max(1, block // 2))
         patch.setattr(ordering, "_SAMPLED", sampled)
         patch.setattr(finder, "_SORTABLE", sortable)
+        patch.setattr(sorting, "_RUN", max(1, block // 2))
+        patch.setattr(sorting, "_MERGED", 2)
         yield

@@ -7,17 +7,17 @@ in the order of their memory. Either way the answer comes in batches, so that a 
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from ..query import TaskQuery, make_filter
 from ..records import Task
-from .indexes import FACETS, ORDERS, Before, ByTime, Group, Indexes, Known
+from .indexes import FACETS, Before, ByTime, Group, Indexes, Known
 from .look import Look
 from .ordering import BLOCK, Block, Entry, Ordering, distinct
 from .sieve import make_sieve
+from .sorting import in_order, nulls_first
 from .store import TaskStore
 from .zones import FACETS as ZONED
 from .zones import Ranges, Value
@@ -81,7 +81,7 @@ class Finder:
             yield None
 
     def _batches(self, query: TaskQuery) -> Iterator[Batch]:
-        sieve = None if query.search is None else make_sieve(query.search.terms, self._values)
+        sieve = None if query.search is None else make_sieve(query.search.terms, self._values, self._tasks.plain_ids)
         look = Look(make_filter(query), sieve)
         if look.is_vain:
             return iter(())
@@ -119,23 +119,24 @@ class Finder:
             else:
                 yield 0, found
                 return
-        best: list[Task] = []
-        for tasks in self._scan(look):
-            best += tasks
-            if len(best) > _SORTABLE and (needed is None or 2 * needed > _SORTABLE):
-                yield from self._walk(sources, look, query)
-                return
-            if needed is not None and len(best) > 2 * needed + 1000:
-                best = _sorted(best, query)[:needed]
-            yield 0, []
-        yield 0, _sorted(best, query)
+        scan = self._scan(look)
+        if needed is None or needed > _SORTABLE // 2:
+            all_found: list[Task] = []
+            for _, tasks in scan:
+                all_found += tasks
+                if len(all_found) > _SORTABLE:
+                    yield from self._walk(sources, look, query)
+                    return
+                yield 0, []
+            scan = iter([(0, all_found)])
+        yield from self._first(scan, query)
 
-    def _scan(self, look: Look) -> Iterator[list[Task]]:
+    def _scan(self, look: Look) -> Iterator[Batch]:
         """Yield the matching tasks of all that are held, in the order of their memory."""
         get = self._tasks.get
         for shelf in list(self._tasks.shelves):
             for part in look.parts(shelf):
-                yield [task for task in look(list(part)) if get(task.uuid) is task]
+                yield len(part), [task for task in look(list(part)) if get(task.uuid) is task]
 
     def _walk_or_collect(self, narrow: Source, look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Go the way that looks at fewer tasks; turn back once a walk has cost more than collecting would."""
@@ -173,15 +174,26 @@ class Finder:
         return page * len(self._indexes.by_time) < candidates**2
 
     def _collect(self, narrow: Source, look: Look, query: TaskQuery) -> Iterator[Batch]:
-        """Collect the tasks of one source and sort them, keeping no more than the page needs."""
+        """Collect the tasks of one source and sort them."""
+        return self._first(self._walk([narrow], look, query), query)
+
+    def _first(self, batches: Iterator[Batch], query: TaskQuery) -> Iterator[Batch]:
+        """Sort the tasks of some batches, keeping no more than the page needs."""
         needed = None if query.limit is None else query.offset + query.limit
         best: list[Task] = []
-        for cost, tasks in self._walk([narrow], look, query):
+        for cost, tasks in batches:
             best += tasks
             if needed is not None and len(best) > 2 * needed + 1000:
-                best = _sorted(best, query)[:needed]
+                kept: list[Task] = []
+                for some in in_order(best, query):
+                    kept += some
+                    if len(kept) >= needed:
+                        break
+                    yield 0, []
+                best = kept[:needed]
             yield cost, []
-        yield 0, _sorted(best, query)
+        for some in in_order(best, query):
+            yield 0, some
 
     def _walk(self, sources: Sequence[Source], look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Yield the matching tasks of all sources in turn, with the number of entries looked at.
@@ -239,7 +251,7 @@ class Finder:
             missing = Source(self._indexes.missing[field], descending)
             return [known, missing] if descending else [missing, known]
         groups = self._indexes.facets[field].groups
-        values = sorted(groups, key=_nulls_first, reverse=descending)
+        values = sorted(groups, key=nulls_first, reverse=descending)
         return [Source(groups[value], descending=True) for value in values]
 
     def _narrowest(self, query: TaskQuery, look: Look) -> Source | None:
@@ -305,31 +317,3 @@ def _is_descending(source: Source, query: TaskQuery) -> bool:
     """Tell how to go through a source that stands in the order asked for: equal tasks are newest first."""
     by_facet = isinstance(source.ordering, Group) and query.sort_by != "timestamp"
     return by_facet or query.descending
-
-
-def _sorted(tasks: list[Task], query: TaskQuery) -> list[Task]:
-    """Sort as a walk would find them, so that pages fit together whichever way each of them is found.
-
-    Equal ones stand newest first, but by id where the order is by a number, and those without it by `born`.
-    """
-    field = query.sort_by
-    if field is None or field == "timestamp":
-        descending = query.descending or field is None
-        return sorted(tasks, key=_age, reverse=descending)
-    get: Callable[[Task], Any] = attrgetter(field)
-    if field in ORDERS:
-        return sorted(tasks, key=lambda task: _number(get(task), task), reverse=query.descending)
-    tasks = sorted(tasks, key=_age, reverse=True)
-    return sorted(tasks, key=lambda task: _nulls_first(get(task)), reverse=query.descending)
-
-
-def _age(task: Task) -> tuple[float, str]:
-    return task.timestamp or 0.0, task.uuid
-
-
-def _number(value: float | None, task: Task) -> tuple[bool, float, str]:
-    return value is not None, task.born if value is None else value, task.uuid
-
-
-def _nulls_first(value: Any) -> tuple[bool, Any]:
-    return value is not None, value

@@ -11,10 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from ..records import Task
 from ..search import Node, Term, Terms, pair_words
+from .store import PLAIN
 
 Tasks = list[Task]
 Sift = Callable[[Tasks], Tasks]
 Get = Callable[[Task], Any]
+Read = Callable[[Tasks], list[str]]
 
 #: A field, those of its values that a term is in, and whether these are all.
 Hits = tuple[Get, set[str], bool]
@@ -34,6 +36,8 @@ _SPARSE: Final = frozenset({"queue"})
 #: The ranks of sieves: a field has a value; texts have all of some needles; anything else.
 _ONE_VALUE, _TEXT, _OTHER = range(3)
 
+_ID: Final = frozenset(PLAIN)
+
 #: Stands between two tasks. No term has a NUL; a text that has this one makes the parts too many, which shows.
 _BETWEEN: Final = "\0\n\0"
 
@@ -49,15 +53,18 @@ class Sieve(NamedTuple):
     rank: int = _ONE_VALUE
 
 
-def make_sieve(terms: Node | None, values: Values) -> Sieve | None:
-    """Make the sieve of a search, None where there is nothing to be gained by one."""
+def make_sieve(terms: Node | None, values: Values, plain_ids: bool) -> Sieve | None:
+    """Make the sieve of a search, None where there is nothing to be gained by one.
+
+    With `plain_ids`, no id has anything but `PLAIN` in it.
+    """
     if terms is None:
         return None
     fields = [term.field for term in _leaves(terms)]
     facets = {*_PLAIN_FACETS, "queue"}
     if len(fields) * sum(len(values(field)) for field in facets) > MOST_VALUES:
         return None
-    return _Compiler(values).compile(terms)
+    return _Compiler(values, plain_ids).compile(terms)
 
 
 def _leaves(node: Node) -> Iterator[Term]:
@@ -81,8 +88,9 @@ def let_none(tasks: Tasks) -> Tasks:
 class _Compiler:
     """Makes sieves of terms and groups of them."""
 
-    def __init__(self, values: Values) -> None:
+    def __init__(self, values: Values, plain_ids: bool) -> None:
         self._values = values
+        self._plain_ids = plain_ids
 
     def compile(self, node: Node) -> Sieve:
         """Make the sieve of a term or a group."""
@@ -103,11 +111,18 @@ class _Compiler:
             else:
                 texts.setdefault(member.field, []).append(member)
         for field, members in texts.items():
-            wanted = [term.text.casefold() for term in members if term.wanted]
+            wanted = sorted((term.text.casefold() for term in members if term.wanted), key=len, reverse=True)
             unwanted = [term.text.casefold() for term in members if not term.wanted]
             rank = _TEXT if terms.every and wanted else _OTHER
-            parts.append(Sieve(_by_text(_READERS[field], wanted, unwanted, terms.every), rank=rank))
+            read = _READERS[field] if field else self._plain_reader(wanted + unwanted)
+            parts.append(Sieve(_by_text(read, wanted, unwanted, terms.every), rank=rank))
         return _every(parts) if terms.every else _any(parts)
+
+    def _plain_reader(self, needles: list[str]) -> Read:
+        """Give what reads the texts for plain terms, without the ids where none of them can be in one."""
+        if self._plain_ids and not any(set(needle) <= _ID for needle in needles):
+            return _read_texts
+        return _read_ids_and_texts
 
     def _by_value(self, term: Term) -> Sieve:
         """Sift by a field of few values."""
@@ -140,10 +155,11 @@ class _Compiler:
         if any(is_all for _, _, is_all in found):
             return Sieve(let_all if term.wanted else let_none)
         folded = [term.text.casefold()]
+        read = self._plain_reader(folded)
         if term.wanted:
-            return Sieve(_union([_by_hits(hits, True, False), _by_text(_read_plain, folded, [], True)]), rank=_OTHER)
+            return Sieve(_union([_by_hits(hits, True, False), _by_text(read, folded, [], True)]), rank=_OTHER)
         others = _by_hits(hits, False, False)
-        return Sieve(_chain([others, _by_text(_read_plain, [], folded, True)]), rank=_OTHER)
+        return Sieve(_chain([others, _by_text(read, [], folded, True)]), rank=_OTHER)
 
 
 def _containing(values: Iterable[Hashable], folded: str) -> set[str]:
@@ -185,13 +201,16 @@ def _by_hits(found: list[tuple[Get, set[str]]], wanted: bool, is_all: bool) -> S
 # Texts
 
 
-def _read_plain(tasks: Tasks) -> list[str]:
-    """Give the texts that a plain term looks into, but for those of few values."""
+def _read_texts(tasks: Tasks) -> list[str]:
+    """Give the texts that a plain term looks into, but for the id and the fields of few values."""
+    return [f"{t.args or ''}\0{t.kwargs or ''}\0{t.result or ''}" for t in tasks]
+
+
+def _read_ids_and_texts(tasks: Tasks) -> list[str]:
     return [f"{t.uuid}\0{t.args or ''}\0{t.kwargs or ''}\0{t.result or ''}" for t in tasks]
 
 
-_READERS: Final[dict[str | None, Callable[[Tasks], list[str]]]] = {
-    None: _read_plain,
+_READERS: Final[dict[str, Read]] = {
     "args": lambda tasks: [t.args or "" for t in tasks],
     "kwargs": lambda tasks: [t.kwargs or "" for t in tasks],
     "result": lambda tasks: [t.result or "" for t in tasks],
@@ -199,15 +218,15 @@ _READERS: Final[dict[str | None, Callable[[Tasks], list[str]]]] = {
 }
 
 
-def _by_text(read: Callable[[Tasks], list[str]], wanted: list[str], unwanted: list[str], every: bool) -> Sift:
+def _by_text(read: Read, wanted: list[str], unwanted: list[str], every: bool) -> Sift:
     """Sift by the needles that are, and are not, in the texts of a task: all of these conditions, or any."""
 
     def sift(tasks: Tasks) -> Tasks:
         text = _BETWEEN.join(read(tasks)).casefold()
-        present = [needle for needle in wanted if needle in text]
-        absent = [needle for needle in unwanted if needle in text]
-        if every and len(present) < len(wanted):
+        if every and not all(needle in text for needle in wanted):
             return []
+        present = wanted if every else [needle for needle in wanted if needle in text]
+        absent = [needle for needle in unwanted if needle in text]
         if (every and not wanted and not absent) or (not every and len(absent) < len(unwanted)):
             return tasks
         if not present and not absent:

@@ -8,6 +8,9 @@ from ..records import Task
 #: Tasks on a shelf, about.
 SHELF: Final = 1000
 
+#: What an id is made of, as a rule.
+PLAIN: Final = "0123456789abcdef-"
+
 #: One task of so many may be evicted and still lie on a shelf.
 _DEAD: Final = 32
 
@@ -19,11 +22,12 @@ class TaskStore:
     about that of their memory: so going through all of them takes a third of the time.
     """
 
-    __slots__ = ("_clearing", "_next", "_shelved", "finished", "shelves", "unfinished")
+    __slots__ = ("_clearing", "_next", "_shelved", "finished", "plain_ids", "shelves", "unfinished")
 
     def __init__(self) -> None:
         self.finished: OrderedDict[str, Task] = OrderedDict()
         self.unfinished: OrderedDict[str, Task] = OrderedDict()
+        self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []
         self._shelved = 0  # tasks on the shelves, evicted ones included
         self._next = 0  # the shelf to clear next
@@ -55,6 +59,9 @@ class TaskStore:
     def shelve(self, tasks: list[Task]) -> None:
         """Lay new tasks on a shelf; the list is the store's from now on."""
         self._shelved += len(tasks)
+        if self.plain_ids:
+            ids = "".join([task.uuid for task in tasks])
+            self.plain_ids = not ids.encode(errors="replace").translate(None, PLAIN.encode())
         if self.shelves and len(self.shelves[-1]) + len(tasks) <= SHELF:
             self.shelves[-1] += tasks
         else:
