@@ -109,7 +109,7 @@ class ApiHandler(RequestHandler):
         if self.public:
             return None
         if self._may_read and is_preflight(request):
-            answer_preflight(self._headers, self.methods())
+            answer_preflight(self._headers, self._allowed())
             self.options()
             self.finish()
             return None
