@@ -6,12 +6,12 @@ fall back to another kind.
 
 from collections.abc import Awaitable, Collection, Iterable
 from enum import IntEnum
-from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
 from .errors import InvalidArgument, InvalidSetting, NotAuthenticated
+from .peers import key_of
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -39,15 +39,17 @@ class Role(IntEnum):
 
 
 class User(Struct, frozen=True):
-    """Somebody who asks; `method` is how they were known: basic, token, session or anonymous.
+    """Somebody who asks; `method` is how they were known: basic, token, session, proxy or anonymous.
 
-    `set_cookie` is the Set-Cookie that keeps their session alive, where one is due.
+    `set_cookie` is the Set-Cookie that keeps their session alive, where one is due; `address` is their e-mail
+    address, where a proxy says it.
     """
 
     name: str
     role: Role
     method: str
     set_cookie: str | None = None
+    address: str | None = None
 
 
 class Authenticator(Protocol):
@@ -102,11 +104,15 @@ class Authentication:
             raise NotAuthenticated("Credentials are needed")
         raise NotAuthenticated("Credentials of this kind are not accepted")
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of credentials that are asked for."""
+        return frozenset(authenticator.kind for authenticator in self._authenticators)
+
     def only(self, kinds: Collection[str]) -> "Authentication":
         """Give one that asks only these kinds; raise InvalidSetting for one that is not set up."""
-        known = {authenticator.kind for authenticator in self._authenticators}
         for kind in sorted(kinds):
-            if kind not in known:
+            if kind not in self.kinds:
                 raise InvalidSetting("listen", f"has a listener with auth={kind}, and that is not set up")
         return Authentication(a for a in self._authenticators if a.kind in kinds)
 
@@ -134,11 +140,9 @@ def authorization(request: "HTTPServerRequest") -> str | None:
 
 def client_of(request: "HTTPServerRequest") -> str:
     """Give the address that failures are counted by: for IPv6 its /64, which one client has to itself."""
-    text = str(request.remote_ip)
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return printable(text)
-    if not isinstance(address, IPv6Address):
-        return text
-    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+    return printable(key_of(str(request.remote_ip)))
+
+
+def is_trusted(request: "HTTPServerRequest") -> bool:
+    """Tell whether a request comes over a connection of a proxy of ours."""
+    return bool(request.connection.context.trusted)  # type: ignore[union-attr]

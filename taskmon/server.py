@@ -84,6 +84,10 @@ class Listeners:
             services = replace(services, authentication=services.authentication.only(where.auth))
             if "session" not in where.auth:
                 services = replace(services, login=None, sessions=None)
+        if {"proxy", "anonymous"} <= services.authentication.kinds:
+            raise InvalidSetting(
+                "anonymous_role", "must not be on a listener with proxy: whom the proxy does not name stays out"
+            )
         server = Server(make_application(services))
         server.set_bounds(
             self._limits,

@@ -31,6 +31,10 @@ class Keys(Protocol):
         """Give the key that a JWT's header asks for; raise NotAuthenticated for none, Unavailable without any."""
         ...
 
+    def close(self) -> None:
+        """Let connections go."""
+        ...
+
 
 class JwtVerifier:
     """Says what a JWT claims, once everything about it is as it must be.
@@ -70,6 +74,10 @@ class JwtVerifier:
         if not claims["sub"]:
             raise NotAuthenticated("The assertion is refused: its sub is empty")
         return claims
+
+    def close(self) -> None:
+        """Let the connections of the keys go."""
+        self._keys.close()
 
 
 def read_header(token: str, algorithms: Collection[str]) -> dict[str, Any]:

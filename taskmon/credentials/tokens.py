@@ -37,13 +37,17 @@ class TokenAuthenticator:
 
     The line is `tm_<id>:<SHA-256 of the whole token, hex>:<role>:<name>`, and where the token shall end
     `:<date>`, as in `tm_0123abcd:…:viewer:grafana:2030-12-31`; from 0:00 UTC of that date on it is refused.
+    With `leave_others` a Bearer that does not begin as taskmon's do is left to other authenticators.
     """
 
     kind = "token"
     challenge: str | None = 'Bearer realm="taskmon"'
     client_limit = 10
 
-    def __init__(self, lines: Iterable[str], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, lines: Iterable[str], *, leave_others: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._leave_others = leave_others
         self._tokens = dict(map(_read_line, lines))
         self._clock = clock
         self._throttle = Throttle()
@@ -57,6 +61,8 @@ class TokenAuthenticator:
         if scheme.lower() != "bearer":
             return None
         token = rest.strip(" ")
+        if self._leave_others and not token.startswith("tm_"):
+            return None
         match = _TOKEN.fullmatch(token)
         stored = self._tokens.get(match[1]) if match else None
         if stored is None or not hmac.compare_digest(stored.digest, hashlib.sha256(token.encode()).digest()):

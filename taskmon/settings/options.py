@@ -44,6 +44,7 @@ from .kinds import (
     size,
 )
 from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
+from .proxies import CLAIM, HEADER, PRESETS, read_algorithm, read_https, read_signer
 
 DEFAULT_FILE: Final = "taskmon.toml"
 
@@ -53,6 +54,7 @@ _SECONDS = between("SECONDS", read_float, 1, _DECADE)
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
 _ROLES = choice("ROLE", "viewer", "operator", "admin")
 _TEXT = Kind("TEXT", read_text)
+_HEADER, _CLAIM = Kind("HEADER", HEADER), Kind("CLAIM", CLAIM)
 _LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
 _QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ - : @, and not begin with amq."))
@@ -81,9 +83,9 @@ def _option(
     return field(default=default, metadata=about)
 
 
-_celery, _server, _access, _login, _events, _limits, _metrics, _program = (
+_celery, _server, _access, _login, _proxy, _events, _limits, _metrics, _program = (
     partial(_option, section)
-    for section in ("Celery", "Server", "Access", "Login", "Events", "Limits", "Metrics", "Program")
+    for section in ("Celery", "Server", "Access", "Login", "Proxy", "Events", "Limits", "Metrics", "Program")
 )
 
 
@@ -200,6 +202,24 @@ class Settings:
         secret=True,
         flower=True,
     )
+
+    proxy_preset: str | None = _proxy(
+        None, choice("NAME", *PRESETS), f"Proxy that knows who asks: {', '.join(PRESETS)}."
+    )
+    proxy_user_header: str | None = _proxy(None, _HEADER, "Header in which it names the user.")
+    proxy_email_header: str | None = _proxy(None, _HEADER, "Header in which it gives the e-mail address.")
+    proxy_groups_header: str | None = _proxy(None, _HEADER, "Header in which it lists groups.")
+    proxy_jwt_header: str | None = _proxy(None, _HEADER, "Header in which it says that signed, in place of these.")
+    proxy_jwt_issuer: str | None = _proxy(None, Kind("TEXT", read_text), "Issuer of what is signed, exactly.")
+    proxy_jwt_audience: str | None = _proxy(None, Kind("TEXT", read_text), "Audience of what is signed, exactly.")
+    proxy_jwt_algorithms: tuple[str, ...] = _proxy(
+        (), listing("NAME", read_algorithm), "Algorithm that it may be signed with, such as ES256."
+    )
+    proxy_jwks_url: str | None = _proxy(None, Kind("URL", read_https), "Where the keys are that it is signed with.")
+    proxy_jwt_signer: str | None = _proxy(None, Kind("ARN", read_signer), "AWS load balancer that signs.")
+    proxy_user_claim: str | None = _proxy(None, _CLAIM, "Claim that names the user.")
+    proxy_email_claim: str | None = _proxy(None, _CLAIM, "Claim with the e-mail address.")
+    proxy_groups_claim: str | None = _proxy(None, _CLAIM, "Claim that lists groups.")
 
     enable_events: bool = _events(True, SWITCH, "Ask workers to send events.", flower=True)
     inspect_timeout: float = _events(

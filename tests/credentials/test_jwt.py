@@ -31,6 +31,9 @@ class Known:
             raise NotAuthenticated("unknown key")
         return jwt.PyJWK(key.jwk, key.algorithm)
 
+    def close(self) -> None:
+        pass
+
 
 def verifier(**more: Any) -> JwtVerifier:
     given = {"issuer": "https://issuer.example.com", "audience": "taskmon", "algorithms": ("ES256", "RS256", "EdDSA")}
