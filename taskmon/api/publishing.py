@@ -7,6 +7,7 @@ from celery.states import PENDING
 from ..answers import Message, Published, ResultObject
 from ..auth import Role
 from ..cluster.calling import PARAMETERS, make_call
+from ..cluster.calls import Deadline
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
@@ -29,13 +30,13 @@ class Publishing(ApiHandler):
     json_only = True
     answer_type: ClassVar[Any] = Published
 
-    async def answer_published(self, task: PublishedTask) -> None:
-        """Answer the id of a task, and its state where there is a result backend to ask."""
+    async def answer_published(self, task: PublishedTask, deadline: Deadline) -> None:
+        """Answer the id of a task, and its state where there is a result backend that answers in time."""
         state = None
         results = self.services.results
         if results.available:
             try:
-                state = (await results.get(task.task_id)).state
+                state = (await results.get(task.task_id, deadline.left)).state
             except (Unavailable, InvalidArgument):
                 state = None  # it is published all the same
         self.answer(published_body(task.task_id, state))
@@ -56,9 +57,10 @@ class TaskApply(Publishing):
         given = self.given()
         call, timeout = make_call(task_name, given), given["timeout"]
         self.services.publisher.require(task_name)
-        if (await self.services.results.get(call.task_id)).ready:
+        deadline = Deadline()
+        if (await self.services.results.get(call.task_id, deadline.left)).ready:
             raise Refused("There is a result of a task with this task_id already")
-        task = await self.services.publisher.apply_async(call)
+        task = await self.services.publisher.apply_async(call, deadline.left)
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
@@ -83,8 +85,8 @@ class TaskAsyncApply(Publishing):
 
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
-        call = make_call(task_name, self.given())
-        await self.answer_published(await self.services.publisher.apply_async(call))
+        call, deadline = make_call(task_name, self.given()), Deadline()
+        await self.answer_published(await self.services.publisher.apply_async(call), deadline)
 
 
 class TaskSend(Publishing):
@@ -94,8 +96,8 @@ class TaskSend(Publishing):
 
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
-        call = make_call(task_name, self.given())
-        await self.answer_published(await self.services.publisher.send_task(call))
+        call, deadline = make_call(task_name, self.given()), Deadline()
+        await self.answer_published(await self.services.publisher.send_task(call), deadline)
 
 
 class TaskRetry(Publishing):
@@ -108,11 +110,12 @@ class TaskRetry(Publishing):
     async def post(self, task_id: str) -> None:
         """Publish a finished task again, under a new id."""
         self.given()
+        deadline = Deadline()
         try:
             task = self.services.state.get(task_id)
         except UnknownTask as exc:
             raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
-        await self.answer_published(await self.services.publisher.publish_again(task))
+        await self.answer_published(await self.services.publisher.publish_again(task), deadline)
 
 
 class TaskResult(ApiHandler):

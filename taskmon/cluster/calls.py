@@ -8,6 +8,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -18,7 +19,22 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: A request is answered within so many seconds, if only by Unavailable, whatever is away.
+LIMIT: Final = 2.8
+
 _STOP: Final = None
+
+
+class Deadline:
+    """When a request must be answered: for one that asks more than one service, and waits for each in turn."""
+
+    def __init__(self, seconds: float = LIMIT) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """How many seconds are left; none when it has passed."""
+        return max(0.0, self._end - time.monotonic())
 
 
 class Lane:
@@ -72,7 +88,7 @@ class Lane:
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError as exc:
-            raise Unavailable(self._what, f"no answer within {timeout:g} s") from exc
+            raise Unavailable(self._what, f"no answer within {round(timeout, 2):g} s") from exc
 
     def close(self) -> None:
         """Let the threads end once they have nothing to do."""

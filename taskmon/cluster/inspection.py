@@ -147,7 +147,10 @@ class Inspector:
     ) -> set[str]:
         """Ask, keep what is answered, and tell who has answered."""
         if before:
-            await asyncio.wait(before)
+            done, _ = await asyncio.wait(before)
+            for task in done:  # the broker was away a moment ago: whoever asks has waited for it once already
+                if not task.cancelled() and isinstance(away := task.exception(), Unavailable):
+                    raise Unavailable(away.what, away.reason)
         commands = [Command(method, _ARGUMENTS.get(method, {}), to) for method in methods]
         replies = await self._mailbox.ask(commands, awaited, read_answer)
         now = time.time()

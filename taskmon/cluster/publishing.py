@@ -21,12 +21,9 @@ from kombu.messaging import Producer
 from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
 from ..records import Task
 from .calling import Call
-from .calls import Lane
+from .calls import LIMIT, Lane
 from .connections import BrokerAway, away_errors, drop_connection, open_connection, say_why
 from .recorded import find_destination, read_recorded
-
-#: A request is answered within so many seconds, if only by Unavailable.
-LIMIT: Final = 2.8
 
 #: Seconds after which a connection that nobody used is not used again: the broker may have closed it.
 _IDLE: Final = 20.0
@@ -73,8 +70,8 @@ class Publisher:
         if name not in self._app.tasks:
             raise UnknownTaskName(name)
 
-    async def apply_async(self, call: Call) -> PublishedTask:
-        """Publish a task that the Celery app has, with all that the app says of it.
+    async def apply_async(self, call: Call, limit: float = LIMIT) -> PublishedTask:
+        """Publish a task that the Celery app has, with all that the app says of it, within `limit` seconds.
 
         Raises UnknownTaskName, InvalidArgument, Refused, Unavailable: then it is not published, or, when the broker
         goes just then, perhaps not.
@@ -82,7 +79,7 @@ class Publisher:
         self.require(call.name)
         if self._app.conf.task_always_eager:
             raise Refused("The Celery app runs tasks where they are called (task_always_eager): taskmon runs none")
-        return await self._call(partial(self._publish, call, self._apply))
+        return await self._call(partial(self._publish, call, self._apply), limit)
 
     async def send_task(self, call: Call) -> PublishedTask:
         """Publish a task of any name; raises as `apply_async` does."""
@@ -105,9 +102,9 @@ class Publisher:
         with suppress(Unavailable):
             await self._lane.call(self._disconnect, 0.3)
 
-    async def _call(self, function: Callable[[], PublishedTask]) -> PublishedTask:
+    async def _call(self, function: Callable[[], PublishedTask], limit: float = LIMIT) -> PublishedTask:
         try:
-            return await self._lane.call(function, LIMIT)
+            return await self._lane.call(function, limit)
         except BrokerAway as exc:
             raise Unavailable(_WHAT, str(exc)) from exc
 

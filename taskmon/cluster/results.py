@@ -16,14 +16,11 @@ from celery import Celery
 from ..errors import InvalidArgument, Refused, Unavailable
 from ..records import READY_STATES, Event, Task, Worker
 from .backends import make_source
-from .calls import Lane
+from .calls import LIMIT, Lane
 from .connections import say_why
 from .stored import Result
 
 log = logging.getLogger(__name__)
-
-#: A question is answered within so many seconds, if only by Unavailable.
-LIMIT: Final = 2.8
 
 #: Seconds between two reads for those who wait: the first pause, and the longest.
 PAUSES: Final = (0.05, 0.5)
@@ -52,14 +49,14 @@ class Results:
         """Whether the app has a result backend that can be read."""
         return self._source is not None
 
-    async def get(self, task_id: str) -> Result:
-        """Read what is stored of a task now; raises Unavailable within three seconds."""
+    async def get(self, task_id: str, limit: float = LIMIT) -> Result:
+        """Read what is stored of a task now; raises Unavailable within `limit` seconds."""
         self._check(task_id)
         future = self._register(self._asked, task_id)
         try:
-            return await asyncio.wait_for(future, LIMIT)
+            return await asyncio.wait_for(future, limit)
         except TimeoutError as exc:
-            raise Unavailable(_WHAT, f"no answer within {LIMIT:g} s") from exc
+            raise Unavailable(_WHAT, f"no answer within {round(limit, 2):g} s") from exc
 
     async def wait(self, task_id: str, timeout: float) -> Result:
         """Wait until a task is ready, `timeout` seconds at the most; give its present state then.

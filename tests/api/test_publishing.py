@@ -2,16 +2,22 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu import Connection, Queue
-from serving import AWAY, Response, Served, event, make_app, serving
+from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually
+
+from taskmon.api import publishing as module
+from taskmon.cluster.calls import Deadline
 
 PUBLISHING = ("apply", "async-apply", "send-task")
 
@@ -99,6 +105,41 @@ async def test_apply_does_not_wait_for_ever(memory_broker: str) -> None:
             assert answer.error["task-id"] == shop.take().headers["id"]
             assert answer.error["state"] == "PENDING"
             assert "published" in answer.error["message"]
+
+
+@asynccontextmanager
+async def slow_results(shop: Shop, seconds: float) -> AsyncIterator[None]:
+    """Keep the thread that reads results busy for so long."""
+    go = threading.Event()
+    asyncio.get_running_loop().call_later(seconds, go.set)
+    busy = asyncio.create_task(shop.served.taskmon.services.results._lane.call(go.wait, 10))
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        go.set()
+        await busy
+
+
+async def test_a_request_that_asks_two_services_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Deadline", partial(Deadline, 0.5))
+    with silent_server() as port:
+        app = make_project(f"redis://127.0.0.1:{port}/0", "cache+memory://")
+        async with serving_shop(app) as shop, slow_results(shop, 0.3):
+            began = time.monotonic()
+            answer = await shop.post("/api/task/apply/shop.add", {"args": [1]})
+            assert answer.status == 503
+            assert "The broker" in answer.error["message"], "results were read, and the broker had what was left"
+            assert time.monotonic() - began < 2, "and not the 2.8 s that it has alone"
+
+
+async def test_a_slow_result_backend_does_not_hold_up_publishing(
+    monkeypatch: pytest.MonkeyPatch, memory_broker: str
+) -> None:
+    monkeypatch.setattr(module, "Deadline", partial(Deadline, 0.2))
+    async with serving_shop(make_project()) as shop, slow_results(shop, 10):
+        answer = await shop.post("/api/task/async-apply/shop.add", {"args": [1]})
+        assert (answer.status, answer.json()) == (200, {"task-id": shop.take().headers["id"]})
 
 
 async def test_nobody_waits_for_a_result_that_is_ignored(memory_broker: str) -> None:

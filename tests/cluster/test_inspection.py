@@ -205,6 +205,18 @@ async def test_one_inspect_at_a_time_per_worker(clock: list[float]) -> None:
     assert inspector._busy == {}
 
 
+async def test_who_waits_for_another_inspect_is_not_kept_by_a_broker_that_is_away_twice(clock: list[float]) -> None:
+    inspector, mailbox = fake(W1)
+    mailbox.error = Unavailable("The broker", "away")
+    mailbox.go.clear()
+    waiting = [asyncio.create_task(inspector.refresh(target, [W1])) for target in (None, W1)]
+    await eventually(lambda: mailbox.asked)
+    mailbox.go.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["The broker is unavailable: away"] * 2
+    assert len(mailbox.asked) == 1
+
+
 # Workers that come and go
 
 
