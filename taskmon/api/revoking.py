@@ -1,5 +1,7 @@
 """The endpoints that revoke tasks. Event loop only."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import tzinfo
 from typing import Final
 
@@ -12,6 +14,7 @@ from ..parameters import Flag, Kind, Parameter, Schema, whole
 from ..query import FILTERS, PAGING, TaskQuery, make_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
+from ..state import State
 from .arguments import LONGEST_NAME, check_length
 from .base import ApiHandler
 from .turns import Turn
@@ -86,18 +89,8 @@ class TaskRevoke(ApiHandler):
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
         how = self.given()
         check_length("The task id", task_id)
-        await self.services.control.revoke([task_id], holder=self._holder(task_id), **how)
+        await self.services.control.revoke([task_id], holders=_find_holders(self.services.state, [task_id]), **how)
         self.answer(message_body(f"Revoked '{task_id}'"))
-
-    def _holder(self, task_id: str) -> str | None:
-        """Give the worker that has the task, as far as that is known and it has not gone."""
-        state = self.services.state
-        try:
-            task = state.get(task_id)
-        except UnknownTask:
-            return None
-        worker = state.workers.get(task.worker or "")
-        return worker.hostname if worker is not None and worker.online and task.state not in READY_STATES else None
 
 
 class TasksRevoke(ApiHandler):
@@ -112,10 +105,13 @@ class TasksRevoke(ApiHandler):
         *PAGING,
     )
     answer_type = Revoked
-    errors = (Unavailable,)
+    errors = (Unavailable, NoAnswer)
 
     async def post(self) -> None:
-        """Revoke the tasks that are named by `ids` or found by the filters of `/api/tasks`, but for finished ones."""
+        """Revoke the tasks that are named by `ids` or found by the filters of `/api/tasks`, but for finished ones.
+
+        504 when a worker that has one of them is silent.
+        """
         given = self.given()
         ids, dry_run = given["ids"], given["dry_run"]
         filters, paging = ([one.name for one in some if given[one.name] is not None] for some in (FILTERS, PAGING))
@@ -128,7 +124,8 @@ class TasksRevoke(ApiHandler):
         matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
         if matched and not dry_run:
             how = {one.name: given[one.name] for one in _HOW}
-            await self.services.control.revoke(matched, **how)
+            holders = _find_holders(self.services.state, matched)
+            await self.services.control.revoke(matched, holders=holders, **how)
         self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
 
     async def _find(self, query: TaskQuery) -> list[str]:
@@ -153,3 +150,15 @@ class TasksRevoke(ApiHandler):
             return self.services.state.get(task_id).state not in READY_STATES
         except UnknownTask:
             return True
+
+
+def _find_holders(state: State, task_ids: Iterable[str]) -> set[str]:
+    """Give the workers that have these tasks, as far as that is known and they have not gone."""
+    found = set()
+    for task_id in task_ids:
+        with suppress(UnknownTask):
+            task = state.get(task_id)
+            worker = state.workers.get(task.worker or "")
+            if worker is not None and worker.online and task.state not in READY_STATES:
+                found.add(worker.hostname)
+    return found

@@ -27,12 +27,17 @@ class Control:
         self._mailbox = mailbox
 
     async def revoke(
-        self, task_ids: Sequence[str], *, terminate: bool = False, signal: str = "SIGTERM", holder: str | None = None
+        self,
+        task_ids: Sequence[str],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        holders: Collection[str] = (),
     ) -> None:
         """Tell all workers to leave these tasks alone, with `terminate` even to kill them with a signal.
 
-        Workers to come hear of it from the others, so nobody is waited for but `holder`, the worker that has the
-        task: that it replies at all is asked in the same breath.
+        Workers to come hear of it from the others, so nobody is waited for but `holders`, the workers that have the
+        tasks: that they reply at all is asked in the same breath.
         """
         commands = [
             Command(
@@ -42,14 +47,14 @@ class Control:
             )
             for first in range(0, len(task_ids), _IDS_A_MESSAGE)
         ]
-        if holder is None:
-            await self._mailbox.tell(*commands)
+        if holders:
+            await self._tell_and_ping(commands, holders)
         else:
-            await self._tell_and_ping(commands, holder)
+            await self._mailbox.tell(*commands)
 
     async def shutdown(self, hostname: str) -> None:
         """Tell a worker to shut down. It cannot reply to that, but does to what is asked just before."""
-        await self._tell_and_ping([Command("shutdown", to=(hostname,), reply=False)], hostname)
+        await self._tell_and_ping([Command("shutdown", to=(hostname,), reply=False)], [hostname])
 
     async def pool_restart(self, hostname: str) -> str:
         """Restart the pool of a worker; gives what it replied, here and below."""
@@ -95,14 +100,14 @@ class Control:
         """
         return await self._order_for(task_name, hostname, awaited, "rate_limit", rate_limit=rate_limit)
 
-    async def _tell_and_ping(self, commands: Sequence[Command], hostname: str) -> None:
-        """Send commands that nobody replies to, and hear whether a worker is there at all.
+    async def _tell_and_ping(self, commands: Sequence[Command], hostnames: Collection[str]) -> None:
+        """Send commands that nobody replies to, and hear whether some workers are there at all.
 
         The ping goes first, as a worker that shuts down reads no further.
         """
-        replies = await self._mailbox.ask([Command("ping", to=(hostname,)), *commands], [hostname])
-        if hostname not in replies:
-            raise self._silence([hostname])
+        replies = await self._mailbox.ask([Command("ping", to=tuple(hostnames)), *commands], hostnames)
+        if silent := sorted(set(hostnames) - replies.keys()):
+            raise self._silence(silent)
 
     async def _order(self, hostname: str, command: str, **arguments: Any) -> str:
         replies = await self._mailbox.ask([Command(command, arguments, (hostname,))], [hostname])

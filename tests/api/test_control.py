@@ -245,6 +245,8 @@ async def test_revoking_what_a_worker_has(memory_broker: str) -> None:
             assert (await post(served, "/api/task/revoke/waiting")).status == 200
             await eventually(lambda: [name for name, _ in heard(remote)] == ["ping", "revoke"])
         assert (await post(served, "/api/task/revoke/waiting")).status == 504
+        answer = await post(served, "/api/tasks/revoke", {"ids": ["unknown", "waiting"]})
+        assert (answer.status, answer.error["message"].startswith(W1)) == (504, True)
         assert (await post(served, "/api/task/revoke/finished")).status == 200
         assert (await post(served, "/api/task/revoke/elsewhere")).status == 200
     async with watching(AWAY) as served:
@@ -263,14 +265,15 @@ def some_tasks(served: Served) -> None:
 async def test_revoking_many_by_id(memory_broker: str) -> None:
     async with watching(memory_broker) as served:
         some_tasks(served)
-        with worker(served) as remote:
+        with worker(served, ping=fine("pong")) as remote:
             answer = await post(served, "/api/tasks/revoke", {"ids": ["add-1", "unknown", "add-4", "add-1"]})
             assert answer.json() == {"matched": ["add-1", "unknown"], "revoked": 2, "dry_run": False, "more": False}
             told = {"task_id": ["add-1", "unknown"], "terminate": False, "signal": "SIGTERM"}
-            await eventually(lambda: heard(remote) == [("revoke", told)])
+            await eventually(lambda: heard(remote) == [("ping", {}), ("revoke", told)])
             answer = await post(served, "/api/tasks/revoke", {"ids": ["add-4"], "terminate": True, "signal": "KILL"})
             assert answer.json() == {"matched": [], "revoked": 0, "dry_run": False, "more": False}
-        assert len(heard(remote)) == 1
+        assert len(heard(remote)) == 2
+        assert (await post(served, "/api/tasks/revoke", {"ids": ["unknown"]})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,8 @@ async def test_revoking_many_by_id(memory_broker: str) -> None:
 async def test_revoking_by_filter(memory_broker: str, query: str, body: Any, matched: set[str]) -> None:
     async with watching(memory_broker) as served:
         some_tasks(served)
-        with worker(served) as remote:
+        pong = fine("pong")
+        with worker(served, ping=pong) as remote, worker(served, W2, ping=pong):
             answer = await post(served, f"/api/tasks/revoke{query}", (body or {}) | {"dry_run": True})
             assert answer.status == 200
             assert answer.json().keys() == {"matched", "revoked", "dry_run", "more"}
@@ -301,8 +305,8 @@ async def test_revoking_by_filter(memory_broker: str, query: str, body: Any, mat
             assert set(answer.json()["matched"]) == matched
             assert answer.json()["revoked"] == len(matched)
             if matched:
-                await eventually(lambda: heard(remote))
-                assert set(heard(remote)[0][1]["task_id"]) == matched
+                await eventually(lambda: remote.count("revoke"))
+                assert set(dict(heard(remote))["revoke"]["task_id"]) == matched
 
 
 async def test_filters_as_a_form(memory_broker: str) -> None:

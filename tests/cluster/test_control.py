@@ -101,11 +101,11 @@ async def test_revoking_what_a_worker_has_hears_whether_it_is_there(
     app: Celery, make: Callable[..., Control]
 ) -> None:
     with answering(app, W1, ping=fine("pong")) as one, answering(app, W2, ping=fine("pong")) as two:
-        await make().revoke(["a"], holder=W1)
+        await make().revoke(["a"], holders=[W1])
         await eventually(lambda: one.count("revoke") == two.count("revoke") == 1)
         assert (one.count("ping"), two.count("ping")) == (1, 0)
     with answering(app, W1) as one, pytest.raises(NoAnswer, match="may still happen"):
-        await make(0.1).revoke(["a"], holder=W1)
+        await make(0.1).revoke(["a"], holders=[W1])
     assert one.count("revoke") == 1
 
 
