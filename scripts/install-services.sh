@@ -7,6 +7,7 @@ set -u
 SERVICES="
 redis-server:redis-server
 rabbitmq-server:rabbitmq-server
+chromium:chromium
 "
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

@@ -7,12 +7,12 @@ from ..auth import Role
 from .pages import PageHandler
 
 _LINKS: Final = (
-    ("/api/tasks?limit=100", "the latest tasks"),
-    ("/api/workers", "the workers"),
-    ("/api/queues/length", "the queues"),
-    ("/api/diagnostics", "what makes answers incomplete"),
-    ("/metrics", "for Prometheus"),
-    ("/api/whoami", "who you are"),
+    ("/api/tasks?limit=100", "Latest tasks"),
+    ("/api/workers", "Workers"),
+    ("/api/queues/length", "Queues"),
+    ("/api/diagnostics", "What makes answers incomplete"),
+    ("/metrics", "Metrics for Prometheus"),
+    ("/api/whoami", "Who you are"),
 )
 
 

@@ -10,6 +10,7 @@ from tornado.template import Loader
 from tornado.web import HTTPError
 
 from ..api.base import ApiHandler
+from ..credentials.sessions import Sessions
 from ..errors import Forbidden, LoginFailed, NotAuthenticated, Unavailable
 from ..login.addresses import base_path
 from ..login.flow import Login
@@ -54,7 +55,7 @@ class PageHandler(ApiHandler):
                 self.add_header("Set-Cookie", login.forget)
             if isinstance(error, NotAuthenticated):
                 title, link, action = "Log in", "/login", f"Log in with {login.provider}"
-                self.add_header("Set-Cookie", sessions.cookie.clear())
+                self._clear_session(sessions)
                 self._withhold_basic()
             elif isinstance(error, LoginFailed | Unavailable):
                 title, link, action = "The login did not work", "/login", "Try again"
@@ -63,6 +64,14 @@ class PageHandler(ApiHandler):
         elif status == 401:
             link = ""
         self.show("error.html", title, message=message + ".", link=link, action=action)
+
+    def _clear_session(self, sessions: Sessions) -> None:
+        """Clear a session that is over, so that one may come in otherwise; never one that did not come along.
+
+        Else another site could log people out: its requests bring no cookie, but their answers can take one away.
+        """
+        if sessions.cookie.name in self.request.headers.get("Cookie", ""):
+            self.add_header("Set-Cookie", sessions.cookie.clear())
 
     def _withhold_basic(self) -> None:
         """Keep browsers from asking for a password before the page with its link can be seen."""

@@ -288,6 +288,13 @@ async def test_logging_out_needs_a_session_and_no_other_site_can() -> None:
         assert not scene.browser.cookies
 
 
+async def test_an_answer_takes_no_session_away_that_did_not_come_along() -> None:
+    async with openid_scene() as scene:
+        for path, method in (("/logout", "POST"), ("/", "GET"), ("/login", "GET"), ("/login/callback", "GET")):
+            page = await scene.browser.go(path, method, follow=False)
+            assert not any(line.startswith(f"{SESSION}=") for line in page.response.headers.get_list("Set-Cookie"))
+
+
 async def test_pages_are_strict() -> None:
     async with openid_scene() as scene:
         await scene.log_in()
