@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 import msgspec
 
 from .answers import ErrorAnswer
-from .parameters import Parameter, Schema, whole
+from .parameters import Parameter, Schema
 from .serializers import encode
 
 _REFERENCE: Final = "#/components/schemas/{name}"
@@ -164,6 +164,7 @@ def _describe_query(parameter: Parameter) -> dict[str, Any]:
         "name": parameter.name,
         "in": "query",
         "required": parameter.required,
+        "allowEmptyValue": not parameter.required,
         "description": parameter.help,
         "schema": schema,
     }
@@ -191,15 +192,14 @@ def _describe_object(parameters: Iterable[Parameter], is_json: bool) -> Schema:
 
 
 def _describe_property(parameter: Parameter, is_json: bool) -> Schema:
-    """Describe a value: JSON may write most of them as texts, too."""
+    """Describe a value: JSON may write most of them as texts, too, and what is blank or null is not given."""
     kind = parameter.kind
-    schema = kind.schema()
-    choices = schema.get("anyOf", [schema])
-    if is_json:
-        text = kind.text()
-        choices = [*choices, *([] if text is None else [{"type": "string", "pattern": whole(text)}])]
-        if not parameter.required and (kind.in_query or kind.is_absent(None)):
-            choices.append({"type": "null"})
+    schema = kind.described() if is_json else kind.schema()
+    choices = list(schema.get("anyOf", [schema]))
+    if not parameter.required and kind.in_query and schema != {"type": "string"}:
+        choices.append({"type": "string", "pattern": r"^\s*$"})
+    if is_json and not parameter.required and (kind.in_query or kind.is_absent(None)):
+        choices.append({"type": "null"})
     described: Schema = dict(choices[0]) if len(choices) == 1 else {"anyOf": choices}
     described["description"] = parameter.help
     if parameter.default is not None:

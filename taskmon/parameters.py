@@ -7,11 +7,12 @@ it, so that the one says what the other does.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import tzinfo
 from math import isfinite
 from typing import Any, ClassVar, Final
 
 from .errors import InvalidArgument
+from .times import DATE, LATEST, parse_time
 
 Schema = dict[str, Any]
 
@@ -43,6 +44,11 @@ class Kind:
     def text(self) -> str | None:
         """Give the pattern of the texts that a JSON object may have in place of what `schema` says, if there are."""
         return None
+
+    def described(self) -> Schema:
+        """Describe the values, and the texts that a JSON object may have in their place."""
+        schema, text = self.schema(), self.text()
+        return schema if text is None else {"anyOf": [schema, {"type": "string", "pattern": whole(text)}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ class Whole(Kind):
 
     def text(self) -> str:
         """Give the pattern of its digits."""
-        return r"[0-9]{1,18}"
+        return digits(self.maximum).removeprefix("0|" if self.minimum > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,23 @@ class Seconds(Kind):
 
     def text(self) -> str:
         """Give the pattern of a number."""
-        return _NUMBER
+        return seconds_pattern(self.most)
+
+
+def digits(most: int) -> str:
+    """Give the pattern of whole numbers from 0 to `most`, without zeros in front."""
+    last = str(most)
+    choices = ["0", f"[1-9][0-9]{{0,{len(last) - 2}}}"] if len(last) > 1 else ["0"]
+    for place, digit in enumerate(last):
+        lowest = 1 if place == 0 else 0
+        if int(digit) > lowest:
+            choices.append(f"{last[:place]}[{lowest}-{int(digit) - 1}][0-9]{{{len(last) - place - 1}}}")
+    return "|".join([*choices, last])
+
+
+def seconds_pattern(most: float) -> str:
+    """Give the pattern of numbers from 0 to `most`, a whole number."""
+    return rf"(?:{digits(int(most) - 1)})(?:\.[0-9]{{1,9}})?|{int(most)}"
 
 
 def parse_bool(argument: str, text: str) -> bool:
@@ -239,19 +261,6 @@ def quote(value: object) -> str:
 
 # Times
 
-_SECONDS: Final = r"-?[0-9]{1,12}(?:\.[0-9]{1,20})?"
-_DATE: Final = (
-    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{1,2})-(?P<day>[0-9]{1,2})"
-    r"[Tt ](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{1,2})"
-    r"(?::(?P<second>[0-9]{1,2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?"
-    r"(?:(?P<utc> ?[Zz])|(?P<sign> ?[+-]| )(?P<hours>[01][0-9]|2[0-3])(?::?(?P<minutes>[0-5][0-9]))?)?"
-)
-_TIME_RULE: Final = (
-    "must be a time such as 2026-01-31 13:30, 2026-01-31T13:30:00+01:00 or 1769862600 (seconds since 1970)"
-)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST: Final = 253_402_300_800  # the year 10000; milliseconds by mistake are beyond it
-
 
 class Time(Kind):
     """A moment, read as epoch seconds."""
@@ -262,48 +271,16 @@ class Time(Kind):
 
     def schema(self) -> Schema:
         """Describe epoch seconds, and dates as texts."""
-        return time_schema(-_LATEST)
+        return time_schema({"exclusiveMinimum": -LATEST}, "-?")
 
 
-def time_schema(earliest: float) -> Schema:
-    """Describe a moment."""
-    text = re.sub(r"\?P<\w+>", "?:", f"{_SECONDS}|{_DATE}")
-    seconds = {"type": "number", "minimum": earliest, "exclusiveMaximum": _LATEST}
+def time_schema(earliest: Schema, sign: str) -> Schema:
+    """Describe a moment: epoch seconds, or a text of them with this sign, or a date."""
+    seconds = {"type": "number", **earliest, "exclusiveMaximum": LATEST}
+    text = sign + r"[0-9]{1,11}(?:\.[0-9]{1,20})?|" + re.sub(r"\?P<\w+>", "?:", DATE)
     return {"anyOf": [seconds, {"type": "string", "pattern": whole(text)}]}
 
 
-def parse_time(argument: str, text: str, zone: tzinfo) -> float:
-    """Parse epoch seconds, ISO 8601 or Flower's `2026-01-31 13:30` to epoch seconds, in `zone` by default.
-
-    The + of an offset may have become a blank, as it does in a URL. Raises InvalidArgument.
-    """
-    value = text.strip()
-    if re.fullmatch(_SECONDS, value) and abs(float(value)) < _LATEST:
-        return float(value)
-    date = re.fullmatch(_DATE, value)
-    if date is None:
-        raise InvalidArgument(argument, _TIME_RULE, text)
-    try:
-        moment = datetime(
-            int(date["year"]),
-            int(date["month"]),
-            int(date["day"]),
-            int(date["hour"]),
-            int(date["minute"]),
-            int(date["second"] or 0),
-            int((date["fraction"] or "")[:6].ljust(6, "0")),
-            _offset(date) or zone,
-        )
-        return (moment - _EPOCH).total_seconds()
-    except (ValueError, OverflowError) as exc:
-        raise InvalidArgument(argument, _TIME_RULE, text) from exc
-
-
-def _offset(date: re.Match[str]) -> timezone | None:
-    """Read the offset of a date, None when it has none."""
-    if date["utc"]:
-        return UTC
-    if not date["sign"]:
-        return None
-    offset = timedelta(hours=int(date["hours"]), minutes=int(date["minutes"] or 0))
-    return timezone(-offset if "-" in date["sign"] else offset)
+def date_schema() -> Schema:
+    """Describe a date."""
+    return {"type": "string", "pattern": whole(re.sub(r"\?P<\w+>", "?:", DATE))}

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
-from taskmon.parameters import parse_bool, parse_int, parse_time
+from taskmon.parameters import parse_bool, parse_int
 from taskmon.query import (
     MAX_COUNT,
     SORT_KEYS,
@@ -20,6 +20,7 @@ from taskmon.query import (
 )
 from taskmon.records import Task
 from taskmon.search import parse_search
+from taskmon.times import parse_time
 
 #: A busy machine may be slow to draw a first example.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

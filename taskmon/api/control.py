@@ -9,7 +9,7 @@ from ..auth import Role
 from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTaskName, UnknownWorker
-from ..parameters import Parameter, Pattern, Schema, Seconds, Text, Whole
+from ..parameters import Parameter, Pattern, Schema, Seconds, Text, Whole, as_text
 from ..serializers import message_body
 from .arguments import check_length
 from .base import ApiHandler
@@ -70,7 +70,7 @@ class TaskTimeout(TaskCommand):
         """Set the time limits of a task."""
         soft, hard = given["soft"], given["hard"]
         if soft is not None and hard is not None and soft > hard:
-            raise InvalidArgument("soft", "must not be above hard", f"{soft:g}")
+            raise InvalidArgument("soft", "must not be above hard", as_text("soft", soft))
         return await self.services.control.time_limit(task_name, soft, hard, hostname, _online(self))
 
 

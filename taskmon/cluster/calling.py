@@ -12,14 +12,16 @@ from ..parameters import (
     Kind,
     Parameter,
     Schema,
+    Seconds,
+    date_schema,
     is_number,
     parse_seconds,
-    parse_time,
     quote,
     read_parameters,
     time_schema,
     whole,
 )
+from ..times import parse_time
 
 _LONGEST_DELAY: Final = 10 * 365 * 86_400.0
 _HIGHEST_PRIORITY: Final = 255
@@ -114,8 +116,8 @@ class Delay(JsonKind):
         return parse_seconds(argument, value, _LONGEST_DELAY)
 
     def schema(self) -> Schema:
-        """Describe a number of seconds."""
-        return {"type": "number", "minimum": 0, "maximum": _LONGEST_DELAY}
+        """Describe a number of seconds, also as a text."""
+        return Seconds(_LONGEST_DELAY).described()
 
 
 class Date(JsonKind):
@@ -135,7 +137,7 @@ class Date(JsonKind):
 
     def schema(self) -> Schema:
         """Describe a moment since 1970."""
-        return time_schema(0)
+        return time_schema({"minimum": 0}, "")
 
 
 class Expiry(Date):
@@ -149,8 +151,7 @@ class Expiry(Date):
 
     def schema(self) -> Schema:
         """Describe seconds, and dates as texts."""
-        seconds = {"type": "number", "minimum": 0, "maximum": _LONGEST_DELAY}
-        return {"anyOf": [seconds, time_schema(0)["anyOf"][1]]}
+        return {"anyOf": [*Seconds(_LONGEST_DELAY).described()["anyOf"], date_schema()]}
 
 
 class Name(JsonKind):
