@@ -183,12 +183,20 @@ def _describe_body(handler: type[Route]) -> dict[str, Any]:
 
 
 def _describe_object(parameters: Iterable[Parameter], is_json: bool) -> Schema:
+    parameters = list(parameters)
+    excluded = [_describe_pair(one.name, one.excludes) for one in parameters if one.excludes is not None]
     return {
         "type": "object",
         "properties": {parameter.name: _describe_property(parameter, is_json) for parameter in parameters},
         "required": [parameter.name for parameter in parameters if parameter.required],
         "additionalProperties": False,
+        **({"not": {"anyOf": excluded}} if excluded else {}),
     }
+
+
+def _describe_pair(*names: str) -> Schema:
+    """Describe an object that has two arguments, neither of them null."""
+    return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
 
 
 def _describe_property(parameter: Parameter, is_json: bool) -> Schema:

@@ -53,13 +53,17 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """An argument; `default` is what one that is not given is read as, and `help` says what it is for."""
+    """An argument; `default` is what one that is not given is read as, and `help` says what it is for.
+
+    `excludes` is another one that cannot stand beside it.
+    """
 
     name: str
     kind: Kind
     help: str
     default: Any = None
     required: bool = False
+    excludes: str | None = None
 
     def read(self, given: Mapping[str, Any], zone: tzinfo) -> Any:
         """Read its value; raises InvalidArgument."""
@@ -71,7 +75,13 @@ class Parameter:
 
 def read_parameters(parameters: Iterable[Parameter], given: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
     """Read the values of all parameters, by name; raises InvalidArgument."""
-    return {parameter.name: parameter.read(given, zone) for parameter in parameters}
+    values = {}
+    for parameter in parameters:
+        values[parameter.name] = parameter.read(given, zone)
+        other = parameter.excludes
+        if other is not None and values[parameter.name] is not None and values.get(other) is not None:
+            raise InvalidArgument(parameter.name, f"must not be given together with {other}")
+    return values
 
 
 def as_text(argument: str, value: object) -> str:
@@ -89,6 +99,13 @@ def as_text(argument: str, value: object) -> str:
 # Texts
 
 
+def require_text(argument: str, value: object) -> str:
+    """Give a text; raises InvalidArgument for anything else."""
+    if not isinstance(value, str):
+        raise InvalidArgument(argument, "must be a text")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Text(Kind):
     """Any text, taken as it is; `none` is the one that means nothing in particular."""
@@ -97,9 +114,7 @@ class Text(Kind):
 
     def from_json(self, argument: str, value: object) -> str:
         """Refuse what is no text."""
-        if not isinstance(value, str):
-            raise InvalidArgument(argument, "must be a text")
-        return value
+        return require_text(argument, value)
 
     def is_absent(self, value: object) -> bool:
         """Tell whether a text is empty; a blank one is not."""
@@ -120,6 +135,10 @@ class Pattern(Kind):
 
     pattern: str
     rule: str
+
+    def from_json(self, argument: str, value: object) -> str:
+        """Refuse what is no text."""
+        return require_text(argument, value)
 
     def parse(self, argument: str, value: str, zone: tzinfo) -> str:
         """Give the text if it matches."""
@@ -262,6 +281,9 @@ def quote(value: object) -> str:
 # Times
 
 
+_YEARS: Final = "000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3}"
+
+
 class Time(Kind):
     """A moment, read as epoch seconds."""
 
@@ -271,16 +293,16 @@ class Time(Kind):
 
     def schema(self) -> Schema:
         """Describe epoch seconds, and dates as texts."""
-        return time_schema({"exclusiveMinimum": -LATEST}, "-?")
+        seconds = {"type": "number", "exclusiveMinimum": -LATEST, "exclusiveMaximum": LATEST}
+        return {"anyOf": [seconds, epoch_schema("-?"), date_schema(_YEARS)]}
 
 
-def time_schema(earliest: Schema, sign: str) -> Schema:
-    """Describe a moment: epoch seconds, or a text of them with this sign, or a date."""
-    seconds = {"type": "number", **earliest, "exclusiveMaximum": LATEST}
-    text = sign + r"[0-9]{1,11}(?:\.[0-9]{1,20})?|" + re.sub(r"\?P<\w+>", "?:", DATE)
-    return {"anyOf": [seconds, {"type": "string", "pattern": whole(text)}]}
+def epoch_schema(sign: str = "") -> Schema:
+    """Describe a text of epoch seconds, with this pattern of a sign."""
+    return {"type": "string", "pattern": whole(sign + r"[0-9]{1,11}(?:\.[0-9]{1,20})?")}
 
 
-def date_schema() -> Schema:
-    """Describe a date."""
-    return {"type": "string", "pattern": whole(re.sub(r"\?P<\w+>", "?:", DATE))}
+def date_schema(years: str) -> Schema:
+    """Describe a date; `years` is the pattern of the year."""
+    rest = DATE.partition(")")[2]
+    return {"type": "string", "pattern": whole(f"(?:{years})" + re.sub(r"\?P<\w+>", "?:", rest))}

@@ -6,7 +6,7 @@ from typing import Final
 
 from .errors import InvalidArgument
 
-_SECONDS: Final = r"-?[0-9]{1,12}(?:\.[0-9]{1,20})?"
+_SECONDS: Final = r"-?[0-9]{1,12}(?:\.[0-9]{1,20})?(?:[eE]-[0-9]{1,3})?"
 #: The pattern of a date.
 DATE: Final = (
     r"(?P<year>000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})"

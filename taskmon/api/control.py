@@ -21,9 +21,13 @@ _MAX_LIMIT: Final = 1_000_000_000.0
 class Rate(Pattern):
     """A rate limit; a number of JSON is one a second."""
 
-    def schema(self) -> Schema:
+    def from_json(self, argument: str, value: object) -> str:
+        """Write numbers as texts."""
+        return as_text(argument, value)
+
+    def described(self) -> Schema:
         """Describe a number, and the pattern."""
-        return {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}, Pattern.schema(self)]}
+        return {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}, self.schema()]}
 
 
 _RATE: Final = Rate(r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:/[smh])?", "must be a number, or one with /s, /m or /h, as 10/m")

@@ -14,16 +14,17 @@ from ..parameters import (
     Schema,
     Seconds,
     date_schema,
+    epoch_schema,
     is_number,
     parse_seconds,
     quote,
     read_parameters,
-    time_schema,
     whole,
 )
-from ..times import parse_time
+from ..times import LATEST, parse_time
 
 _LONGEST_DELAY: Final = 10 * 365 * 86_400.0
+_YEARS: Final = "19[7-9][0-9]|[2-9][0-9]{3}"
 _HIGHEST_PRIORITY: Final = 255
 _QUEUE: Final = r"[\w.@:-]{1,255}"
 
@@ -52,8 +53,6 @@ def make_call(name: str, values: Mapping[str, Any]) -> Call:
     """Make a call of the values of PARAMETERS; raises InvalidArgument."""
     given = {one.name: values[one.name] for one in PARAMETERS if values[one.name] is not None}
     args, kwargs, retry = given.pop("args", []), given.pop("kwargs", {}), given.pop("retry", True)
-    if "eta" in given and "countdown" in given:
-        raise InvalidArgument("countdown", "must not be given together with eta")
     task_id = given.pop("task_id", None) or str(uuid4())
     return Call(parse_name("The task name", name), args, kwargs, given, retry, task_id)
 
@@ -137,7 +136,8 @@ class Date(JsonKind):
 
     def schema(self) -> Schema:
         """Describe a moment since 1970."""
-        return time_schema({"minimum": 0}, "")
+        seconds = {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST}
+        return {"anyOf": [seconds, epoch_schema(), date_schema(_YEARS)]}
 
 
 class Expiry(Date):
@@ -151,7 +151,7 @@ class Expiry(Date):
 
     def schema(self) -> Schema:
         """Describe seconds, and dates as texts."""
-        return {"anyOf": [*Seconds(_LONGEST_DELAY).described()["anyOf"], date_schema()]}
+        return {"anyOf": [*Seconds(_LONGEST_DELAY).described()["anyOf"], date_schema(_YEARS)]}
 
 
 class Name(JsonKind):
@@ -236,7 +236,7 @@ PARAMETERS: Final = (
     Parameter("args", Args(), "The positional arguments."),
     Parameter("kwargs", Kwargs(), "The named arguments."),
     Parameter("eta", Date(), "When it is to run."),
-    Parameter("countdown", Delay(), "In how many seconds it is to run."),
+    Parameter("countdown", Delay(), "In how many seconds it is to run.", excludes="eta"),
     Parameter("expires", Expiry(), "After how many seconds, or when, it is not to run any more."),
     Parameter("queue", QueueName(), "The queue to send it to."),
     Parameter("exchange", Name(), "The exchange to send it to."),
