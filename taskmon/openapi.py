@@ -20,15 +20,19 @@ _ERRORS: Final = {
     401: ("No credentials, or wrong ones.", ("WWW-Authenticate",)),
     403: ("The role is too low, or the request comes from another site, or taskmon is read-only.", ()),
     404: ("What the path or an argument names is not known.", ()),
+    408: ("The request did not come to its end in time.", ()),
     409: ("A worker refuses, or what is known of the task does not allow it.", ()),
     413: ("The body is too large.", ()),
+    415: ("The body is in parts, or compressed.", ()),
     421: ("The host name is not served here.", ()),
     429: ("Too many failed attempts to log in.", ("Retry-After",)),
+    431: ("The headers are too long.", ()),
     503: ("Something that taskmon needs is away, or busy.", ("Retry-After",)),
     504: ("A worker did not answer in time; what was asked for may still happen.", ()),
 }
-_EVERYWHERE: Final = frozenset({400})
-_WITH_CREDENTIALS: Final = frozenset({401, 421, 429, 503})
+_EVERYWHERE: Final = frozenset({400, 408, 413, 431})
+_WITH_CREDENTIALS: Final = frozenset({401, 403, 421, 429, 503})
+_OF_POST: Final = frozenset({415})
 
 _HEADERS: Final = {
     "WWW-Authenticate": {"description": "The kinds of credentials that are accepted.", "schema": {"type": "string"}},
@@ -145,7 +149,7 @@ _PART: Final = {"type": "string", "minLength": 1}
 
 def _statuses(handler: type[Route]) -> list[int]:
     common = _EVERYWHERE if handler.public else _EVERYWHERE | _WITH_CREDENTIALS
-    return sorted(common | handler.statuses())
+    return sorted(common | handler.statuses() | (_OF_POST if "post" in handler.methods() else frozenset()))
 
 
 def _summarize(handler: type[Route], method: str) -> str:

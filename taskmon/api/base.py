@@ -255,8 +255,7 @@ class ApiHandler(RequestHandler):
     @classmethod
     def statuses(cls) -> set[int]:
         """Give the statuses of the errors that this route may answer, but for those of every route."""
-        refuses = cls.role > Role.VIEWER or "post" in cls.methods()
-        return {STATUSES[error] for error in cls.errors} | ({STATUSES[Forbidden]} if refuses else set())
+        return {STATUSES[error] for error in cls.errors}
 
 
 class UnknownRoute(ApiHandler):

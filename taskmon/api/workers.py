@@ -60,7 +60,7 @@ class Workers(WorkerHandler):
         _REFRESH,
     )
     answer_type = dict[str, WorkerObject | bool]
-    errors = (Forbidden, UnknownWorker, Unavailable, NoAnswer)
+    errors = (UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self) -> None:
         """Answer the workers by hostname, or with `status` whether each of them is alive."""
@@ -88,7 +88,7 @@ class WorkerInfo(WorkerHandler):
     role = Role.VIEWER
     takes = (_REFRESH,)
     answer_type = WorkerObject
-    errors = (Forbidden, UnknownWorker, Unavailable, NoAnswer)
+    errors = (UnknownWorker, Unavailable, NoAnswer)
 
     async def get(self, hostname: str) -> None:
         """Answer all that is known of one worker."""
