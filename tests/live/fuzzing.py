@@ -1,7 +1,7 @@
 """What schemathesis is told of the cluster behind the API, by SCHEMATHESIS_HOOKS: `test_fuzzing.py` runs it.
 
-Every other request goes to the worker and the task that there are. Nobody waits long for a result, and the worker is
-never shut down.
+Every other request goes to the worker, FUZZED_WORKER, and the task that there are. Nobody waits long for a result,
+and the worker is never shut down.
 """
 
 import os
@@ -12,9 +12,6 @@ import schemathesis
 from schemathesis import Case, HookContext
 from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
-
-#: The hostname of the real worker.
-WORKER_VARIABLE = "FUZZED_WORKER"
 
 _WAIT = 0.2
 _calls: Counter[str] = Counter()
@@ -40,7 +37,7 @@ def _name_what_there_is(case: Case) -> None:
     if part is None or not part.mode.is_positive or "/shutdown/" in case.path:
         return
     if "hostname" in case.path_parameters:
-        case.path_parameters["hostname"] = os.environ[WORKER_VARIABLE]
+        case.path_parameters["hostname"] = os.environ["FUZZED_WORKER"]
     elif "task_name" in case.path_parameters:
         case.path_parameters["task_name"] = "project.add"
         body = case.meta.components.get(ParameterLocation.BODY) if case.meta is not None else None
@@ -49,6 +46,8 @@ def _name_what_there_is(case: Case) -> None:
 
 
 def _is_long(timeout: object) -> bool:
+    if timeout is None or timeout == "":
+        return True
     try:
         return _WAIT < float(timeout) <= 60  # type: ignore[arg-type]
     except (TypeError, ValueError):

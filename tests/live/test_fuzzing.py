@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from brokers import RedisBroker
-from fuzzing import WORKER_VARIABLE
 from monitor import PASSWORD, Monitor
 from workers import Project, Worker, running
 
@@ -36,13 +35,8 @@ def cluster(redis_server: RedisBroker, tmp_path_factory: pytest.TempPathFactory)
         monitor.start()
         try:
             monitor.wait_ready()
-            done = [project.send("add", 1, number).id for number in range(3)] + [project.send("fail", "x").id]
-            for task_id in done:
-                monitor.wait_until(
-                    lambda: monitor.task(task_id).get("state") in ("SUCCESS", "FAILURE"),  # noqa: B023
-                    timeout=30,
-                    what="the tasks are seen",
-                )
+            monitor.wait_for(project.send("add", 1, 2).id, "SUCCESS")
+            monitor.wait_for(project.send("fail", "no stock").id, "FAILURE")
             yield monitor, worker
         finally:
             monitor.kill()
@@ -58,7 +52,7 @@ def run_schemathesis(monitor: Monitor, worker: Worker, *options: str) -> None:
     environment = os.environ | {
         "PYTHONPATH": str(HERE),
         "SCHEMATHESIS_HOOKS": "fuzzing",
-        WORKER_VARIABLE: worker.hostname,
+        "FUZZED_WORKER": worker.hostname,
     }
     ran = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, cwd=monitor.log.parent
