@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run all tests in four runs side by side, as the live ones mostly wait, and put their coverage together.
+# Run all tests in five runs side by side, as the live ones mostly wait, and put their coverage together.
 # usage: scripts/run-tests.sh VENV
 set -euo pipefail
 
@@ -9,7 +9,8 @@ trap 'rm -rf "$folder"' EXIT
 unset PYTEST_ADDOPTS
 
 commands=(tests/live/test_applying.py tests/live/test_commands.py)
-runs=(unit api watching commanding)
+trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py)
+runs=(unit api watching commanding trouble)
 
 run() { # name, arguments of pytest
     local name=$1
@@ -22,8 +23,9 @@ run() { # name, arguments of pytest
 
 run unit --ignore=tests/live --ignore=tests/api --ignore=tests/metrics &
 run api tests/api tests/metrics &
-run watching tests/live "${commands[@]/#/--ignore=}" &
+run watching tests/live "${commands[@]/#/--ignore=}" "${trouble[@]/#/--ignore=}" &
 run commanding "${commands[@]}" &
+run trouble "${trouble[@]}" &
 wait
 
 for name in "${runs[@]}"; do

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -269,6 +270,16 @@ class RabbitBroker(Broker):
             self._epmd.start()
             self._epmd.wait_until(lambda: listens(self.epmd_port), timeout=10.0, what="epmd listens")
         super().start()
+
+    def control(self, *command: str) -> str:
+        """Give a command to the node; takes seconds, for it starts an Erlang of its own."""
+        program = find_program("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmqctl") or "rabbitmqctl"
+        name = ["--node", f"taskmon{self.port}@localhost"]
+        done = subprocess.run(
+            [program, *name, *command], env=self._environment(), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def stop(self) -> None:
         """Stop the node, then the port mapper."""
