@@ -1,6 +1,7 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Final
 
 from ..answers import TaskNames, TaskObject
@@ -12,8 +13,12 @@ from ..serializers import task_body, task_members, task_types_body
 from .base import ApiHandler
 from .turns import send_members
 
-#: Tasks that are encoded together: a few, since each may carry long texts.
+#: Tasks that are encoded together at the most, and characters of their texts.
 BATCH: Final = 16
+TEXT: Final = 100_000
+
+
+_texts: Final = attrgetter("args", "kwargs", "result", "exception", "traceback")
 
 
 class TaskInfo(ApiHandler):
@@ -60,12 +65,14 @@ class Tasks(ApiHandler):
         """Encode tasks a few at a time, and no later than others may run."""
         children = self.services.state.children
         batch: list[tuple[Task, list[str]]] = []
+        length = 0
         for task in found:
             if task is not None:
                 batch.append((task, children(task.uuid)))
-            if batch and (task is None or len(batch) >= BATCH):
+                length += sum(map(len, filter(None, _texts(task))))
+            if batch and (task is None or len(batch) >= BATCH or length > TEXT):
                 yield task_members(batch)
-                batch = []
+                batch, length = [], 0
             elif task is None:
                 yield None
         if batch:

@@ -82,7 +82,7 @@ class Finder:
 
     def _batches(self, query: TaskQuery) -> Iterator[Batch]:
         sieve = None if query.search is None else make_sieve(query.search.terms, self._values, self._tasks.plain_ids)
-        look = Look(make_filter(query), sieve)
+        look = Look(make_filter(query), sieve, is_slow=query.search is not None)
         if look.is_vain:
             return iter(())
         narrow = self._narrowest(query, look)
@@ -135,8 +135,8 @@ class Finder:
         """Yield the matching tasks of all that are held, in the order of their memory."""
         get = self._tasks.get
         for shelf in list(self._tasks.shelves):
-            for part in look.parts(shelf):
-                yield len(part), [task for task in look(list(part)) if get(task.uuid) is task]
+            for tasks in look.through(shelf):
+                yield 0, [task for task in tasks if get(task.uuid) is task]
 
     def _walk_or_collect(self, narrow: Source, look: Look, query: TaskQuery) -> Iterator[Batch]:
         """Go the way that looks at fewer tasks; turn back once a walk has cost more than collecting would."""
@@ -216,8 +216,8 @@ class Finder:
                     ids = [entry[1] for entry in standing if entry != last]
                     last = standing[-1] if standing else last
                     cost = 1 + len(entries) + zones.spent()
-                    for part in look.parts(ids):
-                        yield cost, look(self._held(part))
+                    for tasks in look.through(self._held(ids)):
+                        yield cost, tasks
                         cost = 0
                     if cost:
                         yield cost, []
@@ -256,8 +256,7 @@ class Finder:
 
     def _narrowest(self, query: TaskQuery, look: Look) -> Source | None:
         """Give the smallest source that holds all matches, None when no filter has an index."""
-        groups = [*_facets(query), *(look.sieve.groups if look.sieve is not None else ())]
-        sources = [Source(self._group(field, value)) for field, value in groups]
+        sources = [Source(self._group(field, value)) for field, value in (*_facets(query), *look.groups)]
         sources += [
             Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in _ranges(query).items()
         ]

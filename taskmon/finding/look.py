@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Final, TypeVar
+from typing import Final
 
 from ..query import Match
 from ..records import Task
-from .sieve import Sieve, let_none
-
-Item = TypeVar("Item")
+from .sieve import Sieve, TooLong, let_all, let_none
 
 #: Tasks that are looked at together at first, and at the most: more would not save any more time.
 _FIRST: Final = 256
@@ -22,34 +20,48 @@ _SHORT: Final = 0.001
 class Look:
     """Looks at tasks, through a sieve if there is one: long texts make it take fewer of them at a time."""
 
-    def __init__(self, match: Match, sieve: Sieve | None = None) -> None:
+    def __init__(self, match: Match, sieve: Sieve | None, is_slow: bool) -> None:
         self._match = match
-        self.sieve = sieve
+        self._sift = let_all if sieve is None else sieve.sift
+        self._is_slow = is_slow
         self._size = _FIRST
+        self.groups = () if sieve is None else sieve.groups
 
     @property
     def is_vain(self) -> bool:
         """Whether no task can match."""
-        return self.sieve is not None and self.sieve.sift is let_none
+        return self._sift is let_none
 
-    def parts(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """Cut items, each of which stands for a task, into as many as may be looked at together."""
+    def through(self, tasks: Sequence[Task]) -> Iterator[list[Task]]:
+        """Yield the tasks that match, in their order, some at a time."""
         at = 0
-        while at < len(items):
-            part = items[at : at + self._size]
+        while at < len(tasks):
+            part = list(tasks[at : at + self._size])
+            began = perf_counter()
+            try:
+                let = self._sift(part)
+            except TooLong:
+                self._size = max(1, len(part) // 2)
+                yield []
+                continue
             at += len(part)
-            yield part
+            took = perf_counter() - began
+            if took > _LONG:
+                self._size = max(1, self._size // 2)
+            elif took < _SHORT:
+                self._size = min(self._size + self._size // 4 + 1, _MOST)
+            yield from self._matching(let, began)
 
-    def __call__(self, tasks: list[Task]) -> list[Task]:
-        """Give the tasks that match, in their order."""
-        began = perf_counter()
+    def _matching(self, tasks: list[Task], began: float) -> Iterator[list[Task]]:
         match = self._match
-        if self.sieve is not None:
-            tasks = self.sieve.sift(tasks)
-        found = [task for task in tasks if match(task)]
-        took = perf_counter() - began
-        if took > _LONG:
-            self._size = max(1, int(self._size * _SHORT / took))
-        elif took < _SHORT:
-            self._size = min(2 * self._size, _MOST)
-        return found
+        if not self._is_slow:
+            yield [task for task in tasks if match(task)]
+            return
+        found = []
+        for task in tasks:
+            if match(task):
+                found.append(task)
+            if perf_counter() - began > _LONG:
+                yield found
+                found, began = [], perf_counter()
+        yield found

@@ -6,6 +6,7 @@ be asked for a match: it may let through too much, never too little. Pure.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -36,10 +37,18 @@ _SPARSE: Final = frozenset({"queue"})
 #: The ranks of sieves: a field has a value; texts have all of some needles; anything else.
 _ONE_VALUE, _TEXT, _OTHER = range(3)
 
+#: Characters that are looked at together at the most, and tasks whose texts are read together.
+_MOST_TEXT: Final = 500_000
+_READ: Final = 64
+
 _ID: Final = frozenset(PLAIN)
 
 #: Stands between two tasks. No term has a NUL; a text that has this one makes the parts too many, which shows.
 _BETWEEN: Final = "\0\n\0"
+
+
+class TooLong(Exception):
+    """The texts of so many tasks are too long to be looked at together."""
 
 
 class Sieve(NamedTuple):
@@ -221,8 +230,10 @@ _READERS: Final[dict[str, Read]] = {
 def _by_text(read: Read, wanted: list[str], unwanted: list[str], every: bool) -> Sift:
     """Sift by the needles that are, and are not, in the texts of a task: all of these conditions, or any."""
 
+    fold = _fold_ascii if all(map(str.isascii, wanted + unwanted)) else str.casefold
+
     def sift(tasks: Tasks) -> Tasks:
-        text = _BETWEEN.join(read(tasks)).casefold()
+        text = fold(_BETWEEN.join(_read_some(read, tasks)))
         if every and not all(needle in text for needle in wanted):
             return []
         present = wanted if every else [needle for needle in wanted if needle in text]
@@ -237,6 +248,29 @@ def _by_text(read: Read, wanted: list[str], unwanted: list[str], every: bool) ->
         return _pick(tasks, parts, present, absent, every)
 
     return sift
+
+
+def _read_some(read: Read, tasks: Tasks) -> list[str]:
+    """Read the texts of tasks, some at a time, to give up early: a text may have 65,536 characters and more."""
+    if len(tasks) == 1:
+        return read(tasks)
+    texts: list[str] = []
+    left = _MOST_TEXT
+    for start in range(0, len(tasks), _READ):
+        some = read(tasks[start : start + _READ])
+        left -= sum(map(len, some))
+        if left < 0:
+            raise TooLong
+        texts += some
+    return texts
+
+
+def _fold_ascii(text: str) -> str:
+    """Fold as much of a text as a needle in ASCII can be in: of other letters up to ÿ, only ß folds to ASCII."""
+    if not text.isascii() and "ß" not in text:
+        with suppress(UnicodeEncodeError):
+            return text.encode("latin-1").lower().decode("latin-1")
+    return text.casefold()
 
 
 def _pick(tasks: Tasks, texts: list[str], wanted: list[str], unwanted: list[str], every: bool) -> Tasks:

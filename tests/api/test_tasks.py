@@ -372,6 +372,22 @@ async def test_a_long_listing_is_not_made_for_head(monkeypatch: pytest.MonkeyPat
         assert len(made) == 1
 
 
+async def test_fewer_long_texts_are_encoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as served:
+        fill(served, 20, "x" * 10)
+        fill(served, 4, "x" * 60_000)
+        sizes: list[int] = []
+        make = tasks.task_members
+
+        def note(found: list[tuple[Task, list[str]]]) -> bytes:
+            sizes.append(len(found))
+            return make(found)
+
+        monkeypatch.setattr(tasks, "task_members", note)
+        assert len((await served.get("/api/tasks?sort_by=received")).json()) == 20
+        assert sizes == [2, 2, 16]
+
+
 async def test_a_failure_halfway_does_not_look_like_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -240,19 +240,49 @@ def test_too_many_values_go_without_a_sieve() -> None:
 
 def test_what_cannot_match_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     state = make_state(make_event("sent", "a", name="shop"))
-    monkeypatch.setattr(Look, "__call__", lambda *_: pytest.fail("a task was looked at"))
+    monkeypatch.setattr(Look, "through", lambda *_: pytest.fail("a task was looked at"))
     assert find_tasks(state, search=parse_search("name:nope")) == []
 
 
-def test_long_texts_are_looked_at_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([0.0, 0.3, 1.0, 1.0001, 2.0, 2.0001])
+def test_long_texts_are_looked_at_fewer_at_a_time() -> None:
+    short = [Task(str(number), args="short") for number in range(2000)]
+    long = [Task(str(number), args="x" * 60_000) for number in range(100)]
+    sizes: list[int] = []
+    sieve = sieve_of("nope", short)
+    assert sieve is not None
+
+    def sift(tasks: list[Task]) -> list[Task]:
+        let = sieve.sift(tasks)
+        sizes.append(len(tasks))
+        return let
+
+    looking = Look(lambda task: True, sieve._replace(sift=sift), is_slow=True)
+    assert [task for tasks in looking.through([*short, *long, *short]) for task in tasks] == []
+    assert sum(sizes) == 4100
+    assert min(sizes) <= 8
+
+
+def test_a_slow_match_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(100))
     monkeypatch.setattr(look, "perf_counter", lambda: next(ticks))
-    looking = Look(lambda task: True)
-    sizes = []
-    for part in looking.parts(range(256)):
-        sizes.append(len(part))
-        if len(sizes) > 3:
-            break
-        looking([])
-    assert sizes == [256]
-    assert [len(part) for part in looking.parts(range(3))] == [1, 1, 1]
+    tasks = [Task(str(number)) for number in range(5)]
+    looking = Look(lambda task: task.uuid != "2", None, is_slow=True)
+    steps = [[task.uuid for task in found] for found in looking.through(tasks)]
+    assert steps == [["0"], ["1"], [], ["3"], ["4"], []]
+    quick = Look(lambda task: task.uuid != "2", None, is_slow=False)
+    assert [[task.uuid for task in found] for found in quick.through(tasks)] == [["0", "1", "3", "4"]]
+
+
+def test_only_one_letter_of_latin_1_folds_to_ascii() -> None:
+    folding = [chr(code) for code in range(128, 256) if any(map(str.isascii, chr(code).casefold()))]
+    assert folding == ["ß"]
+
+
+def test_letters_beyond_ascii_keep_to_themselves() -> None:
+    tasks = [Task("a", args="Größe XYZ"), Task("b", args="grün XYZ"), Task("c", args="日本 XYZ")]
+    found = {
+        search: [task.uuid for task in sieve.sift(tasks)]
+        for search in ("xyz", "grösse", "GRÜN", "日本 x", "nope")
+        if (sieve := sieve_of(search if " " not in search else f'"{search}"', tasks))
+    }
+    assert found == {"xyz": ["a", "b", "c"], "grösse": ["a"], "GRÜN": ["b"], "日本 x": ["c"], "nope": []}
