@@ -171,10 +171,6 @@ class SearchText(Kind):
 class SortKey(Kind):
     """A field to sort by, read as its name and whether it descends."""
 
-    def is_absent(self, value: object) -> bool:
-        """Tell whether it is empty."""
-        return value == ""
-
     def parse(self, argument: str, value: str, zone: tzinfo) -> tuple[str, bool]:
         """Split `-received` into the key and whether it descends."""
         key = value.removeprefix("-")

@@ -163,7 +163,7 @@ class Name(JsonKind):
 
     def schema(self) -> Schema:
         """Describe a short text."""
-        return {"type": "string", "minLength": 1, "maxLength": 255}
+        return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{1,255}")}
 
 
 class TaskId(Name):
@@ -178,7 +178,7 @@ class TaskId(Name):
 
     def schema(self) -> Schema:
         """Describe a short text without slashes."""
-        return {"type": "string", "pattern": whole(r"[^/\\]{1,255}")}
+        return {"type": "string", "pattern": whole(r"[^/\\\x00-\x1f\x7f]{1,255}")}
 
 
 class QueueName(JsonKind):
@@ -201,6 +201,8 @@ class Priority(JsonKind):
 
     def parse(self, argument: str, value: object, zone: tzinfo) -> int:
         """Give the priority."""
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _HIGHEST_PRIORITY:
             raise InvalidArgument(argument, f"must be a whole number from 0 to {_HIGHEST_PRIORITY}", quote(value))
         return value

@@ -1,0 +1,149 @@
+"""What the document says of an argument is what a request is read by."""
+
+import re
+from datetime import UTC
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from taskmon.api.base import ApiHandler
+from taskmon.errors import InvalidArgument
+from taskmon.openapi import Document
+from taskmon.parameters import (
+    Flag,
+    Kind,
+    Parameter,
+    Pattern,
+    Seconds,
+    Text,
+    Time,
+    Whole,
+    as_text,
+    digits,
+    read_parameters,
+    seconds_pattern,
+)
+from taskmon.routes import API
+
+#: Every argument of every route, once; those whose rules no schema can tell are left out.
+UNTELLABLE = {"search"}
+PARAMETERS = {
+    (one.name, type(one.kind).__name__): one
+    for _, handler in API
+    for one in handler.takes
+    if one.name not in UNTELLABLE
+}
+
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, 2, -1, 5, 60, 61, 255, 256, 10_000, 10_001, 10**9, 10**9 + 1, 10**12, 10**30),
+    *(0.0, 1.0, 0.5, 1e-9, 1e-300, 1e300, 2.5, -0.5, 59.999, 60.0, 60.5, 253_402_300_799, 253_402_300_800),
+    *("", " ", "0", "1", "5", "60", "61", "59.5", "10000", "10001", "1000000000", "1000000001", "-1", "x"),
+    *("true", "FALSE", "Yes", "perhaps", "y", "of", "TERM", "sigkill", "SIGSTOP", "name", "-name", "--name", "args"),
+    *("10/m", "10/d", "0.5/s", "2026-01-31 13:30", "2026-01-31T13:30:00+01:00", "2026-04-31", "1969-12-31 00:00"),
+    *("0000-01-01 00:00", "2026-00-10 00:00", "a b", "a/b", "a\\b", "x" * 255, "x" * 256, "All", "a.b:c@d-e"),
+    *([], [1], ["a"], ["a", "a"], [""], ["x" * 1025], {}, {"a": 1}, [[]], "nan", "inf", "1e400", "٣", "\x00", "ä"),
+]
+
+
+def is_read(parameter: Parameter, value: Any) -> bool:
+    """Tell whether a JSON value is accepted."""
+    if value is None and parameter.kind.in_query:
+        return not parameter.required
+    try:
+        read_parameters([parameter], {parameter.name: parameter.kind.from_json(parameter.name, value)}, UTC)
+    except InvalidArgument:
+        return False
+    return True
+
+
+class _Handler(ApiHandler):
+    """Takes one argument."""
+
+
+def described(parameter: Parameter) -> Draft202012Validator:
+    """Give what the document says of a body with this argument alone."""
+    declared = {"takes": (parameter,), "answer_type": str, "post": lambda self: None, "__doc__": "POST `/x`: x."}
+    handler = type("Handler", (_Handler,), declared)
+    content = Document([("/x", handler)], "", "1").content["paths"]["/x"]["post"]["requestBody"]["content"]
+    return Draft202012Validator(content["application/json"]["schema"])
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS.values(), ids=[name for name, _ in PARAMETERS])
+def test_the_schema_accepts_what_is_read_and_nothing_else(parameter: Parameter) -> None:
+    schema = described(parameter)
+    for value in VALUES:
+        assert schema.is_valid({parameter.name: value}) == is_read(parameter, value), repr(value)
+    assert schema.is_valid({}) is not parameter.required
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize("kind", [Flag(), Whole(1, 10_000), Whole(0, 10**9), Seconds(60), Time(), Text()])
+def test_numbers(kind: Kind) -> None:
+    parameter = Parameter("x", kind, "An argument.")
+    schema = described(parameter)
+
+    @given(SCALARS)
+    def check(value: Any) -> None:
+        assert schema.is_valid({"x": value}) == is_read(parameter, value)
+
+    check()
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12))
+def test_digits(most: int, number: int) -> None:
+    assert (re.fullmatch(digits(most), str(number)) is not None) == (number <= most)
+    for near in {max(0, most - 1), most, most + 1}:
+        assert (re.fullmatch(digits(most), str(near)) is not None) == (near <= most)
+
+
+def test_the_pattern_of_seconds() -> None:
+    for text in ("0", "59.999", "60", "9", "0.5"):
+        assert re.fullmatch(seconds_pattern(60), text)
+    for text in ("60.1", "61", "100", "", "-1", ".5", "1.", "00"):
+        assert not re.fullmatch(seconds_pattern(60), text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (False, "false"), (5, "5"), (5.0, "5"), (2.5, "2.5"), (1e-7, "0.000000100"), ("ä", "ä")],
+)
+def test_a_value_as_it_would_stand_in_a_query_string(value: Any, text: str) -> None:
+    assert as_text("x", value) == text
+
+
+def test_what_has_no_text() -> None:
+    for value in ([], {}, None):
+        with pytest.raises(InvalidArgument, match="x must be a text, a number or a boolean"):
+            as_text("x", value)
+
+
+def test_defaults_and_what_is_required() -> None:
+    number, needed = (
+        Parameter("n", Whole(1, 5), "A number.", default=3),
+        Parameter("q", Pattern("a", "must be a"), "A."),
+    )
+    assert read_parameters([number, needed], {}, UTC) == {"n": 3, "q": None}
+    assert read_parameters([number, needed], {"n": " ", "q": "a"}, UTC) == {"n": 3, "q": "a"}
+    required = Parameter("q", needed.kind, "A.", required=True)
+    for given_text in ({}, {"q": ""}):
+        with pytest.raises(InvalidArgument, match="q must be a, not ''"):
+            read_parameters([required], given_text, UTC)
+
+
+def test_arguments_that_exclude_each_other() -> None:
+    one, two = Parameter("one", Text(), "One."), Parameter("two", Text(), "Two.", excludes="one")
+    assert read_parameters([one, two], {"two": "x"}, UTC) == {"one": None, "two": "x"}
+    with pytest.raises(InvalidArgument, match="two must not be given together with one"):
+        read_parameters([one, two], {"one": "x", "two": "x"}, UTC)
+
+
+def test_an_abstract_kind_reads_nothing() -> None:
+    with pytest.raises(NotImplementedError):
+        Kind().parse("x", "", UTC)
+    with pytest.raises(NotImplementedError):
+        Kind().schema()
