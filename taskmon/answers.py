@@ -200,7 +200,9 @@ class WhoIsIt(Struct, frozen=True):
     authenticated_by: Annotated[str, Meta(description="How they are known: basic, token, session, and so on.")]
     issuer: str | UnsetType = UNSET
     subject: Annotated[str, Meta(description="Who it is, for the issuer.")] | UnsetType = UNSET
-    email: Annotated[str | None, Meta(description="Verified by the issuer.")] | UnsetType = UNSET
+    email: Annotated[str | None, Meta(description="Verified by the issuer, or said by the proxy.")] | UnsetType = (
+        UNSET
+    )
     groups: Annotated[tuple[str, ...], Meta(description="Those that rules for roles name.")] | UnsetType = UNSET
     session_ends: Annotated[float, Meta(description="Seconds since 1970, in UTC.")] | UnsetType = UNSET
 

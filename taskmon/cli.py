@@ -207,25 +207,39 @@ def hash_password_command() -> None:
         click.echo('Use it in taskmon.toml as basic_auth = ["user:<hash>"]; quote it in a shell.', err=True)
 
 
-@main.command("token", cls=_Command, context_settings=_CONTEXT)
-@click.option("--name", required=True, help="Who will use it: letters, digits and . _ @ -", metavar="NAME")
-@click.option(
-    "--role",
-    type=click.Choice(["viewer", "operator", "admin"], case_sensitive=False),
-    default="viewer",
-    help="What it allows: viewer (the default), operator or admin.",
-)
-@click.option(
-    "--expires",
-    type=click.DateTime(["%Y-%m-%d"]),
-    metavar="DATE",
-    help="First day it no longer works, in UTC.",
-)
-def token(name: str, role: str, expires: Any) -> None:
-    """Make a token; shows it once, and what to configure."""
+def _describe_token(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe a token that is to be made."""
+    name = click.option("--name", help="Who will use it: letters, digits and . _ @ -", metavar="NAME")
+    role = click.option(
+        "--role",
+        type=click.Choice(["viewer", "operator", "admin"], case_sensitive=False),
+        default="viewer",
+        help="What it allows: viewer (the default), operator or admin.",
+    )
+    expires = click.option(
+        "--expires",
+        type=click.DateTime(["%Y-%m-%d"]),
+        metavar="DATE",
+        help="First day it no longer works, in UTC.",
+    )
+    return name(role(expires(command)))
+
+
+@main.group("token", cls=_Group, context_settings=_CONTEXT, invoke_without_command=True)
+@_describe_token
+@click.pass_context
+def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> None:
+    """Make a token; shows it once, and what to configure.
+
+    The commands keep tokens in the file of --token-file, where they can be revoked without a restart.
+    """
     from .auth import Role
     from .credentials.tokens import new_token
 
+    if ctx.invoked_subcommand is not None:
+        return
+    if name is None:
+        raise _BadUsage("Missing option '--name'.")
     try:
         secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
     except InvalidArgument as exc:
@@ -238,6 +252,53 @@ def token(name: str, role: str, expires: Any) -> None:
         f"    as a flag           --token={line}\n\n"
         f"How to use it:\n\n    curl -H 'Authorization: Bearer {secret}' http://127.0.0.1:5555/api/tasks"
     )
+
+
+_FILE: Final = click.option("--file", metavar="PATH", help="The file; without it that of --token-file.")
+
+
+@token.command("create", cls=_Command, context_settings=_CONTEXT)
+@_describe_token
+@_FILE
+def create_token(name: str | None, role: str, expires: Any, file: str | None) -> None:
+    """Make a token in the file; shows it once."""
+    from .credentials.token_commands import create
+
+    if name is None:
+        raise _BadUsage("Missing option '--name'.")
+    _in_token_file(file, lambda path: create(path, name, role, expires))
+
+
+@token.command("list", cls=_Command, context_settings=_CONTEXT)
+@_FILE
+def list_tokens(file: str | None) -> None:
+    """List the tokens of the file, without a secret."""
+    from .credentials.token_commands import list_all
+
+    _in_token_file(file, list_all)
+
+
+@token.command("revoke", cls=_Command, context_settings=_CONTEXT)
+@click.argument("token_id", metavar="ID")
+@_FILE
+def revoke_token(token_id: str, file: str | None) -> None:
+    """Revoke a token of the file, by its id; a running taskmon knows within a second."""
+    from .credentials.token_commands import revoke
+
+    _in_token_file(file, lambda path: revoke(path, token_id))
+
+
+def _in_token_file(file: str | None, command: "Callable[[Path], str]") -> None:
+    """Run a command on the file and print what it says."""
+    try:
+        path = Path(file) if file else load_settings({}, os.environ, Path.cwd()).settings.token_file
+        if path is None:
+            raise _BadUsage("There is no file of tokens; name it with --file or TASKMON_TOKEN_FILE")
+        click.echo(command(path))
+    except (InvalidSetting, InvalidArgument) as exc:
+        raise _BadUsage(str(exc)) from None
+    except OSError as exc:
+        raise _NotStarted(f"The file of tokens cannot be written: {exc.strerror}") from None
 
 
 @click.command("taskmon", cls=_Command, help=_HELP, params=_params(without=("app",)), context_settings=_CONTEXT)

@@ -110,6 +110,10 @@ class Task(Struct, gc=False):
     reconciled: str | None = None
 
 
+#: After so many missing heartbeats a worker counts as offline, killed or cut off.
+LOST: Final = 30
+
+
 class Worker(Struct, gc=False):
     """What a worker's own events say of it; `seen` is when taskmon last heard of it, by its own clock."""
 
@@ -132,8 +136,11 @@ class Worker(Struct, gc=False):
         return self.online and self.seen + 2 * self.freq > now
 
     def status(self, now: float) -> Literal["online", "stale", "offline"]:
-        """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline."""
-        if not self.online:
+        """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline.
+
+        Offline is one that said goodbye, and one of which nothing has been heard for LOST heartbeats.
+        """
+        if not self.online or self.seen + LOST * self.freq <= now:
             return "offline"
         return "online" if self.alive(now) else "stale"
 

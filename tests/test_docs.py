@@ -713,7 +713,7 @@ def test_configuration_lists_the_options_of_flower_that_are_left_out() -> None:
 def test_no_page_names_an_option_or_variable_that_there_is_not() -> None:
     help_text = "".join(
         CliRunner().invoke(main, [*command, "--help"]).output
-        for command in ([], ["demo"], ["token"], ["hash-password"])
+        for command in ([], ["demo"], ["token"], ["token", "create"], ["token", "list"], ["hash-password"])
     )
     flags = {*re.findall(r"--[a-z-]+", help_text), *(option.flag for option in OPTIONS)}
     flags |= {f"--no-{option.flag[2:]}" for option in OPTIONS if option.switch}

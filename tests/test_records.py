@@ -92,7 +92,8 @@ def test_a_worker_is_alive_while_its_heartbeats_come() -> None:
     assert worker.alive(START + 3.9)
     assert worker.status(START + 3.9) == "online"
     assert not worker.alive(START + 4)
-    assert worker.status(START + 4) == "stale"
+    assert worker.status(START + 4) == worker.status(START + 59.9) == "stale"
+    assert worker.status(START + 60) == "offline"
     merge_worker(worker, make_worker_event("offline"))
     assert not worker.alive(START)
     assert worker.status(START) == "offline"

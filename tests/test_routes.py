@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from serving import make_app, repository
+from serving import make_app, repository, serving
 from tornado.web import RequestHandler
 
 from taskmon.api.base import ApiHandler, UnknownRoute
@@ -11,7 +11,7 @@ from taskmon.api.monitor import HealthCheck, Ready
 from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.metrics import METRICS
-from taskmon.routes import PROBES, ROUTES
+from taskmon.routes import API, PROBES, ROUTES
 from taskmon.server import make_application
 from taskmon.settings import OPTIONS, Settings
 from taskmon.web.login import LoginCallback, LoginPage, Logout
@@ -75,6 +75,23 @@ def test_there_is_no_other_way_in() -> None:
     assert not {"static_path", "login_url", "cookie_secret", "debug", "autoreload"} & {
         key for key, value in application.settings.items() if value
     }
+
+
+async def test_every_post_is_refused_when_read_only() -> None:
+    changing = [(path, handler) for path, handler in ROUTES if handler.post is not RequestHandler.post]
+    assert len(changing) > 15
+    assert [handler for _, handler in changing if handler.read_only] == [Logout], "it ends the session of who asks"
+    async with serving(read_only=True, anonymous_role="admin") as served:
+        for path, handler in changing:
+            if handler.read_only:
+                continue
+            target = path.replace("(.+?)", "x")
+            for body in (b"", b"{}", b"broken"):
+                answer = await served.request("POST", target, {"Content-Type": "application/json"}, body)
+                assert (answer.status, "--read-only" in answer.error["message"]) == (403, True), target
+        for method in ("PUT", "PATCH", "DELETE"):
+            targets = [path.replace("(.+?)", "x").replace("\\", "") for path, _ in API]
+            assert {(await served.request(method, target)).status for target in targets} == {405}
 
 
 def documented(page: str) -> str:

@@ -1,5 +1,7 @@
 """Who asks. Event loop only."""
 
+from msgspec import UNSET
+
 from ..answers import WhoIsIt
 from ..auth import Role
 from .base import ApiHandler
@@ -16,7 +18,7 @@ class WhoAmI(ApiHandler):
         user, sessions = self.current_user, self.services.sessions
         session = sessions.find(self.request) if sessions is not None and user.method == "session" else None
         if sessions is None or session is None:
-            self.answer(WhoIsIt(user.name, str(user.role), user.method))
+            self.answer(WhoIsIt(user.name, str(user.role), user.method, email=user.address or UNSET))
             return
         who = session.identity
         self.answer(

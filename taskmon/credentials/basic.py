@@ -7,13 +7,13 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from ..auth import MAX_NAME_IN_LOG, Role, User, authorization, client_of, printable
+from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
 from ..errors import NotAuthenticated, Unavailable
-from .passwords import read_hash
+from .passwords import Password
 from .throttle import Throttle
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ HASHES_WAITING: Final = 30
 
 
 class BasicAuthenticator:
-    """HTTP Basic; entries are user:password or user:hash, and every user is an admin, as in Flower.
+    """HTTP Basic: users by name, each with the hash of a password and a role.
 
     A header that was right is known again for 60 s by a keyed digest of it, so that polling costs no hashing.
     After that it is hashed again, but never throttled: others' failures lock nobody out who was in before.
@@ -41,15 +41,15 @@ class BasicAuthenticator:
 
     def __init__(
         self,
-        entries: Iterable[str],
+        passwords: Mapping[str, Password],
         *,
         clock: Callable[[], float] = time.monotonic,
         waiting: int = HASHES_WAITING,
         most_cached: int = 1024,
     ) -> None:
-        self._hashes = {name: read_hash(secret) for name, _, secret in (e.partition(":") for e in entries)}
-        # Unknown users cost what known ones do: their password is compared with this.
-        self._nobody = next(iter(self._hashes.values()))._replace(digest=secrets.token_bytes(32))
+        self._passwords = passwords
+        # Unknown users cost what known ones do: their password is compared with this, and refused anyway.
+        self._nobody = next(iter(passwords.values()))
         self._clock = clock
         self._throttle = Throttle(clock=clock)
         self._key = secrets.token_bytes(32)
@@ -100,7 +100,7 @@ class BasicAuthenticator:
         if not self._slots.acquire(blocking=False):
             raise Unavailable("the check of passwords", "too many are waiting")
         try:
-            hashing = self._pool.submit(self._hashes.get(name, self._nobody).matches, password)
+            hashing = self._pool.submit(self._passwords.get(name, self._nobody).hash.matches, password)
         except RuntimeError as exc:
             raise Unavailable("the check of passwords", "taskmon is stopping") from exc
         hashing.add_done_callback(lambda _: self._slots.release())
@@ -108,12 +108,12 @@ class BasicAuthenticator:
 
     async def _finish(self, key: bytes, name: str, client: str, hashing: "Future[bool]") -> User:
         matches = await asyncio.wrap_future(hashing)
-        if not matches or name not in self._hashes:
+        if not matches or name not in self._passwords:
             self._throttle.failed(f"client {client}")
             self._throttle.failed(f"user {name[:MAX_NAME_IN_LOG]}")
             logger.warning("Wrong password for user %s from %s", printable(name), client)
             raise NotAuthenticated("The user name or the password is wrong")
-        user = User(name, Role.ADMIN, "basic")
+        user = User(name, self._passwords[name].role, "basic")
         self._cache.pop(key, None)
         self._cache[key] = (user, self._clock() + CACHE_SECONDS)
         if len(self._cache) > self._most_cached:

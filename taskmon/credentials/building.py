@@ -3,7 +3,9 @@
 from ..auth import AnonymousAuthenticator, Authenticator, Role
 from ..settings import Settings
 from .basic import BasicAuthenticator
+from .passwords import read_passwords
 from .sessions import Sessions
+from .token_file import TokenFile
 from .tokens import TokenAuthenticator, new_token
 from .vouching import build_proxy
 
@@ -13,14 +15,15 @@ def build_authenticators(
 ) -> tuple[tuple[Authenticator, ...], str | None]:
     """Make what the settings ask for; where they ask for nothing, also an admin token to be printed once."""
     generated, lines = None, settings.token
-    proxy = build_proxy(settings)
-    if not (settings.basic_auth or settings.token or settings.anonymous_role or sessions or proxy):
+    proxy, passwords = build_proxy(settings), read_passwords(settings)
+    file = TokenFile(settings.token_file) if settings.token_file else None
+    if not (passwords or settings.token or file or settings.anonymous_role or sessions or proxy):
         generated, line = new_token("generated", Role.ADMIN)
         lines = (line,)
     # A proxy may send a Bearer of its own along: then only what looks like taskmon's is judged here.
-    authenticators: list[Authenticator] = [TokenAuthenticator(lines, leave_others=proxy is not None)]
-    if settings.basic_auth:
-        authenticators.insert(0, BasicAuthenticator(settings.basic_auth))
+    authenticators: list[Authenticator] = [TokenAuthenticator(lines, file, leave_others=proxy is not None)]
+    if passwords:
+        authenticators.insert(0, BasicAuthenticator(passwords))
     if sessions is not None:
         authenticators.append(sessions)
     if proxy is not None:

@@ -1,14 +1,46 @@
-"""Hashes of passwords: scrypt, from the standard library. Pure; hashing takes some 50 ms."""
+"""Hashes of passwords: scrypt, from the standard library; bcrypt and argon2 where they are installed.
+
+Pure but for the file of `--htpasswd`; hashing takes some 50 ms.
+"""
 
 import base64
 import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
+from ..auth import Role
+from ..errors import InvalidSetting
 from ..settings import SCRYPT_HASH, Settings
+
+_BCRYPT = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
+_ARGON2 = re.compile(r"\$argon2(?:id|i|d)\$v=19\$m=(?P<memory>\d{1,7}),t=(?P<time>\d{1,3}),p=\d{1,3}\$[^$]+\$[^$]+")
+_MAX_COST: Final = 15
+_MAX_MEMORY: Final = 256 * 1024  # KiB
+_MAX_TIME: Final = 20
+_MAX_FILE: Final = 4 << 20
+#: All that bcrypt looks at.
+_BCRYPT_BYTES: Final = 72
+
+
+class Hash(Protocol):
+    """A hash of a password."""
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether it is of this password."""
+        ...
+
+
+class Password(NamedTuple):
+    """How a user is known, and what they may do."""
+
+    hash: Hash
+    role: Role = Role.ADMIN
 
 
 class Scrypt(NamedTuple):
@@ -29,6 +61,29 @@ class Scrypt(NamedTuple):
 
     def matches(self, password: bytes) -> bool:
         return hmac.compare_digest(self.digest, _scrypt(password, self.salt, self.log_n, self.r, self.p))
+
+
+class Bcrypt(NamedTuple):
+    module: Any
+    text: bytes
+
+    def matches(self, password: bytes) -> bool:
+        try:
+            return bool(self.module.checkpw(password[:_BCRYPT_BYTES], self.text))
+        except ValueError:  # a password with a NUL in it
+            return False
+
+
+class Argon2(NamedTuple):
+    hasher: Any
+    text: str
+    mismatch: tuple[type[Exception], ...]
+
+    def matches(self, password: bytes) -> bool:
+        try:
+            return bool(self.hasher.verify(self.text, password))
+        except self.mismatch:
+            return False
 
 
 def _scrypt(password: bytes, salt: bytes, log_n: int, r: int, p: int) -> bytes:
@@ -63,3 +118,60 @@ def hash_passwords(settings: Settings) -> Settings:
 def read_hash(secret: str) -> Scrypt:
     match = SCRYPT_HASH.fullmatch(secret)
     return Scrypt.parse(match) if match else Scrypt.make(secret)
+
+
+def read_passwords(settings: Settings) -> dict[str, Password]:
+    """Give all users with a password: those of --basic-auth and of the file of --htpasswd; raise InvalidSetting."""
+    entries = (entry.partition(":") for entry in settings.basic_auth)
+    hashes: dict[str, Hash] = {name: read_hash(secret) for name, _, secret in entries}
+    if settings.htpasswd is not None:
+        for name, found in _read_file(settings.htpasswd):
+            if name in hashes:
+                raise InvalidSetting("htpasswd", f"names {name} a second time")
+            hashes[name] = found
+    roles = {user: Role.parse(role) for user, _, role in (pair.rpartition("=") for pair in settings.basic_roles)}
+    for user in roles:
+        if user not in hashes:
+            raise InvalidSetting("basic_roles", "names a user who has no password", user)
+    return {name: Password(found, roles.get(name, Role.ADMIN)) for name, found in hashes.items()}
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, Hash]]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE + 1)[:_MAX_FILE].decode()
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is no text in UTF-8"
+        raise InvalidSetting("htpasswd", f"must be a file that can be read ({reason})", str(path)) from exc
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, secret = line.strip().partition(":")
+        try:
+            yield name, _read_foreign(name, secret.partition(":")[0])
+        except ValueError as exc:
+            raise InvalidSetting("htpasswd", f"{exc}, and line {number} of {path} does not") from None
+
+
+def _read_foreign(name: str, secret: str) -> Hash:
+    """Read a hash of a file; raise ValueError for one that is weak, costs too much, or is none."""
+    if not name:
+        raise ValueError("must have a user in each line")
+    if SCRYPT_HASH.fullmatch(secret):
+        return read_hash(secret)
+    bcrypt = _BCRYPT.fullmatch(secret)
+    if bcrypt and int(bcrypt["cost"]) <= _MAX_COST:
+        return Bcrypt(_import("bcrypt"), secret.encode())
+    argon2 = _ARGON2.fullmatch(secret)
+    if argon2 and int(argon2["memory"]) <= _MAX_MEMORY and int(argon2["time"]) <= _MAX_TIME:
+        module = _import("argon2")
+        mismatch = (module.exceptions.VerificationError, module.exceptions.InvalidHashError)
+        return Argon2(module.PasswordHasher(), secret, mismatch)
+    raise ValueError("must hold hashes of bcrypt (htpasswd -B), argon2 or taskmon's own, of a sane cost")
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise InvalidSetting("htpasswd", f"needs {name}: pip install 'taskmon[htpasswd]'") from None

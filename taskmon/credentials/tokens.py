@@ -10,12 +10,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from ..auth import Role, User, authorization, client_of
-from ..errors import InvalidArgument, NotAuthenticated
+from ..errors import InvalidArgument, InvalidSetting, NotAuthenticated
 from ..settings import TOKEN_LINE
 from .throttle import Throttle
+from .token_file import StoredToken, TokenFile
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"tm_([0-9a-f]{8})_[0-9a-f]{40}_([0-9a-f]{8})")
+
+
+_LOOK_EVERY: Final = 1.0
 
 
 class _Stored(NamedTuple):
@@ -37,7 +41,8 @@ class TokenAuthenticator:
 
     The line is `tm_<id>:<SHA-256 of the whole token, hex>:<role>:<name>`, and where the token shall end
     `:<date>`, as in `tm_0123abcd:…:viewer:grafana:2030-12-31`; from 0:00 UTC of that date on it is refused.
-    With `leave_others` a Bearer that does not begin as taskmon's do is left to other authenticators.
+    The tokens of `file` are read again within a second of a change. With `leave_others` a Bearer that does not begin
+    as taskmon's do is left to other authenticators.
     """
 
     kind = "token"
@@ -45,12 +50,24 @@ class TokenAuthenticator:
     client_limit = 10
 
     def __init__(
-        self, lines: Iterable[str], *, leave_others: bool = False, clock: Callable[[], float] = time.time
+        self,
+        lines: Iterable[str],
+        file: TokenFile | None = None,
+        *,
+        leave_others: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._leave_others = leave_others
-        self._tokens = dict(map(_read_line, lines))
+        self._configured = dict(map(_read_line, lines))
+        self._tokens = self._configured
         self._clock = clock
         self._throttle = Throttle()
+        self._file = file
+        self._look_again = 0.0
+        self._version: tuple[int, ...] = ()
+        if file is not None:
+            self._version = file.version()
+            self._tokens = self._with_file(file)
 
     def authenticate(self, request: "HTTPServerRequest") -> User | None:
         """Give the token's user; a right token is never throttled."""
@@ -63,16 +80,35 @@ class TokenAuthenticator:
         token = rest.strip(" ")
         if self._leave_others and not token.startswith("tm_"):
             return None
+        if self._file is not None and self._clock() >= self._look_again:
+            self._read_again(self._file)
         match = _TOKEN.fullmatch(token)
         stored = self._tokens.get(match[1]) if match else None
         if stored is None or not hmac.compare_digest(stored.digest, hashlib.sha256(token.encode()).digest()):
             self._refuse(client_of(request), match)
         if stored.expires <= self._clock():
-            raise NotAuthenticated(f"The token ended on {stored.until}")
+            raise NotAuthenticated(f"The token ended {stored.until}")
         return stored.user
 
     def close(self) -> None:
         """Do nothing: there are no threads."""
+
+    def _with_file(self, file: TokenFile) -> dict[str, _Stored]:
+        return {token.id.removeprefix("tm_"): _from_file(token) for token in file.read()} | self._configured
+
+    def _read_again(self, file: TokenFile) -> None:
+        """Read the file once it has changed; while it breaks a rule, what was read last counts."""
+        self._look_again = self._clock() + _LOOK_EVERY
+        version = file.version()
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._tokens = self._with_file(file)
+        except InvalidSetting as exc:
+            logger.error("The tokens are not read again: %s", exc)
+        else:
+            logger.info("The tokens were read again: %d", len(self._tokens))
 
     def _refuse(self, client: str, match: re.Match[str] | None) -> NoReturn:
         self._throttle.check(client, self.client_limit)
@@ -85,13 +121,18 @@ class TokenAuthenticator:
         raise NotAuthenticated("The bearer token is not known here")
 
 
+def make_token() -> tuple[str, str, str]:
+    """Make a token: itself, its id and its digest."""
+    token_id = f"tm_{secrets.token_hex(4)}"
+    body = f"{token_id}_{secrets.token_hex(20)}"
+    token = f"{body}_{_checksum(body)}"
+    return token, token_id, hashlib.sha256(token.encode()).hexdigest()
+
+
 def new_token(name: str, role: Role, expires: date | None = None) -> tuple[str, str]:
     """Make a token: the token itself, to be shown once, and the line to put into the configuration."""
-    token_id = secrets.token_hex(4)
-    body = f"tm_{token_id}_{secrets.token_hex(20)}"
-    token = f"{body}_{_checksum(body)}"
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    line = f"tm_{token_id}:{digest}:{role}:{name}" + (f":{expires.isoformat()}" if expires else "")
+    token, token_id, digest = make_token()
+    line = f"{token_id}:{digest}:{role}:{name}" + (f":{expires.isoformat()}" if expires else "")
     if not TOKEN_LINE.fullmatch(line):
         raise InvalidArgument("name", "must be 1 to 64 letters, digits or . _ @ -", name)
     return token, line
@@ -108,4 +149,13 @@ def _read_line(line: str) -> tuple[str, _Stored]:
     user = User(match["name"], Role.parse(match["role"]), "token")
     until = match["expires"] or ""
     expires = datetime.fromisoformat(until).replace(tzinfo=UTC).timestamp() if until else math.inf
-    return match["id"], _Stored(user, bytes.fromhex(match["digest"]), expires, until)
+    return match["id"], _Stored(user, bytes.fromhex(match["digest"]), expires, f"on {until}")
+
+
+def _from_file(token: StoredToken) -> _Stored:
+    ends = [end for end in (token.expires, token.revoked) if end is not None]
+    until = f"on {min(ends):%Y-%m-%d at %H:%M} UTC" if ends else ""
+    if token.revoked is not None and token.revoked == min(ends):
+        until = f"when it was revoked {until}"
+    user = User(token.name, Role.parse(token.role), "token")
+    return _Stored(user, bytes.fromhex(token.sha256), min(ends).timestamp() if ends else math.inf, until)

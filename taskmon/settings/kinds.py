@@ -241,6 +241,13 @@ def read_user_and_password(value: object) -> str:
     return f"{user}:{password}"
 
 
+def read_user_role(value: object) -> str:
+    user, equals, role = read_text(value).rpartition("=")
+    if not user or not equals or role not in ("viewer", "operator", "admin"):
+        raise ValueError("must be user=viewer, user=operator or user=admin")
+    return f"{user}={role}"
+
+
 def read_token_line(value: object) -> str:
     match = TOKEN_LINE.fullmatch(read_text(value))
     if not match:

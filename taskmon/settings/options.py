@@ -41,6 +41,7 @@ from .kinds import (
     read_token_line,
     read_url_prefix,
     read_user_and_password,
+    read_user_role,
     size,
 )
 from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
@@ -145,6 +146,17 @@ class Settings:
     )
     token: tuple[str, ...] = _access(
         (), listing("LINE", read_token_line), "Line printed by `taskmon token`.", secret=True
+    )
+    token_file: Path | None = _access(  # noqa: RUF009
+        None, Kind("PATH", read_path), "File of tokens, kept by `taskmon token create` and `taskmon token revoke`."
+    )
+    htpasswd: Path | None = _access(  # noqa: RUF009
+        None,
+        Kind("PATH", read_path),
+        "File of users and hashes, as of htpasswd: bcrypt, argon2 or scrypt.",
+    )
+    basic_roles: tuple[str, ...] = _access(
+        (), listing("USER=ROLE", read_user_role), "Role of a user with a password, in place of admin: ann=viewer."
     )
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
         None, _ROLES, "What they may who give no credentials: viewer, operator or admin."

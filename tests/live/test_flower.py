@@ -1,5 +1,6 @@
 """taskmon beside Flower: one broker, one worker, the same requests to both, and what the page says may differ."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,13 @@ PUBLISHED = ("name", "args", "kwargs", "exchange", "routing_key", "queue", "pare
 TIMES = ("eta", "expires")
 
 CREDENTIALS = f"user:{PASSWORD}"
-OPTIONS = ["--app", "project", "--metrics-prefix=flower", f"--inspect-timeout={PATIENCE * 1000:.0f}"]
+OPTIONS = [
+    "--app",
+    "project",
+    "--metrics-prefix=flower",
+    "--metrics-celery-exporter",
+    f"--inspect-timeout={PATIENCE * 1000:.0f}",
+]
 
 
 @dataclass
@@ -118,6 +125,32 @@ def test_every_difference_has_a_row(asked: Request, compared: Compared) -> None:
 def test_every_row_is_shown(compared: Compared) -> None:
     seen = [(request, difference) for request, found in compared.differences.items() for difference in found]
     assert [row for row in compared.allowed if not any(row.matches(*one) for one in seen)] == []
+
+
+#: What the dashboards and alerts of the celery-mixin ask for, and the labels that they choose and group by.
+MIXIN = {
+    **{f"celery_task_{what}_total": {"name", "queue_name"} for what in ("sent", "received", "succeeded", "retried")},
+    **{f"celery_task_{what}_total": {"name", "queue_name"} for what in ("revoked", "rejected")},
+    "celery_task_failed_total": {"name", "queue_name", "exception"},
+    "celery_task_runtime_sum": {"name", "queue_name"},
+    "celery_task_runtime_count": {"name", "queue_name"},
+    "celery_task_runtime_bucket": {"name", "queue_name", "le"},
+    "celery_worker_up": {"hostname"},
+    "celery_worker_tasks_active": set(),
+    "celery_queue_length": {"queue_name"},
+}
+
+
+@pytest.mark.parametrize("name", MIXIN)
+def test_the_celery_mixin_finds_what_it_asks_for(name: str, compared: Compared) -> None:
+    text = compared.answers[Request("GET /metrics")][1].body
+    series = [
+        (dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value))
+        for labels, value in re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE)
+    ]
+    assert series
+    assert all(labels.keys() >= MIXIN[name] for labels, _ in series)
+    assert sum(value for _, value in series) > 0 or name in ("celery_worker_tasks_active", "celery_queue_length")
 
 
 def test_both_publish_the_same(pair: Pair, compared: Compared) -> None:
