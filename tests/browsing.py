@@ -74,7 +74,7 @@ class Browser:
         request = HTTPRequest(
             real,
             method=method,
-            body="" if method == "POST" else None,
+            body="" if method in ("POST", "PUT") else None,
             headers=sent,
             follow_redirects=False,
             ca_certs=str(make_certificates().authority),

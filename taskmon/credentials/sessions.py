@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..auth import Role, User
+from ..auth import Role, User, authorization
 from ..errors import Forbidden, NotAuthenticated
 from .sealing import LONGEST, Sealer, Spent
 
@@ -115,8 +115,11 @@ class Sessions:
         return user, sealed
 
     def authenticate(self, request: "HTTPServerRequest") -> User | None:
-        """Give the session's user, None without a session; raise NotAuthenticated for one that is over."""
-        session = self.find(request)
+        """Give the session's user, None without a session; raise NotAuthenticated for one that is over.
+
+        A request with an Authorization header is judged by that alone.
+        """
+        session = self.find(request) if authorization(request) is None else None
         if session is None:
             return None
         user = self.to_user(session)

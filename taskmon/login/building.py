@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..auth import Role
 from ..credentials.roles import Admission, Roles
-from ..credentials.sessions import Sessions
+from ..credentials.sessions import Identity, Sessions
 from ..errors import InvalidSetting
 from ..settings import Settings
 from .addresses import find_front
@@ -62,7 +62,12 @@ def build_entrance(settings: Settings) -> Entrance | None:
     keys = list(settings.cookie_secret) or [secrets.token_urlsafe(32)]
     if not settings.cookie_secret:
         logger.info("Sessions end with this process, as there is no --cookie-secret")
-    sessions = Sessions(keys, lambda who: admission.role_of(who.groups, who.address), secure=front.secure)
+
+    def role_of(who: Identity) -> Role | None:
+        # Another provider may have vouched for a session that outlived a change of the configuration.
+        return admission.role_of(who.groups, who.address) if who.issuer == issuer else None
+
+    sessions = Sessions(keys, role_of, secure=front.secure)
     login = Login(provider, Attempts(keys, secure=front.secure), sessions, front)
     return Entrance(login, sessions)
 

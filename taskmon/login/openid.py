@@ -81,6 +81,7 @@ class OpenIdProvider:
         self._keys_url = ""
         self._found: _Found | None = None
         self._next_try = float("-inf")
+        self._failure = Unavailable(name, "it was not asked yet")
         self._finding = asyncio.Lock()
 
     async def authorize(self, attempt: Attempt, redirect_uri: str, *, choose: bool) -> str:
@@ -162,18 +163,22 @@ class OpenIdProvider:
         return info
 
     async def _discover(self) -> _Found:
-        """Give what discovery found, an hour old at the most; an older one while there is no newer."""
+        """Give what discovery found, an hour old at the most; an older one while there is no newer.
+
+        All who wait hear of the same failure, and for 2 s those who come after it, too.
+        """
         async with self._finding:
             found = self._found
             if found is not None and self._clock() < found.until:
                 return found
-            if found is None or self._clock() >= self._next_try:
-                self._next_try = self._clock() + _PAUSE
+            if self._clock() >= self._next_try:
                 try:
-                    self._found = found = await self._read_discovery()
-                except Unavailable:
-                    if found is None:
-                        raise
+                    self._found = await self._read_discovery()
+                    return self._found
+                except Unavailable as exc:
+                    self._failure, self._next_try = exc, self._clock() + _PAUSE
+            if found is None:
+                raise Unavailable(self._failure.what, self._failure.reason)
             return found
 
     async def _read_discovery(self) -> _Found:

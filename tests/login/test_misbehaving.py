@@ -386,6 +386,41 @@ async def test_many_who_begin_together_cost_one_discovery() -> None:
         assert scene.provider.asked == [DISCOVERY]
 
 
+async def test_many_who_begin_together_wait_for_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskmon.credentials.fetching.TIMEOUT", 0.3)
+    release = asyncio.Event()
+
+    async def wait() -> None:
+        await release.wait()
+
+    async with openid_scene() as scene:
+        scene.provider.answers[DISCOVERY] = Answer({}, before=wait)
+        pages = await asyncio.gather(*(scene.browser.go("/login", follow=False) for _ in range(8)))
+        assert {page.status for page in pages} == {503}
+        assert scene.provider.asked == [DISCOVERY]
+        release.set()
+
+
+@given(
+    st.binary(max_size=60) | st.lists(st.sampled_from([b"code=", b"state=", b"error=", b"iss=", b"&", b"x", b"%"])),
+    st.sampled_from(["/login", "/login/callback", "/", "/logout"]),
+    st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT"]),
+)
+@settings(max_examples=25)
+def test_nothing_is_500_whatever_the_query(query: bytes | list[bytes], path: str, method: str) -> None:
+    text = quote(b"".join([query] if isinstance(query, bytes) else query), safe="&=%+;/?:@~")
+
+    async def run() -> None:
+        async with openid_scene() as scene:
+            back = await scene.callback()
+            state = parse_qs(urlsplit(back).query)["state"][0]
+            for real in (f"{path}?{text}", f"{path}?state={state}&{text}"):
+                page = await scene.browser.go(real, method, follow=False)
+                assert page.status in (204, 303, 400, 401, 403, 405), (page.status, page.text)
+
+    asyncio.run(run())
+
+
 async def test_no_secret_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     cookie_secret = "a secret for cookies"

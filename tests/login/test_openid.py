@@ -7,6 +7,9 @@ from browsing import ATTEMPT, PUBLIC, SESSION, Browser, Page, openid_scene
 from issuer import Key
 from providers import CALLBACK, CLIENT, Answer
 
+from taskmon.auth import Role
+from taskmon.credentials.tokens import new_token
+
 ME = "/login?next=/api/whoami"
 
 
@@ -218,11 +221,42 @@ async def test_a_session_goes_on_elsewhere_with_the_same_secret() -> None:
     secret = "s" * 32
     async with openid_scene(cookie_secret=(secret,)) as scene:
         await scene.log_in()
-        cookie = scene.browser.cookies[SESSION]
+        cookie, issuer = scene.browser.cookies[SESSION], scene.provider.url
     for keys, status in ((("n" * 32, secret), 200), (("n" * 32,), 401), ((), 401)):
-        async with openid_scene(cookie_secret=keys) as scene:
+        async with openid_scene(cookie_secret=keys, oidc_issuer=issuer) as scene:
             scene.browser.cookies[SESSION] = cookie
             assert (await scene.browser.go("/api/whoami")).status == status
+
+
+async def test_a_session_ends_where_the_settings_no_longer_allow_it() -> None:
+    same = {"cookie_secret": ("s" * 32,)}
+    async with openid_scene(**same) as scene:
+        await scene.log_in()
+        cookie, issuer = scene.browser.cookies[SESSION], scene.provider.url
+    for options, status in (
+        ({}, 200),
+        ({"auth": ("ann@example.com",)}, 200),
+        ({"auth": ("bob@example.com",)}, 401),
+        ({"roles": ("viewer=group:ops",), "default_role": "none"}, 401),
+        ({"oidc_issuer": "https://else.example.com"}, 401),
+    ):
+        async with openid_scene(**{"oidc_issuer": issuer, **same, **options}) as scene:
+            scene.browser.cookies[SESSION] = cookie
+            assert (await scene.browser.go("/api/whoami")).status == status, options
+
+
+async def test_a_listener_without_sessions_has_no_login() -> None:
+    async with openid_scene(token=(new_token("t", Role.VIEWER)[1],), listen=("127.0.0.1:0,auth=token",)) as scene:
+        for path, method in (("/login", "GET"), ("/login/callback?code=x&state=y", "GET")):
+            assert (await scene.browser.go(path, method)).status == 404
+        page = await scene.browser.go("/")
+        assert page.status == 401
+        assert "/login" not in page.text
+        scene.browser.cookies[SESSION] = "wrong"
+        assert (await scene.browser.go("/api/tasks")).status == 401
+    async with openid_scene(listen=("127.0.0.1:0,auth=session",)) as scene:
+        assert me(await scene.log_in(ME))["subject"] == "1001"
+        assert (await scene.browser.go("/api/tasks", Authorization="Bearer x")).status == 401
 
 
 async def test_the_api_never_redirects() -> None:
