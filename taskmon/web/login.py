@@ -28,8 +28,8 @@ class LoginCallback(PageHandler):
         except TaskmonError as exc:
             self._note("", status_of(exc), f"{type(exc).__name__}: {exc}")
             raise
-        self.add_header("Set-Cookie", login.forget)
         self.add_header("Set-Cookie", done.set_cookie)
+        self.add_header("Set-Cookie", login.forget)  # curl heeds only a last one
         self._note(done.user.name, 200, f"{done.identity.issuer} {done.identity.subject}")
         self._send_on(done.next)
 
