@@ -166,6 +166,18 @@ class Name(JsonKind):
         return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{1,255}")}
 
 
+class ExchangeName(Name):
+    """The name of an exchange; the empty one is the default exchange, which knows queues by their names."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
+        """Give the name."""
+        return "" if value == "" else parse_name(argument, value)
+
+    def schema(self) -> Schema:
+        """Describe a short text."""
+        return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{0,255}")}
+
+
 class TaskId(Name):
     """The id of a task: a name that may become that of a file."""
 
@@ -241,7 +253,7 @@ PARAMETERS: Final = (
     Parameter("countdown", Delay(), "In how many seconds it is to run.", excludes="eta"),
     Parameter("expires", Expiry(), "After how many seconds, or when, it is not to run any more."),
     Parameter("queue", QueueName(), "The queue to send it to."),
-    Parameter("exchange", Name(), "The exchange to send it to."),
+    Parameter("exchange", ExchangeName(), "The exchange to send it to; the default one when it is empty."),
     Parameter("routing_key", Name(), "The routing key to send it with."),
     Parameter("priority", Priority(), "The priority of the message."),
     Parameter("task_id", TaskId(), "Its id; a new one without it."),

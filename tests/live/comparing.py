@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from asking import Answer, Request
+from flower_requests import Answer, Request
 
 PAGE = Path(__file__).parents[2] / "docs" / "flower-differences.md"
 

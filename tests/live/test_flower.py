@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
-from asking import COMMANDING, GROWING, PUBLISHING, READING, Answer, Request, read_table
 from brokers import Broker, RedisBroker
 from comparing import Allowed, compare, is_error, read_allowed
+from flower_beside import PATIENCE, Flower, in_utc, name_places, prepare_flower, run_tasks, wait_for_workers
+from flower_requests import COMMANDING, GROWING, PUBLISHING, READING, Answer, Request, read_table
 from monitor import PASSWORD, Monitor
-from peers import PATIENCE, Flower, in_utc, name_places, prepare_flower, run_tasks, wait_for_workers
 from workers import Project, Worker
 
 REQUESTS = [request for table in (READING, GROWING, PUBLISHING, COMMANDING) for request in read_table(table)]

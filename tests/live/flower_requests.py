@@ -185,6 +185,7 @@ shape POST /api/task/async-apply/project.add {"args": [1, 2], "expires": 60}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "expires": "<eta-date>"}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "queue": "<queue>"}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "exchange": "<queue>", "routing_key": "<queue>"}
+shape POST /api/task/async-apply/project.add {"args": [1, 2], "exchange": "", "routing_key": "<queue>"}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "priority": 3}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "retry": false}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "task_id": "<new id>"}
