@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 
 from . import __version__
-from .auth import Authentication
+from .auth import Authentication, Role
 from .cluster.calls import Lane
 from .cluster.control import Control
 from .cluster.enabling import Cluster, EventEnabler
@@ -36,6 +36,7 @@ from .routes import API
 from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings
+from .showing import Masker, Showing, load_function
 from .state import State
 from .tuning import Freezer, tune_interpreter
 
@@ -114,6 +115,7 @@ class Taskmon:
             queues=queues,
             document=Document(API, settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
+            showing=_showing(settings),
             hosts=_hosts(settings),
             origin=_origin(settings),
             zone=celery_app.timezone,
@@ -190,6 +192,12 @@ def _hosts(settings: Settings) -> frozenset[str]:
     urls = [url for url in (settings.public_url, settings.oauth2_redirect_uri) if url]
     public = {host for host in (urlsplit(url).hostname for url in urls) if host}
     return frozenset({"localhost", socket.gethostname().lower(), *settings.allowed_hosts, *public})
+
+
+def _showing(settings: Settings) -> Showing:
+    least = None if settings.show_args == "none" else Role.parse(settings.show_args)
+    function = load_function(settings.format_task) if settings.format_task else None
+    return Showing(Masker(settings.mask_keys), least, function)
 
 
 def _origin(settings: Settings) -> str | None:

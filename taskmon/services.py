@@ -17,6 +17,7 @@ from .metrics import Metrics
 from .openapi import Document
 from .peers import Peers
 from .settings import Settings
+from .showing import Showing
 from .state import State
 
 
@@ -42,6 +43,7 @@ class Services:
     queues: Queues
     document: Document
     peers: Peers
+    showing: Showing
     hosts: frozenset[str]
     origin: str | None
     zone: tzinfo

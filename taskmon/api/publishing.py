@@ -19,6 +19,8 @@ from .base import ApiHandler
 DEFAULT_TIMEOUT: Final = 30.0
 MOST_TIMEOUT: Final = 60.0
 
+_HIDDEN: Final = "hidden: results are not shown to this role (--show-args)"
+
 _TIMEOUT: Final = Seconds(MOST_TIMEOUT)
 
 
@@ -64,7 +66,7 @@ class TaskApply(Publishing):
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
-        self.answer(_to_body(await self._wait(task.task_id, timeout)))
+        self.answer(_to_body(self, await self._wait(task.task_id, timeout)))
 
     async def _wait(self, task_id: str, timeout: float) -> Result:
         """Wait for a result; whatever goes wrong, the answer names the id, since the task is published."""
@@ -130,7 +132,7 @@ class TaskResult(ApiHandler):
         """Answer the state of a task and, once it is ready, its result."""
         timeout = self.given()["timeout"]
         results = self.services.results
-        self.answer(_to_body(await (results.wait(task_id, timeout) if timeout else results.get(task_id))))
+        self.answer(_to_body(self, await (results.wait(task_id, timeout) if timeout else results.get(task_id))))
 
 
 class TaskAbort(ApiHandler):
@@ -147,6 +149,9 @@ class TaskAbort(ApiHandler):
         self.answer(message_body(f"Aborted '{task_id}'"))
 
 
-def _to_body(result: Result) -> ResultObject:
-    about = {"value": result.value, "traceback": result.traceback, "reason": result.reason}
+def _to_body(handler: ApiHandler, result: Result) -> ResultObject:
+    """Give a result as far as who asks may see it."""
+    showing, role = handler.services.showing, handler.current_user.role
+    reason = result.reason if showing.sees(role) else _HIDDEN
+    about = {"value": showing.value(result.value, role), "traceback": result.traceback, "reason": reason}
     return result_body(result.task_id, result.state, ready=result.ready, **about)

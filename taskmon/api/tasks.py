@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Final
 
+import msgspec
+
 from ..answers import TaskNames, TaskObject
 from ..auth import Role
 from ..errors import UnknownTask
@@ -35,7 +37,8 @@ class TaskInfo(ApiHandler):
             task = state.get(task_id)
         except UnknownTask as exc:
             raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
-        self.answer(task_body(task, state.children(task_id)))
+        shown = self.services.showing.show(task, self.current_user.role)
+        self.answer(task_body(shown, state.children(task_id)))
 
 
 class TaskTypes(ApiHandler):
@@ -59,15 +62,19 @@ class Tasks(ApiHandler):
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
         query = make_query(self.given())
+        if query.search is not None:
+            guarded = self.services.showing.guard(query.search, self.current_user.role)
+            query = msgspec.structs.replace(query, search=guarded)
         await send_members(self, self._members(self.services.state.find(query)))
 
     def _members(self, found: Iterable[Task | None]) -> Iterator[bytes | None]:
         """Encode tasks a few at a time, and no later than others may run."""
-        children = self.services.state.children
+        children, show, role = self.services.state.children, self.services.showing.show, self.current_user.role
         batch: list[tuple[Task, list[str]]] = []
         length = 0
         for task in found:
             if task is not None:
+                task = show(task, role)
                 batch.append((task, children(task.uuid)))
                 length += sum(map(len, filter(None, _texts(task))))
             if batch and (task is None or len(batch) >= BATCH or length > TEXT):

@@ -1,8 +1,10 @@
 """The worker and queue endpoints: who is there, how they are, how long their queues are. Event loop only."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
+
+import msgspec
 
 from ..answers import QueueList, WorkerObject
 from ..auth import Role
@@ -45,6 +47,11 @@ class WorkerHandler(ApiHandler):
             raise UnknownWorker(hostname)
         return worker
 
+    def all_of(self, hostname: str) -> tuple[Mapping[str, msgspec.Raw], float | None]:
+        """Give all the answers of a worker, as far as who asks may see them, and the time of the oldest."""
+        answers, inspected = self.inspection(hostname).part(GENERAL + OF_TASKS)
+        return self.services.showing.inspected(answers, self.current_user.role), inspected
+
     def inspection(self, hostname: str) -> Inspection:
         """Give what is known of a worker from inspects."""
         return self.services.inspector.inspections.get(hostname, _NOTHING)
@@ -73,7 +80,7 @@ class Workers(WorkerHandler):
             self.answer({worker.hostname: worker.alive(now) for worker in self.services.state.workers.values()})
         elif hostname is not None:
             worker = self.find_worker(hostname)
-            self.answer({hostname: worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), now)})
+            self.answer({hostname: worker_body(worker, *self.all_of(hostname), now)})
         else:
             await send_members(self, self._members(now))
 
@@ -95,7 +102,7 @@ class WorkerInfo(WorkerHandler):
         if self.given()["refresh"]:
             await self.refresh(hostname)
         worker = self.find_worker(hostname)
-        self.answer(worker_body(worker, *self.inspection(hostname).part(GENERAL + OF_TASKS), time.time()))
+        self.answer(worker_body(worker, *self.all_of(hostname), time.time()))
 
 
 class QueueLengths(ApiHandler):

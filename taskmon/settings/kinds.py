@@ -103,6 +103,14 @@ def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object], str]:
     return parse
 
 
+KEY_PATTERN: Final = matching(
+    re.compile(r"[\w.*-]{1,100}"), "must be names of keys, with * for anything, such as *password*"
+)
+DOTTED_PATH: Final = matching(
+    re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*"), "must be like module:function"
+)
+
+
 def read_float(value: Any) -> float:
     return math.nan if isinstance(value, bool) else float(value)
 

@@ -12,6 +12,8 @@ from .kinds import (
     ADDRESS,
     ALLOWED_COMMA,
     CREDENTIAL_COMMA,
+    DOTTED_PATH,
+    KEY_PATTERN,
     METRICS_PREFIX,
     OIDC_CLAIM,
     OIDC_SCOPE,
@@ -56,6 +58,10 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0
 _ROLES = choice("ROLE", "viewer", "operator", "admin")
 _TEXT = Kind("TEXT", read_text)
 _HEADER, _CLAIM = Kind("HEADER", HEADER), Kind("CLAIM", CLAIM)
+_SECRET_KEYS = (
+    *("*password*", "*passwd*", "*passphrase*", "*secret*", "token", "*_token", "api_key", "*_api_key", "apikey"),
+    *("authorization", "*credential*", "*private_key*", "*access_key*"),
+)
 _LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
 _QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ - : @, and not begin with amq."))
@@ -170,6 +176,22 @@ class Settings:
         "viewer",
         choice("ROLE", "viewer", "operator", "admin", "none"),
         "Role of those who log in and whom no rule of --roles names; none: they stay out.",
+    )
+    show_args: Literal["none", "viewer", "operator"] = _access(
+        "viewer",
+        choice("ROLE", "none", "viewer", "operator"),
+        "Least role that sees arguments and results of tasks; none: nobody.",
+    )
+    mask_keys: tuple[str, ...] = _access(
+        _SECRET_KEYS,
+        listing("PATTERN", KEY_PATTERN),
+        "Keys whose values are masked in arguments and results; * is anything.",
+    )
+    format_task: str | None = _access(
+        None,
+        Kind("FUNCTION", DOTTED_PATH),
+        "Function that changes tasks before they are shown: module:function.",
+        flower=True,
     )
     read_only: bool = _access(False, SWITCH, "Refuse every request that would change something.", flower=True)
     allowed_hosts: tuple[str, ...] = _access(
@@ -349,7 +371,8 @@ class Option:
             case float():
                 return f"{self.default:g}"
             case tuple():
-                return ", ".join(f"{number:g}" for number in self.default if number != math.inf)
+                shown = (each if isinstance(each, str) else f"{each:g}" for each in self.default if each != math.inf)
+                return ", ".join(shown)
         return str(self.default or "")
 
 

@@ -17,7 +17,7 @@ from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, checked
 # Options of Flower that are no error, though taskmon does not have them: users bring them along.
 FLOWER_ONLY: Final = frozenset(
     (
-        *("auto_refresh", "broker_api", "conf", "db", "format_task", "natural_time", "persistent"),
+        *("auto_refresh", "broker_api", "conf", "db", "natural_time", "persistent"),
         *("state_save_interval", "tasks_columns", "xheaders"),
     )
 )

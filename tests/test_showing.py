@@ -1,0 +1,231 @@
+"""What is hidden stays hidden, whichever way one asks: in an object, a listing, a result, a worker, a search."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import Headers, Served, event, make_app, serving
+
+from taskmon.auth import Role
+from taskmon.credentials.tokens import new_token
+from taskmon.errors import InvalidSetting
+from taskmon.records import Task
+from taskmon.search import parse_search
+from taskmon.settings import Settings
+from taskmon.showing import MASK, Masker, Showing, load_function
+
+MASKER = Masker(Settings().mask_keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("{'password': 'x1'}", "{'password': ***}"),
+        ("{'user': 'ann', 'password': 'x1', 'n': 1}", "{'user': 'ann', 'password': ***, 'n': 1}"),
+        ("{'PASSWORD': \"x1\"}", "{'PASSWORD': ***}"),
+        ('{"db_password": "a\\"x1", "n": 2}', '{"db_password": ***, "n": 2}'),
+        ("{'a': {'api-key': 'x1'}}", "{'a': {'api-key': ***}}"),
+        ("{'accessToken': b'x1', 'max_tokens': 5}", "{'accessToken': ***, 'max_tokens': 5}"),
+        ("{'secret': ['x1', {'a': 'x1)'}], 'b': 2}", "{'secret': ***, 'b': 2}"),
+        ("{'secret': 51, 'b': 2}", "{'secret': ***, 'b': 2}"),
+        ("{'secret': None}", "{'secret': ***}"),
+        ("({'token': 'x1'},)", "({'token': ***},)"),
+        ("Config(user='a', password=SecretStr('x1'), n=1)", "Config(user='a', password=***, n=1)"),
+        ('\'{\\"password\\": \\"x1\\", \\"n\\": 1}\'', '\'{\\"password\\": ***, \\"n\\": 1}\''),
+        ("{'password': 'x1 and the rest is cut...", "{'password': ***"),
+        ("{'secret': {'a': 'x1'", "{'secret': ***"),
+        ("password=x1&user=ann", "password=***&user=ann"),
+        ("{'Authorization': 'Bearer x1'}", "{'Authorization': ***}"),
+        ("('a', 'b')", "('a', 'b')"),
+        ("{'tokens': 1, 'secretary': 2}", "{'tokens': 1, 'secretary': ***}"),
+        ("", ""),
+        (None, None),
+    ],
+)
+def test_masking_of_texts(text: str | None, masked: str | None) -> None:
+    assert MASKER.text(text) == masked
+    if text == masked:
+        assert MASKER.text(text) is text
+    if text and "x1" in text:
+        assert "x1" not in str(MASKER.text(text + " " * 2000))
+
+
+@given(st.text(max_size=200))
+def test_any_text_can_be_masked(text: str) -> None:
+    assert isinstance(MASKER.text(text), str)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3)))
+def test_the_value_of_a_secret_key_is_never_left(value: Any) -> None:
+    secret = "s3cr3tv4lue"
+    nested = {"a": [value, {"password": [value, secret]}], "b": {"api_key": {"x": secret}}}
+    assert secret not in str(MASKER.text(repr(nested)))
+    assert secret not in str(MASKER.text(json.dumps(nested)))
+    assert secret not in repr(MASKER.value(nested))
+
+
+def test_masking_of_values() -> None:
+    assert MASKER.value({"password": {"a": 1}, "b": [{"token": 1, 5: "secret=x"}]}) == {
+        "password": MASK,
+        "b": [{"token": MASK, 5: "secret=***"}],
+    }
+    nothing = Masker(())
+    assert nothing.value({"password": 1}) == {"password": 1}
+    assert nothing.text("{'password': 'x'}") == "{'password': 'x'}"
+
+
+def task(**fields: Any) -> Task:
+    return Task(**{"uuid": "a", "args": "('x1',)", "kwargs": "{'n': 1}", "result": "'x1'", **fields})
+
+
+def test_who_sees_arguments() -> None:
+    for least, seen in ((Role.VIEWER, 3), (Role.OPERATOR, 2), (None, 0)):
+        showing = Showing(MASKER, least)
+        plain = task()
+        shown = [showing.show(plain, role) for role in Role]
+        assert [one is plain for one in shown] == [False] * (3 - seen) + [True] * seen
+        for one in shown[: 3 - seen]:
+            assert (one.args, one.kwargs, one.result) == (None, None, None)
+        assert plain.args == "('x1',)"
+
+
+@pytest.mark.parametrize(
+    ("text", "raw", "hidden", "masked"),
+    [
+        ("x1zzz", False, False, False),
+        ("args:x1y", True, False, True),
+        ("x1y", True, False, True),
+        ("hunter2", True, False, False),
+        ("kwargs:hunter2", True, False, False),
+        ("kwargs:password=hunter2", True, False, False),
+        ("name:add", True, True, True),
+        ("name:add -hunter2", False, True, True),
+        ("name:add -x1y", False, True, False),
+        ("name:add OR hunter2", True, True, True),
+        ("", True, True, True),
+    ],
+)
+def test_a_search_does_not_tell_what_is_hidden(text: str, raw: bool, hidden: bool, masked: bool) -> None:
+    one = task(name="add", args="('x1y',)", kwargs="{'password': 'hunter2'}")
+    search = parse_search(text)
+    assert search.matches(one) is raw
+    assert Showing(MASKER, None).guard(search, Role.VIEWER).matches(one) is hidden
+    assert Showing(MASKER, Role.VIEWER).guard(search, Role.VIEWER).matches(one) is masked
+
+
+def test_what_a_worker_says_of_its_tasks() -> None:
+    raw = msgspec.Raw(
+        b'[{"id":"a","args":["x1"],"kwargs":{"password":"x1","n":1},"request":{"kwargs":"{\'token\': 1}"}}]'
+    )
+    other = msgspec.Raw(b'{"total":{}}')
+    shown = Showing(MASKER, Role.OPERATOR).inspected({"active": raw, "stats": other}, Role.OPERATOR)
+    assert msgspec.json.decode(shown["active"]) == [
+        {"id": "a", "args": ["x1"], "kwargs": {"password": MASK, "n": 1}, "request": {"kwargs": "{'token': ***}"}}
+    ]
+    assert shown["stats"] is other
+    hidden = Showing(MASKER, Role.OPERATOR).inspected({"active": raw}, Role.VIEWER)
+    assert msgspec.json.decode(hidden["active"]) == [
+        {"id": "a", "args": None, "kwargs": None, "request": {"kwargs": None}}
+    ]
+
+
+# Over HTTP
+
+
+def bearer(token: str) -> Headers:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def fill(served: Served) -> None:
+    served.apply(
+        event("task-received", "a", name="app.add", args="('plain',)", kwargs="{'password': 'hunter2'}"),
+        event("task-succeeded", "a", at=1_700_000_001.0, result="{'token': 'hunter2'}"),
+    )
+
+
+async def test_every_way_out(tmp_path: Path) -> None:
+    viewer, viewer_line = new_token("viewer", Role.VIEWER)
+    operator, operator_line = new_token("operator", Role.OPERATOR)
+    async with serving(token=(viewer_line, operator_line), show_args="operator") as served:
+        await fill(served)
+        for path in ("/api/task/info/a", "/api/tasks", "/api/task/tree/a"):
+            for token, plain in ((viewer, False), (operator, True)):
+                answer = await served.get(path, bearer(token))
+                assert answer.status == 200
+                assert b"hunter2" not in answer.body
+                assert (b"plain" in answer.body) is (plain and "tree" not in path)
+        for search, token, found in (
+            ("plain", viewer, 0),
+            ("plain", operator, 1),
+            ("hunter2", operator, 0),
+            ("name:app", viewer, 1),
+            ("name:app+-plain", viewer, 1),
+        ):
+            answer = await served.get(f"/api/tasks?search={search}", bearer(token))
+            assert len(answer.json()) == found, (search, token)
+
+
+async def test_results(memory_broker: str) -> None:
+    viewer, line = new_token("viewer", Role.VIEWER)
+    app = make_app(memory_broker, result_backend="cache+memory://")
+    app.backend.store_result("masked", {"token": "hunter2", "n": 1}, "SUCCESS")
+    async with serving(app, token=line) as served:
+        answer = await served.get("/api/task/result/masked", bearer(viewer))
+        assert answer.json()["result"] == {"token": MASK, "n": 1}
+    async with serving(app, token=line, show_args="none") as served:
+        body = (await served.get("/api/task/result/masked", bearer(viewer))).json()
+        assert body["result"] is None
+        assert "--show-args" in body["reason"]
+
+
+FUNCTIONS = """
+def hide(task):
+    task.args = "(hidden)"
+    task.result = 5
+    return task
+
+def fail(task):
+    raise RuntimeError("hunter2")
+
+def forget(task):
+    task.args = "(hidden)"
+
+number = 5
+"""
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_showing.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_showing", raising=False)
+    return "my_showing"
+
+
+async def test_a_function_of_ones_own(functions: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(format_task=f"{functions}:hide") as served:
+        await fill(served)
+        for body in ((await served.get("/api/task/info/a")).json(), (await served.get("/api/tasks")).json()["a"]):
+            assert (body["args"], body["kwargs"], body["result"]) == ("(hidden)", "{'password': ***}", "5")
+        assert served.state.get("a").args == "('plain',)"
+        assert (await served.get("/api/tasks?search=plain")).json() == {}
+        assert not (await served.get("/api/tasks?search=name:app+-hidden")).json()
+    for name in ("fail", "forget"):
+        async with serving(format_task=f"{functions}.{name}") as served:
+            await fill(served)
+            body = (await served.get("/api/task/info/a")).json()
+            assert (body["args"], body["kwargs"], body["result"]) == (None, None, None)
+    assert "--format-task fails (RuntimeError)" in caplog.text
+    assert "--format-task fails (it gives no task back)" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["my_showing:nothing", "my_showing:number", "no_such_module:x"])
+def test_functions_that_are_none(functions: str, path: str) -> None:
+    with pytest.raises(InvalidSetting, match="--format-task"):
+        load_function(path)
