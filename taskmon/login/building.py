@@ -51,7 +51,9 @@ def build_entrance(settings: Settings) -> Entrance | None:
         return None
     if settings.oauth2_key is None:
         raise InvalidSetting("oauth2_key", "must be given where people log in: the client id from the provider")
-    issuer = (settings.oidc_issuer or _ISSUERS.get(kind, "")).removesuffix("/" if kind == "github" else "")
+    # What Flower calls the base URL of Okta may have the path of its endpoints at the end.
+    end = {"github": "/", "okta": "/oauth2"}.get(kind, "")
+    issuer = (settings.oidc_issuer or _ISSUERS.get(kind, "")).removesuffix(end)
     if not issuer:
         raise InvalidSetting("oidc_issuer", f"must be given with --auth-provider {kind}")
     front = find_front(settings)

@@ -65,6 +65,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], direc
     used = [entry.source for name, entry in sorted(flower.items()) if merged[name] is entry]
     if used:
         notes.append(f"Taken from the environment under Flower's names: {', '.join(used)}")
+    _find_provider_as_flower(merged, environ)
     _open_as_flower(merged, environ, notes)
     return Loaded(_make(merged), tuple(notes))
 
@@ -121,6 +122,21 @@ def _from_flower(environ: Mapping[str, str], notes: list[str]) -> _Layer:
         instead = " (--trusted-proxies is there for the last)" if ignored[-1] == "FLOWER_XHEADERS" else ""
         notes.append(f"Ignored, since taskmon does not have these options of Flower: {', '.join(ignored)}{instead}")
     return found
+
+
+def _find_provider_as_flower(merged: _Layer, environ: Mapping[str, str]) -> None:
+    """Apply what Flower's handlers for GitHub and GitLab read from the environment by themselves.
+
+    A restriction that cannot be kept as it is must not be lost: it is refused until --roles says the same.
+    """
+    provider = str(merged["auth_provider"].value).lower() if "auth_provider" in merged else ""
+    name = next((name for name in ("github", "gitlab") if name in provider), None)
+    domain = environ.get(f"FLOWER_{name.upper()}_OAUTH_DOMAIN") if name else None
+    if name and domain and domain != f"{name}.com" and "oidc_issuer" not in merged:
+        merged["oidc_issuer"] = _Given(f"https://{domain}", f"FLOWER_{name.upper()}_OAUTH_DOMAIN")
+    groups = "FLOWER_GITLAB_AUTH_ALLOWED_GROUPS"
+    if name == "gitlab" and environ.get(groups) and "roles" not in merged:
+        raise InvalidSetting("roles", f"must say who may come in, such as viewer=group:<name>, in place of {groups}")
 
 
 def _open_as_flower(merged: _Layer, environ: Mapping[str, str], notes: list[str]) -> None:

@@ -139,6 +139,59 @@ def test_variables_of_flower_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "issuer"),
+    [
+        ({"FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler"}, "https://github.com"),
+        ({"FLOWER_AUTH_PROVIDER": "github", "FLOWER_GITHUB_OAUTH_DOMAIN": "github.com"}, "https://github.com"),
+        (
+            {
+                "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
+                "FLOWER_GITHUB_OAUTH_DOMAIN": "g.example.com",
+            },
+            "https://g.org",
+        ),
+        (
+            {
+                "FLOWER_AUTH_PROVIDER": "flower.views.auth.GitLabLoginHandler",
+                "FLOWER_GITLAB_OAUTH_DOMAIN": "g.example.com",
+            },
+            "https://g.org",
+        ),
+        ({"FLOWER_AUTH_PROVIDER": "google", "FLOWER_GITLAB_OAUTH_DOMAIN": "x"}, "https://accounts.google.com"),
+        (
+            {"FLOWER_AUTH_PROVIDER": "okta", "FLOWER_OAUTH2_OKTA_BASE_URL": "https://o.example.com/oauth2"},
+            "https://o.example.com",
+        ),
+        (
+            {"FLOWER_AUTH_PROVIDER": "okta", "FLOWER_OAUTH2_OKTA_BASE_URL": "https://o.example.com/oauth2/default"},
+            "https://o.example.com/oauth2/default",
+        ),
+    ],
+)
+def test_where_flower_finds_a_provider(environ: dict[str, str], issuer: str, tmp_path: Path) -> None:
+    flags = {
+        "oauth2_key": "key",
+        "oauth2_secret": "x",
+        "public_url": "https://mon.example.com",
+        "auth": "a@example.com",
+    }
+    entrance = build_entrance(load_settings(flags, environ, tmp_path).settings)
+    assert entrance is not None
+    assert entrance.login._provider.issuer == issuer
+    entrance.login.close()
+
+
+def test_a_restriction_of_flower_is_not_lost(tmp_path: Path) -> None:
+    environ = {
+        "FLOWER_AUTH_PROVIDER": "flower.views.auth.GitLabLoginHandler",
+        "FLOWER_GITLAB_AUTH_ALLOWED_GROUPS": "ops",
+    }
+    with pytest.raises(InvalidSetting, match="--roles must say who may come in"):
+        load_settings({}, environ, tmp_path)
+    assert load_settings({"roles": ("viewer=group:ops",)}, environ, tmp_path).settings.roles
+
+
+@pytest.mark.parametrize(
     ("handler", "name"),
     [("GoogleAuth2", "google"), ("Github", "github"), ("GitLab", "gitlab"), ("Okta", "okta")],
 )
