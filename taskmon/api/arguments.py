@@ -15,7 +15,7 @@ MAX_ARGUMENTS: Final = 100
 #: So long may a name or an id in a path be, where it goes out to workers.
 LONGEST_NAME: Final = 1024
 
-_FORM: Final = "application/x-www-form-urlencoded"
+FORM: Final = "application/x-www-form-urlencoded"
 
 _decode_json: Final = msgspec.json.Decoder().decode
 
@@ -23,6 +23,11 @@ _decode_json: Final = msgspec.json.Decoder().decode
 def read_query(request: HTTPServerRequest) -> dict[str, str]:
     """Give the arguments of the query string, the last one of each name; raises InvalidArgument."""
     return _texts(request.query_arguments)
+
+
+def read_form(request: HTTPServerRequest) -> dict[str, str]:
+    """Give the arguments of a form that is the body, the last one of each name; raises InvalidArgument."""
+    return _texts(request.body_arguments)
 
 
 def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json_only: bool) -> dict[str, Any]:
@@ -34,8 +39,8 @@ def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json
     kinds = {parameter.name: parameter.kind for parameter in parameters}
     texts: dict[str, Any] = read_query(request)
     body: dict[str, Any] = {}
-    if not json_only and request.headers.get("Content-Type", "").startswith(_FORM):
-        texts |= _texts(request.body_arguments)
+    if not json_only and request.headers.get("Content-Type", "").startswith(FORM):
+        texts |= read_form(request)
     else:
         body = read_object(request)
     refuse_unknown(texts | body, kinds)

@@ -154,7 +154,17 @@ class ApiHandler(RequestHandler):
         """Leave a line in the audit log for a request that would change something."""
         if self.request.method != "POST":
             return
-        user = getattr(self, "current_user", None) or _NOBODY
+        user = getattr(self, "current_user", None)
+        more: dict[str, Any] = {}
+        if user is not None:
+            names = [parameter.name for parameter in self.takes]
+            more = {
+                "role": str(user.role),
+                "parameters": audit.parameters(self.request, names, self.services.showing),
+            }
+            if user.address:
+                more["address"] = user.address
+        user = user or _NOBODY
         audit.write(
             user=user.name,
             method=user.method,
@@ -162,6 +172,7 @@ class ApiHandler(RequestHandler):
             action=type(self).__name__,
             target=self.request.path,
             status=self.get_status(),
+            **more,
         )
 
     def _check_host(self) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import quote
 
 import pytest
@@ -358,7 +359,7 @@ async def test_changes_are_audited(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     token, line = new_token("eve", Role.VIEWER)
     async with serving_changes(monkeypatch, token=line, basic_auth="user:password") as served:
         await served.get("/api/tasks", basic("user", "password"))
-        await served.request("POST", "/change/a%0Ab?signal=confidential", basic("user", "password"))
+        await served.request("POST", "/change/a%0Ab?signal=confidential&n=1", basic("user", "password"))
         await served.request("POST", "/change/b", {"Authorization": f"Bearer {token}"})
         await served.request("POST", "/change/c")
         await served.request("POST", "/change/" + "d" * 500, basic("user", "password"))
@@ -367,13 +368,33 @@ async def test_changes_are_audited(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert first.pop("time").endswith("Z")
     assert first == {
         "user": "user", "authenticated_by": "basic", "client": "127.0.0.1", "action": "Change",
-        "target": "/change/a%0Ab", "decision": "allowed", "status": 200,
+        "target": "/change/a%0Ab", "role": "admin", "parameters": {"signal": "confidential", "n": "1"},
+        "decision": "allowed", "outcome": "done", "status": 200,
     }  # fmt: skip
     assert (second["user"], second["decision"], second["status"]) == ("eve", "refused", 403)
     assert (third["user"], third["authenticated_by"], third["status"]) == ("", "none", 401)
+    assert "parameters" not in third
     assert len(fourth["target"]) == 128
-    assert "confidential" not in caplog.text
     assert token not in caplog.text
+
+
+async def test_what_the_audit_log_says_of_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "taskmon.audit")
+    call = {"kwargs": {"password": "hunter2", "n": 1}, "args": ["x" * 2000], "queue": "mail", "hunter2": 1}
+    path = "/api/task/send-task/app.add"
+    for options, shown in (
+        ({}, {"args": ANY, "kwargs": {"password": "***", "n": 1}, "queue": "mail"}),
+        ({"show_args": "none"}, {"args": "(hidden)", "kwargs": "(hidden)", "queue": "mail"}),
+    ):
+        caplog.clear()
+        async with serving(**options) as served:
+            await served.request("POST", path, JSON, json.dumps(call).encode())
+            await served.request("POST", path, JSON, b"hunter2")
+        first, second = [json.loads(record.getMessage()) for record in caplog.records if "audit" in record.name]
+        assert first["parameters"] == shown
+        assert len(str(first["parameters"]["args"])) < 1100
+        assert (first["status"], first["outcome"], second["parameters"]) == (400, "refused", {})
+        assert "hunter2" not in caplog.text
 
 
 async def test_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
