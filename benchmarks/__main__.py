@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import burst, http, latency, listing, queries, search, startup, state
+from . import burst, http, latency, listing, queries, search, startup, state, steady
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -27,6 +27,8 @@ def main() -> None:
     startup.run(flower)
     for broker in burst.BROKERS:
         burst.run(broker, options.events, flower)
+    for broker in burst.BROKERS:
+        steady.run(broker)
     for broker in burst.BROKERS:
         latency.run(broker, flower)
 

@@ -63,6 +63,11 @@ class Monitor:
             self._popen.wait()
         self._log.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
     def cpu_seconds(self) -> float:
         """Give the processor time used so far."""
         return cpu_seconds(self._popen.pid)

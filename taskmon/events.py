@@ -108,6 +108,7 @@ class EventConsumer:
         self._batches: deque[list[Event]] = deque()
         self._received = 0  # events, counted by the thread alone
         self._applied = 0  # events, counted by the loop alone
+        self._tag = 0  # of the last message that came through kombu
         self._pumping = False
         self._room = threading.Event()
         self._stopping = threading.Event()
@@ -213,6 +214,7 @@ class EventConsumer:
     def _subscribe(self, connection: Connection) -> Drain:
         """Connect once, and ask for the events: retrying is up to `_run`, which can be stopped."""
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+        self._tag = 0
         self._queue.consume(connection, self._on_message)
         drain = make_drain(connection, self._deliver, self._reject, self._settings.max_message)
         self._drain(drain, 0.01)  # on Redis, kombu subscribes only when it is first asked for messages
@@ -225,6 +227,8 @@ class EventConsumer:
                 drain(timeout)
         finally:
             self._hand_over()
+            if self._queue.acks is not None:
+                self._queue.acks.note(max(drain.tag, self._tag), self._received)
 
     def _receive(self, connection: Connection, drain: Drain) -> None:
         beats = connection.supports_heartbeats and connection.heartbeat
@@ -232,6 +236,8 @@ class EventConsumer:
         checked = time.monotonic()
         while not self._stopping.is_set():
             self._drain(drain, 0.25)
+            if self._queue.acks is not None:
+                self._queue.acks.settle(self._applied)
             if time.monotonic() - checked > 1:
                 check()
                 checked = time.monotonic()
@@ -248,6 +254,7 @@ class EventConsumer:
             return
         self._deliver(*parts)
         self._hand_over()
+        self._tag = getattr(message, "tag", 0)
 
     def _deliver(
         self, body: bytes | str, content_type: str | None, content_encoding: str | None, compression: str | None

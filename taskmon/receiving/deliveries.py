@@ -25,12 +25,13 @@ class Delivery:
 
 
 class AmqpDelivery(Delivery):
-    """A message of RabbitMQ."""
+    """A message of RabbitMQ; `tag` is what it is acknowledged by, 0 where that is known elsewhere."""
 
-    __slots__ = ()
+    __slots__ = ("tag",)
 
     def __init__(self, message: Any, channel: Any = None) -> None:
         properties = message.properties
+        self.tag = (getattr(message, "delivery_info", None) or {}).get("delivery_tag") or 0
         super().__init__(
             message.body,
             properties.get("content_type"),

@@ -29,6 +29,7 @@ class KombuDrain:
     """kombu's own way, for every transport; it delivers to the consumer's callback."""
 
     def __init__(self, connection: Any) -> None:
+        self.tag = 0  # the consumer's callback is told
         self._connection = connection
 
     def __call__(self, timeout: float) -> None:
@@ -63,6 +64,7 @@ class RedisDrain:
     """Receives from Redis, with the reader of redis-py's own connection: that may go on with it at any time."""
 
     def __init__(self, channel: Any, nothing: object, deliver: Deliver) -> None:
+        self.tag = 0  # Redis wants no acknowledgement
         self._channel = channel
         self._nothing = nothing
         self._pubsub = channel.subclient

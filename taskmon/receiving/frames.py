@@ -20,8 +20,10 @@ _METHOD, _HEADER, _BODY = 1, 2, 3  # kinds of AMQP frames
 _FRAME_END: Final = 0xCE
 _BEFORE, _AROUND = 7, 8  # bytes of a frame before its payload, and besides it
 _BEFORE_PROPERTIES: Final = 12
+_BEFORE_TAG: Final = 5  # bytes of a delivery before its tag, besides the consumer's name
 _read_frame: Final = Struct(">BHI").unpack_from
 _read_method: Final = Struct(">HH").unpack_from
+_read_tag: Final = Struct(">Q").unpack_from
 _read_size: Final = Struct(">4xQ").unpack_from
 _METHOD_PAYLOAD: Final = Struct(">HH")
 _HEADER_PAYLOAD: Final = Struct(">HHQH")
@@ -31,7 +33,10 @@ _LONGEST_KNOWN: Final = 1024
 
 
 class AmqpDrain:
-    """Receives from RabbitMQ. Frames other than those of our deliveries go to py-amqp, in their turn."""
+    """Receives from RabbitMQ. Frames other than those of our deliveries go to py-amqp, in their turn.
+
+    `tag` is that of the last message that was delivered whole, 0 before the first one.
+    """
 
     def __init__(self, connection: Any, deliver: Deliver, reject: Reject, max_message: int) -> None:
         self._amqp = connection.connection
@@ -41,6 +46,8 @@ class AmqpDrain:
         self._reject = reject
         self._max_message = max_message
         self._pieces = Pieces()
+        self.tag = 0
+        self._next_tag = 0  # of the message that is being received
         self._known: dict[bytes, Delivery] = {}
         self._expect = _METHOD
         self._left = 0  # bytes to come of the body of the message that is being received
@@ -70,6 +77,7 @@ class AmqpDrain:
         """Go through all frames that are complete; keep the rest."""
         at, size_all, frames = 0, len(buf), 0
         ours, expect, left, about = self._channel_id, self._expect, self._left, self._about
+        tag, whole = self._next_tag, self.tag
         deliver, parts = self._deliver, self._parts
         missing = _AROUND
         while size_all - at >= _AROUND:
@@ -93,23 +101,27 @@ class AmqpDrain:
             frames += 1
             if kind == _METHOD:
                 expect = _HEADER
+                (tag,) = _read_tag(buf, start + _BEFORE_TAG + buf[start + _BEFORE_TAG - 1])
             elif kind == _HEADER:
                 (left,) = _read_size(buf, start)
                 about = self._describe(buf[start + _BEFORE_PROPERTIES : end], left)
                 expect = _BODY if left else _METHOD
-                if about and not left:
-                    deliver(b"", about.content_type, about.content_encoding, about.compression)
+                if not left:
+                    whole = tag
+                    if about:
+                        deliver(b"", about.content_type, about.content_encoding, about.compression)
             else:
                 left -= size
                 if about and (left > 0 or parts):
                     parts.append(buf[start:end])
                 if left <= 0:
-                    expect = _METHOD
+                    expect, whole = _METHOD, tag
                     if about:
                         body = b"".join(parts) if parts else buf[start:end]
                         parts.clear()
                         deliver(body, about.content_type, about.content_encoding, about.compression)
         self._expect, self._left, self._about = expect, left, about
+        self._next_tag, self.tag = tag, whole
         self._held = [buf[at:]] if at < size_all else []
         self._missing = missing - (size_all - at)
         self._amqp.bytes_recv += frames  # of these py-amqp's heartbeats think that somebody is there
@@ -164,7 +176,6 @@ def is_known_amqp(connection: Any, channel: Any) -> bool:
             type(channel) is pyamqp.Channel
             and channel.connection is amqp
             and len(channel.callbacks) == 1
-            and bool(channel.no_ack_consumers)
             and type(transport) in (TCPTransport, SSLTransport)
             and isinstance(transport.sock, socket.socket)
             and isinstance(transport._read_buffer, bytes)

@@ -23,7 +23,9 @@ PAUSE: Final = 0.002
 
 
 class Drain(Protocol):
-    """Receives."""
+    """Receives; `tag` is that of the last message delivered that is to be acknowledged, 0 for none."""
+
+    tag: int
 
     def __call__(self, timeout: float) -> None:
         """Wait for messages, `timeout` seconds at most, and deliver them; raise TimeoutError if nothing came."""

@@ -6,6 +6,8 @@ when taskmon ends, and has one reader at a time: two would each get a half of th
 """
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -22,19 +24,53 @@ from .deliveries import read_lean
 
 log = logging.getLogger(__name__)
 
+#: As many messages may be on their way to us, or here and not applied yet.
+PREFETCH: Final = 10_000
+
+#: Seconds between two acknowledgements: each is a packet.
+EVERY: Final = 0.05
+
 #: How RabbitMQ answers who declares a queue that exists with other arguments, and who may not consume from one.
 _OTHERWISE: Final = 406
 _REFUSED: Final = 403
 
 
+class Acks:
+    """Acknowledges messages once their events are applied: what a lost connection takes with it is sent again."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._open: deque[tuple[int, int]] = deque()
+        self._last = 0
+        self._due = 0.0  # in monotonic seconds
+
+    def note(self, tag: int, received: int) -> None:
+        """Take note that the messages up to this tag are here, with which so many events have been received."""
+        if tag > self._last:
+            self._last = tag
+            self._open.append((received, tag))
+
+    def settle(self, applied: int) -> None:
+        """Acknowledge the messages whose events are among so many that were applied; every 50 ms."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + EVERY
+        tag = 0
+        while self._open and self._open[0][0] <= applied:
+            _, tag = self._open.popleft()
+        if tag:
+            self._channel.basic_ack(tag, multiple=True)
+
+
 class EventQueue:
-    """A queue of our own for the events of a Celery app."""
+    """A queue of our own for the events of a Celery app; `acks` is there where messages are to be acknowledged."""
 
     def __init__(self, celery_app: Celery, settings: Settings) -> None:
         self.name = settings.durable_queue or f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
         self._exchange_name = celery_app.conf.event_exchange
         self._settings = settings
-        self._consumer: Consumer | None = None
+        self.acks: Acks | None = None
         self._warned: set[str] = set()
 
     def consume(self, connection: Connection, on_message: Callable[[Any], None]) -> None:
@@ -49,20 +85,21 @@ class EventQueue:
             channel.basic_consume = partial(channel.basic_consume, exclusive=True)  # type: ignore[method-assign]
         elif self._settings.durable_queue is not None:
             self._warn("This broker has no durable queues: events sent while taskmon is down are lost")
-        consumer = Consumer(channel, queues=[queue], on_message=on_message, no_ack=True, auto_declare=not durable)
+        self.acks = Acks(channel) if keeps else None
+        if keeps:
+            channel.basic_qos(0, PREFETCH, False)
         try:
-            consumer.consume()
+            Consumer(
+                channel, queues=[queue], on_message=on_message, no_ack=not keeps, auto_declare=not durable
+            ).consume()
         except connection.channel_errors as exc:
             if durable and getattr(exc, "reply_code", None) == _REFUSED:
                 raise ConnectionError(f"another reads from the queue {self.name}, which has one reader only") from exc
             raise
-        self._consumer = consumer if durable else None
 
     def leave(self, connection: Connection) -> None:
-        """Consume no more; what is on its way from a durable queue still comes, any other queue is deleted."""
-        if self._consumer is not None:
-            self._consumer.cancel()
-        else:
+        """Delete the queue, if it is not to stay."""
+        if self._settings.durable_queue is None or self.acks is None:
             connection.default_channel.queue_delete(self.name)
 
     def _describe(self, connection: Connection, keeps: bool, durable: bool) -> Queue:

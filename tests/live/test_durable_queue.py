@@ -65,6 +65,17 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
     later = first.wait_for(project.send("add", 5, 6).id, "SUCCESS")
     assert later["result"] == "11"
 
+    # Killed, it has acknowledged nothing that it had not taken in.
+    first.kill()
+    missed = [project.send("add", number, 2) for number in range(10)]
+    assert [task.get(timeout=30) for task in missed] == [number + 2 for number in range(10)]
+    first.start()
+    first.wait_until(
+        lambda: {task.id for task in missed} <= set(first.get("/api/tasks?state=SUCCESS")[1]),
+        timeout=60,  # RabbitMQ may not have noticed yet that the first reader is gone
+        what="all that happened meanwhile is there again",
+    )
+
     with project.app.connection_for_write() as connection:
         channel = connection.default_channel
         wait_until(lambda: not channel.queue_declare(queue, passive=True)[1], timeout=20, what="all is taken")

@@ -140,8 +140,10 @@ def written(*frame: Any) -> bytes:
     return b"".join(parts)
 
 
-def amqp_message(body: bytes = b"[]", tag: str = "tag", channel: int = 1, **properties: Any) -> bytes:
-    args = dumps("sLbss", (tag, 1, False, "celeryev", "task.multi"))
+def amqp_message(
+    body: bytes = b"[]", tag: str = "tag", channel: int = 1, number: int = 1, **properties: Any
+) -> bytes:
+    args = dumps("sLbss", (tag, number, False, "celeryev", "task.multi"))
     return written(1, channel, spec.Basic.Deliver, args, Message(body, **properties))
 
 
@@ -230,6 +232,22 @@ def test_kombu_may_go_on_anywhere(until: int, later: int) -> None:
         assert [body for body, *_ in wire.taken] == [
             body for number, body in enumerate((b"one", b"two", b"three")) if not (half_read and number == seen)
         ]
+
+
+@given(st.lists(st.sampled_from([b"", b"[]", b"x" * (MAX_MESSAGE + 1)]), max_size=4), cuts)
+def test_the_tag_is_that_of_the_last_whole_message(contents: list[bytes], cut_at: list[int]) -> None:
+    parts = [amqp_message(body, number=2**40 + at, **JSON) for at, body in enumerate(contents)]
+    data = b"".join(parts)
+    ends = [sum(map(len, parts[: at + 1])) for at in range(len(parts))]
+    with amqp_wire() as wire:
+        drain = wire.drain()
+        assert drain.tag == 0
+        fed = 0
+        for piece in cut(data, cut_at):
+            feed(wire, drain, piece)
+            fed += len(piece)
+            whole = sum(end <= fed for end in ends)
+            assert drain.tag == (2**40 + whole - 1 if whole else 0)
 
 
 def test_a_body_of_many_frames_with_others_between() -> None:
@@ -356,7 +374,6 @@ def test_a_stream_of_small_messages_is_waited_for(monkeypatch: pytest.MonkeyPatc
     [
         lambda wire: setattr(wire.connection, "connection", None),
         lambda wire: wire.channel.callbacks.update(more=print),
-        lambda wire: wire.channel.no_ack_consumers.clear(),
         lambda wire: setattr(wire.amqp.transport, "_read_buffer", bytearray()),
         lambda wire: setattr(wire.amqp.transport, "sock", object()),
         lambda wire: setattr(wire.amqp, "bytes_recv", None),
