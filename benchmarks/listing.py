@@ -1,8 +1,8 @@
 """Listing every task of a large State: `python -m benchmarks.listing`.
 
 A client reads the whole of `/api/tasks`, and another one stops reading after its first megabyte, from a taskmon in a
-process of its own. Meanwhile `/healthcheck` is asked again and again, from outside; inside, a timer tells for how
-long at most nobody else had a turn.
+process of its own, in silence and while events come in. Meanwhile `/healthcheck` is asked again and again, from
+outside; inside, a timer tells for how long at most nobody else had a turn.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,6 +31,9 @@ TASKS = 1_000_000
 #: So long the client that stops reading stays, in seconds.
 STALLED = 10.0
 
+#: So many events happen each second, where any do.
+EVENTS = 5_000
+
 _MEGABYTE = 1 << 20
 _TICK = 0.002
 
@@ -46,11 +50,25 @@ async def tick(held: list[float]) -> None:
         last, used = now, using
 
 
-async def answer_parent(held: list[float]) -> None:
-    """Tell, for each line that the parent sends, for how long the loop has been held since the last one, in ms."""
-    while await asyncio.to_thread(sys.stdin.readline):
+async def answer_parent(held: list[float], apply: Callable[[bytes], None]) -> None:
+    """Tell, for each line that the parent sends, for how long the loop has been held since the last one, in ms.
+
+    From the word `feed` on, until the next one, events happen.
+    """
+    feeding: asyncio.Task[None] | None = None
+    while word := await asyncio.to_thread(sys.stdin.readline):
+        if feeding is not None:
+            feeding.cancel()
+        feeding = asyncio.create_task(feed(apply)) if word.strip() == "feed" else None
         say(held)
         held[:] = 0.0, 0.0
+
+
+async def feed(apply: Callable[[bytes], None]) -> None:
+    """Let so many events a second happen, of new tasks: the oldest ones are evicted."""
+    for body in workload.bodies(queries.make_events(TASKS, seed=3)):
+        apply(body)
+        await asyncio.sleep(workload.BATCH / EVENTS)
 
 
 def serve_child(tasks: int) -> None:
@@ -59,16 +77,16 @@ def serve_child(tasks: int) -> None:
 
     async def be_asked() -> None:
         taskmon: Taskmon = make_taskmon(max_tasks=tasks, anonymous_role="viewer")
-        decode = make_decoder().decode
+        decode, state = make_decoder().decode, taskmon.state
         for body in workload.bodies(queries.make_events(tasks)):
-            taskmon.state.apply(decode(body))
-        while taskmon.state.tidy():
+            state.apply(decode(body))
+        while state.tidy():
             pass
         await taskmon.start()
         held = [0.0, 0.0]
         ticking = asyncio.create_task(tick(held))
         say(taskmon.url)
-        await answer_parent(held)
+        await answer_parent(held, lambda body: state.apply(decode(body)))
         ticking.cancel()
         await taskmon.stop()
 
@@ -102,10 +120,10 @@ class Reading(threading.Thread):
                 self.leave.wait()
 
 
-async def watch(server: Child, url: str, reading: Reading, least: float) -> dict[str, Any]:
+async def watch(server: Child, url: str, reading: Reading, word: str, least: float) -> dict[str, Any]:
     """Ask for the health of a server while somebody reads; give what that took, and how its memory grew."""
     process = psutil.Process(server.pid)
-    server.tell("begin")
+    server.tell(word)
     server.hear()
     before = peak = process.memory_info().rss
     seconds: list[float] = []
@@ -136,14 +154,15 @@ def run(tasks: int) -> None:
     rows = []
     with child("benchmarks.listing", tasks) as server:
         url = server.hear()
-        for what, most, least in (
-            ("nobody reads", 0, STALLED),
-            ("reads it all", None, 0.0),
-            ("reads it all, again", None, 0.0),
-            ("stops reading", _MEGABYTE, STALLED),
+        for what, most, word, least in (
+            ("never reads", 0, "begin", STALLED),
+            ("reads it all", None, "begin", 0.0),
+            (f"reads it all, {EVENTS:,} events/s", None, "feed", 0.0),
+            ("stops after 1 MiB", _MEGABYTE, "begin", STALLED),
+            (f"stops, {EVENTS:,} events/s", _MEGABYTE, "feed", STALLED),
         ):
             reading = Reading(url, most)
-            seen = asyncio.run(watch(server, url, reading, least))
+            seen = asyncio.run(watch(server, url, reading, word, least))
             if most is None and not reading.tail.endswith(b"}\r\n0\r\n\r\n"):
                 raise RuntimeError(f"the listing has no end: {reading.tail!r}")
             size = reading.read / _MEGABYTE

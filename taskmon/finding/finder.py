@@ -31,6 +31,9 @@ FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_
 #: A walk is given up for a sort only after so many entries, and no more tasks than that are ever sorted at once.
 _SORTABLE: Final = 20_000
 
+#: So many more tasks than twice a page are collected before the worst of them are dropped.
+_SPARE: Final = 1000
+
 #: A search is put to all tasks at once only after so many entries of the order that was asked for.
 _TRIED: Final = 4_000
 
@@ -183,7 +186,7 @@ class Finder:
         best: list[Task] = []
         for cost, tasks in batches:
             best += tasks
-            if needed is not None and len(best) > 2 * needed + 1000:
+            if needed is not None and len(best) > 2 * needed + _SPARE:
                 kept: list[Task] = []
                 for some in in_order(best, query):
                     kept += some
