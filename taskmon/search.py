@@ -74,6 +74,18 @@ class Terms(NamedTuple):
 
 Node = Term | Terms
 
+
+def only_wanted(node: Node | None) -> Node | None:
+    """Leave out the terms that must not match: what is left matches as much or more. None if that is every task."""
+    if node is None or isinstance(node, Term):
+        return node if node is None or node.wanted else None
+    members = [only_wanted(member) for member in node.members]
+    left = [member for member in members if member is not None]
+    if not left or (not node.every and len(left) < len(members)):
+        return None
+    return Terms(node.every, left)
+
+
 _TOKEN: Final = re.compile(r'[()]|(?:\\["\\]|"(?:\\["\\]|[^"])*+"|[^\s()"])++')
 _BLANKS: Final = re.compile(r"\s*")
 _QUOTE: Final = re.compile(r'\\(["\\])|"')

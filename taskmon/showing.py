@@ -19,7 +19,7 @@ import msgspec
 from .auth import Role
 from .errors import InvalidSetting
 from .records import Task
-from .search import Search, Term
+from .search import Search, Term, only_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Showing:
             return matches(task) and ((shown := show(task, role)) is task or matches(shown))
 
         if _has_not(search.terms):
-            return Search(search.text, lambda task: matches(show(task, role)))
+            return Search(search.text, lambda task: matches(show(task, role)), only_wanted(search.terms))
         return Search(search.text, check, search.terms)
 
     def value(self, value: Any, role: Role) -> Any:

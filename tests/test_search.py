@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
 from taskmon.records import Task
-from taskmon.search import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, Search, parse_search
+from taskmon.search import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, Search, Terms, only_wanted, parse_search
 
 #: A busy machine may be slow to draw a first example.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -352,6 +352,25 @@ def test_bad_search_says_what_and_where(search: str, position: int, rule: str) -
     assert caught.value.argument == "search"
     assert str(caught.value).startswith(f"search {rule}")
     assert str(caught.value).endswith(f"at character {position}")
+
+
+@pytest.mark.parametrize(
+    ("search", "left"),
+    [
+        ("shop", "shop"),
+        ("-shop", None),
+        ("shop -fail name:mail", "shop name:mail"),
+        ("shop OR -fail", None),
+        ("(shop OR fail) -nope", "((shop OR fail))"),
+        ("(shop OR -fail) nope", "nope"),
+        ("(-shop -fail) OR nope", None),
+        ("", None),
+    ],
+)
+def test_without_what_must_not_match(search: str, left: str | None) -> None:
+    terms = only_wanted(parse_search(search).terms)
+    expected = None if left is None else parse_search(left).terms
+    assert terms == expected or terms == Terms(True, [expected])
 
 
 def test_longest_searches() -> None:

@@ -15,7 +15,7 @@ from taskmon.finding.sieve import MOST_VALUES, Sieve, let_all, let_none, make_si
 from taskmon.finding.store import PLAIN
 from taskmon.query import SORT_KEYS, TaskQuery
 from taskmon.records import Event, Task
-from taskmon.search import parse_search
+from taskmon.search import only_wanted, parse_search
 from taskmon.state import State
 
 PATIENT = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -113,14 +113,15 @@ SEARCHES = st.recursive(
 ).filter(has_depth)
 
 
-def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False) -> Sieve | None:
+def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bool = False) -> Sieve | None:
     """Make the sieve of a search over these tasks."""
 
     def values(field: str) -> set[Any]:
         found = {getattr(task, field) for task in tasks}
         return found - {None} if field == "queue" else found
 
-    return make_sieve(parse_search(search).terms, values, plain_ids)
+    terms = parse_search(search).terms
+    return make_sieve(only_wanted(terms) if wanted else terms, values, plain_ids)
 
 
 @PATIENT
@@ -135,6 +136,8 @@ def test_what_matches_goes_through(search: str, tasks: list[Task]) -> None:
     places = {id(task): place for place, task in enumerate(tasks)}
     order = [places[id(task)] for task in let]
     assert order == sorted(set(order))
+    less = sieve_of(search, tasks, plain_ids, wanted=True)
+    assert less is None or set(map(id, less.sift(tasks))) >= {id(task) for task in tasks if matches(task)}
     for field, value in sieve.groups:
         assert all(getattr(task, field) == value for task in tasks if matches(task))
 
