@@ -146,14 +146,14 @@ def test_variables_of_flower_are_enough(tmp_path: Path) -> None:
         (
             {
                 "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
-                "FLOWER_GITHUB_OAUTH_DOMAIN": "g.example.com",
+                "FLOWER_GITHUB_OAUTH_DOMAIN": "g.org",
             },
             "https://g.org",
         ),
         (
             {
                 "FLOWER_AUTH_PROVIDER": "flower.views.auth.GitLabLoginHandler",
-                "FLOWER_GITLAB_OAUTH_DOMAIN": "g.example.com",
+                "FLOWER_GITLAB_OAUTH_DOMAIN": "g.org",
             },
             "https://g.org",
         ),
