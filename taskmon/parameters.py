@@ -227,7 +227,8 @@ def digits(most: int) -> str:
     for place, digit in enumerate(last):
         lowest = 1 if place == 0 else 0
         if int(digit) > lowest:
-            choices.append(f"{last[:place]}[{lowest}-{int(digit) - 1}][0-9]{{{len(last) - place - 1}}}")
+            rest = len(last) - place - 1
+            choices.append(f"{last[:place]}[{lowest}-{int(digit) - 1}]" + (f"[0-9]{{{rest}}}" if rest else ""))
     return "|".join([*choices, last])
 
 
