@@ -15,7 +15,7 @@ from taskmon.serializers import task_body as task_object
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
-INTERNAL = {"seen", "born"}
+INTERNAL = {"seen", "born", "reconciled"}
 
 
 def task_body(task: Task, children: list[str]) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def test_every_field_goes_out_under_its_name() -> None:
     body = task_body(Task(**values), ["child"])  # type: ignore[arg-type]
     assert body.pop("children") == ["child"]
     assert body.pop("incomplete") == []
+    assert (body.pop("source"), body.pop("orphaned")) == ("events", False)
     assert body.keys() == {*Task.__struct_fields__, *RENAMED} - INTERNAL
     for name, value in body.items():
         assert value == f"<{RENAMED.get(name, name)}>"
@@ -38,6 +39,7 @@ def test_a_task_of_which_nothing_is_known() -> None:
     body = task_body(Task("a"), [])
     known = {"task-id": "a", "uuid": "a", "state": "PENDING", "clock": 0, "children": []}
     assert body.pop("incomplete") == ["name", "args", "kwargs"]
+    assert (body.pop("source"), body.pop("orphaned")) == ("events", False)
     assert {name: value for name, value in body.items() if value is not None} == known
 
 

@@ -55,7 +55,7 @@ async def info(served: Served, task_id: str = "a") -> dict[str, object]:
     answer = await served.get(f"/api/task/info/{quote(task_id, safe='')}")
     assert answer.status == 200
     body = answer.json()
-    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue", "incomplete"}
+    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue", "incomplete", "source", "orphaned"}
     assert body["task-id"] == body["uuid"] == task_id
     return body  # type: ignore[no-any-return]
 
@@ -322,7 +322,7 @@ async def test_a_listing_that_changes_while_it_is_made() -> None:
             served.apply(event("task-received", f"new-{n}", 1000.0 + n))
             await asyncio.sleep(0)
         body = (await listing).json()
-        assert all(len(task) == len(FLOWER_KEYS) + 3 for task in body.values())
+        assert all(len(task) == len(FLOWER_KEYS) + 5 for task in body.values())
 
 
 @pytest.mark.usefixtures("_eager")
