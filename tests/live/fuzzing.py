@@ -18,9 +18,9 @@ _calls: Counter[str] = Counter()
 
 
 @schemathesis.hook
-def filter_query(context: HookContext, query: dict[str, Any] | None) -> bool:
+def filter_case(context: HookContext, case: Case) -> bool:
     """Repeat no argument: the last one counts, and no schema can say so."""
-    return not any(isinstance(value, list) for value in (query or {}).values())
+    return not any(isinstance(value, list) for value in (case.query or {}).values())
 
 
 @schemathesis.hook
