@@ -118,6 +118,19 @@ GET /api/tasks?search=nothing:at-all
 GET /api/tasks?search=queue:live
 GET /api/tasks?search=
 GET /api/tasks?nothing=1
+GET /api/tasks?limit=1&limit=2
+GET /api/tasks?limit=+3
+GET /api/tasks?offset=
+GET /api/tasks?taskname=
+GET /api/tasks?received_start=
+GET /api/tasks?received_start=<hour-ago>:30&state=SUCCESS
+GET /api/tasks?search=args:(2, 3)
+GET /api/tasks?search="project.add" state:SUCCESS
+GET /api/tasks?search=name:add OR name:fail
+GET /api/tasks?search=kwargs:message
+GET /api/tasks?search=add AND
+GET /api/task/info/<success>/
+GET /api/task/info/<success>/more
 GET /api/task/result/<success>
 GET /api/task/result/<failure>
 GET /api/task/result/<retried>
@@ -129,6 +142,10 @@ GET /api/task/result/<unknown>
 GET /api/task/result/<success>?timeout=1
 GET /api/task/result/<success>?timeout=0.5
 GET /api/task/result/<eta>?timeout=0.1
+GET /api/task/result/<success>?timeout=100
+GET /api/task/result/<success>?timeout=0
+GET /api/task/result/<success>?timeout=
+GET /api/task/result/<success>?timeout=-1
 GET /api/task/result/<success>?timeout=x
 GET /api/task/result/<eta>?timeout=x
 GET /api/queues/length
@@ -136,6 +153,7 @@ shape GET /api/workers
 shape GET /api/workers?refresh=1
 shape GET /api/workers?refresh=0
 GET /api/workers?refresh=perhaps
+shape GET /api/workers?refresh=&status=&workername=
 GET /api/workers?status=1
 GET /api/workers?status=yes
 GET /api/workers?status=perhaps
@@ -155,6 +173,9 @@ form POST /api/worker/pool/grow/<worker>?n=1
 POST /api/worker/pool/grow/<worker> {"n": 2}
 POST /api/worker/pool/grow/<worker>?n=0
 POST /api/worker/pool/grow/<worker>?n=x
+POST /api/worker/pool/grow/<worker>?n=1.5
+POST /api/worker/pool/grow/<worker>?n=
+POST /api/worker/pool/grow/<worker>?n=-1
 POST /api/worker/pool/grow/<worker>?n=1&nothing=1
 POST /api/worker/pool/grow/nobody@nowhere
 """
@@ -189,6 +210,20 @@ shape POST /api/task/async-apply/project.add {"args": [1, 2], "exchange": "", "r
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "priority": 3}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "retry": false}
 shape POST /api/task/async-apply/project.add {"args": [1, 2], "task_id": "<new id>"}
+shape POST /api/task/async-apply/project.add {"args": [1, 2], "kwargs": {}}
+POST /api/task/async-apply/project.add {"args": null, "kwargs": null}
+POST /api/task/async-apply/project.add {"args": [1, 2], "countdown": -1}
+POST /api/task/async-apply/project.add {"args": [1, 2], "countdown": "1"}
+POST /api/task/async-apply/project.add {"args": [1, 2], "priority": 300}
+POST /api/task/async-apply/project.add {"args": [1, 2], "priority": "x"}
+POST /api/task/async-apply/project.add {"args": [1, 2], "queue": "a b"}
+POST /api/task/async-apply/project.add {"args": [1, 2], "queue": 5}
+POST /api/task/async-apply/project.add {"args": [1, 2], "retry": "yes"}
+POST /api/task/async-apply/project.add {"args": [1, 2], "task_id": ""}
+POST /api/task/async-apply/project.add {"args": [1, 2], "task_id": 5}
+POST /api/task/async-apply/project.add {"args": [1, 2], "expires": -1}
+POST /api/task/async-apply/project.add {"args": [1, 2], "eta": 5}
+shape POST /api/task/async-apply/project.add?nothing=1 {"args": [1, 2]}
 POST /api/task/async-apply/project.add {"args": [1, 2], "serializer": "json"}
 POST /api/task/async-apply/project.add {"args": [1, 2], "nothing": 1}
 POST /api/task/async-apply/project.nothing {"args": [1, 2]}
@@ -221,11 +256,15 @@ form POST /api/task/revoke/<unknown>?terminate=true&signal=SIGTERM
 POST /api/task/revoke/<unknown>?terminate=false
 POST /api/task/revoke/<unknown>?terminate=perhaps
 POST /api/task/revoke/<unknown>?terminate=1&signal=SIGNOTHING
+POST /api/task/revoke/<unknown>?terminate=
+POST /api/task/revoke/<unknown>?signal=
+POST /api/task/revoke/<unknown>?terminate=1&signal=kill
 POST /api/task/revoke/<unknown>?terminat=1
 POST /api/task/timeout/project.add?workername=<worker>&soft=30&hard=60
 POST /api/task/timeout/project.add?workername=<worker>&soft=30
 form POST /api/task/timeout/project.add?workername=<worker>&hard=60.5
 POST /api/task/timeout/project.add?workername=<worker>
+POST /api/task/timeout/project.add?workername=<worker>&soft=
 POST /api/task/timeout/project.add?workername=<worker>&soft=x
 POST /api/task/timeout/project.add?workername=<worker>&hard=-1
 POST /api/task/timeout/project.add?workername=<worker>&soft=60&hard=30
@@ -236,6 +275,10 @@ POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=1000
 POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=10000/m
 form POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=0
 POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=often
+POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=
+POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=1.5/s
+POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=-1
+POST /api/task/rate-limit/project.add?workername=<worker>&ratelimit=0
 POST /api/task/rate-limit/project.add?workername=<worker>
 POST /api/task/rate-limit/project.add?ratelimit=1000
 POST /api/task/rate-limit/project.add?workername=nobody@nowhere&ratelimit=1000
