@@ -36,6 +36,10 @@ def serve_taskmon(method: str) -> None:
     if method == "token":
         token, line = new_token("bench", Role.VIEWER)
         options, headers = {"token": (line,)}, {"Authorization": f"Bearer {token}"}
+    elif method == "proxy":
+        options = {"proxy_preset": "oauth2-proxy", "trusted_proxies": ("127.0.0.1",), "roles": ("admin=group:ops",)}
+        headers = {"X-Forwarded-User": USER, "X-Forwarded-Email": "bench@example.com", "X-Forwarded-Groups": "a,ops"}
+        headers["X-Forwarded-For"] = "192.0.2.7"
     else:
         credentials = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         options, headers = {"basic_auth": (f"{USER}:{PASSWORD}",)}, {"Authorization": f"Basic {credentials}"}
@@ -95,7 +99,7 @@ def measure(server: Child, url: str, headers: Mapping[str, str], seconds: float)
 def run(seconds: float = SECONDS, rounds: int = ROUNDS) -> None:
     """Load both servers in turn, for each way to authenticate, and print a table."""
     rows: list[list[Cell]] = []
-    for method in ("token", "basic"):
+    for method in ("token", "basic", "proxy"):
         with child("benchmarks.http", "taskmon", method) as ours:
             task_id, headers = ours.hear()
             url = f"{ours.hear()}/api/task/info/{task_id}"

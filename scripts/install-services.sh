@@ -8,6 +8,7 @@ SERVICES="
 redis-server:redis-server
 rabbitmq-server:rabbitmq-server
 chromium:chromium
+nginx:nginx-light
 "
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
