@@ -15,6 +15,7 @@ Every test in this directory has the mark `live`. The fixtures:
 - `start_worker(project, pool="solo", concurrency=1, name=None, events=True, timezone=None, options=())`
   (function): starts a `workers.Worker`, waits until it is ready and returns it; it is stopped after the test.
   `events=False` leaves out `-E`, `timezone` is the TZ of the process, `options` go to `celery worker`.
+- `chromium` (session): a headless browser, see `chromium.Chromium`.
 
 A broker whose program is not installed makes its tests skip, with the reason. Where CI=true a skip is a
 failure, and so is a run of the whole suite in which no live test ran: see `guard.py`.
@@ -26,6 +27,7 @@ from typing import Any, TypeVar
 
 import pytest
 from brokers import Broker, RabbitBroker, RedisBroker
+from chromium import Chromium
 from guard import pytest_itemcollected as pytest_itemcollected
 from guard import pytest_make_collect_report as pytest_make_collect_report
 from guard import pytest_runtest_makereport as pytest_runtest_makereport
@@ -46,6 +48,19 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBrok
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBroker]:
     """The RabbitMQ of this test run."""
     yield from _serve(RabbitBroker, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """The browser of this test run."""
+    if Chromium.program() is None:
+        pytest.skip("chromium is not installed")
+    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    try:
+        browser.start()
+        yield browser
+    finally:
+        browser.stop()
 
 
 def _serve(kind: type[AnyBroker], directories: pytest.TempPathFactory) -> Iterator[AnyBroker]:

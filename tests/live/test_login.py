@@ -1,28 +1,14 @@
 """Logging in and out with a real browser, over TLS, and another site's attempt to do it for somebody."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from browsing import SESSION
 from chromium import Chromium
 from providers import CLIENT, SECRET, Answer, FakeOpenId
 from serving import serving
 from tls import make_certificates
 from tornado.testing import bind_unused_port
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A browser."""
-    if Chromium.program() is None:
-        pytest.skip("chromium is not installed")
-    browser = Chromium(tmp_path_factory.mktemp("chromium"))
-    try:
-        browser.start()
-        yield browser
-    finally:
-        browser.stop()
 
 
 @asynccontextmanager
