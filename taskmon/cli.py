@@ -5,10 +5,8 @@ Every run of `celery` imports this module, so all that is heavy is imported wher
 
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from errno import EEXIST
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +16,8 @@ from click.core import ParameterSource
 
 from . import __version__
 from .errors import InvalidArgument, InvalidSetting
-from .masking import mask_passwords
-from .settings import DEFAULT_FILE, FLOWER_ONLY, OPTION, OPTIONS, Option, Settings, load_settings, parse_switch
+from .settings import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, load_settings
+from .usage import BadUsage, Command, Group, NotStarted, SectionOption
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -32,106 +30,12 @@ _CONTEXT: Final = {
     # Flower's spelling of options, with _ for -, is as good.
     "token_normalize_func": lambda name: name.replace("_", "-"),
 }
-_COLUMN: Final = 31
 _HELP: Final = f"""Watch a Celery cluster and answer questions about its tasks over HTTP.
 
 Defaults stand in [brackets]. Every option may also be set in the environment, as TASKMON_PORT or, as Flower
 has it, FLOWER_PORT for --port, and in {DEFAULT_FILE}, as port = 5555. A flag goes before TASKMON_PORT, that
 before FLOWER_PORT, and that before the file. Where many values are taken, repeat the option or put commas.
 """
-
-
-class _BadUsage(click.ClickException):
-    """Ends the program with one sentence, as what was asked cannot be done."""
-
-    exit_code = 2
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(re.sub(r"\s+", " ", mask_passwords(sentence)).strip())
-
-
-class _NotStarted(_BadUsage):
-    """Ends the program with one sentence, as the machine does not allow what was asked."""
-
-    exit_code = 1
-
-
-class _Option(click.Option):
-    """An option that knows its section and brings its own line of --help."""
-
-    def __init__(self, *args: Any, section: str, record: tuple[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.allow_from_autoenv = False  # celery would make CELERY_TASKMON_PORT of it
-        self.section = section
-        self.record = record
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        return self.record
-
-
-class _Command(click.Command):
-    """Says what is wrong in one sentence, which never quotes an argument, and shows options by section."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, list(_rewrite_switches(args)))
-        except InvalidSetting as exc:
-            raise _BadUsage(str(exc)) from None
-        except click.UsageError as exc:
-            raise _BadUsage(_usage_sentence(exc)) from None
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record:
-                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl([(term.ljust(_COLUMN), text) for term, text in records], col_max=_COLUMN)
-
-
-class _Group(_Command, click.Group):
-    """The program itself: runs the server when no command is named."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError:
-            # The word may be a password that lost its option: it is not repeated.
-            raise _BadUsage(f"There is no such command; there are {', '.join(sorted(self.commands))}") from None
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_options(ctx, formatter)
-        self.format_commands(ctx, formatter)
-
-
-def _usage_sentence(exc: click.UsageError) -> str:
-    if isinstance(exc, click.NoSuchOption):
-        if exc.option_name.lstrip("-").replace("-", "_") in FLOWER_ONLY:
-            return f"{exc.option_name} is an option of Flower that taskmon does not have"
-        known = [name.lstrip("-") for param in exc.ctx.command.params for name in param.opts] if exc.ctx else []
-        nearest = get_close_matches(exc.option_name.lstrip("-"), known, n=1)
-        return f"There is no option {exc.option_name}" + "".join(f"; did you mean --{name}?" for name in nearest)
-    if type(exc) is click.UsageError:
-        return "There is an argument too many; options begin with --"
-    return exc.format_message()
-
-
-def _rewrite_switches(args: list[str]) -> Iterator[str]:
-    """Turn --debug=false, as Flower spells it, into --no-debug."""
-    for arg in args:
-        flag, equals, value = arg.partition("=")
-        option = OPTION.get(flag.removeprefix("--").replace("-", "_"))
-        if not (equals and flag.startswith("--") and option and option.switch):
-            yield arg
-            continue
-        try:
-            yield option.flag if parse_switch(value) else f"--no-{option.flag[2:]}"
-        except ValueError as exc:
-            raise InvalidSetting(option.name, str(exc), value) from None
 
 
 def _params(*, without: tuple[str, ...] = ()) -> list[click.Parameter]:
@@ -143,14 +47,16 @@ def _to_param(option: Option) -> click.Parameter:
     flag = option.flag
     if option.switch:
         record = (f"--[no-]{flag[2:]}", text)
-        return _Option([f"{flag}/--no-{flag[2:]}"], default=None, section=option.section, record=record)
+        return SectionOption([f"{flag}/--no-{flag[2:]}"], default=None, section=option.section, record=record)
     flags = [f"-{option.short}", flag] if option.short else [flag]
     record = (f"{', '.join(flags)} {option.kind.metavar}", text)
     # Values stay texts: Settings reads and checks them, in the same way wherever they come from.
-    return _Option(flags, multiple=option.multiple, type=click.UNPROCESSED, section=option.section, record=record)
+    return SectionOption(
+        flags, multiple=option.multiple, type=click.UNPROCESSED, section=option.section, record=record
+    )
 
 
-_WORKDIR: Final = _Option(
+_WORKDIR: Final = SectionOption(
     ["--workdir"],
     type=click.UNPROCESSED,
     section="Celery",
@@ -160,7 +66,7 @@ _WORKDIR: Final = _Option(
 
 @click.group(
     "taskmon",
-    cls=_Group,
+    cls=Group,
     help=_HELP,
     params=[*_params(), _WORKDIR],
     context_settings=_CONTEXT,
@@ -176,7 +82,7 @@ def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
         _with_settings(flags, lambda settings: _serve(settings, load_app(settings)))
 
 
-@main.command(cls=_Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
+@main.command(cls=Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
 @click.pass_context
 def demo(ctx: click.Context, /, **flags: object) -> None:
     """Watch a small cluster of the demo's own; needs no server."""
@@ -187,7 +93,7 @@ def demo(ctx: click.Context, /, **flags: object) -> None:
     ctx.exit(_with_settings(both, run_demo))
 
 
-@main.command("hash-password", cls=_Command, context_settings=_CONTEXT)
+@main.command("hash-password", cls=Command, context_settings=_CONTEXT)
 def hash_password_command() -> None:
     """Hash a password for --basic-auth.
 
@@ -201,7 +107,7 @@ def hash_password_command() -> None:
     else:
         password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
     if not password or len(password) > 600 or "\n" in password:
-        raise _BadUsage("The password must be one line of 1 to 600 characters")
+        raise BadUsage("The password must be one line of 1 to 600 characters")
     click.echo(hash_password(password))
     if interactive:
         click.echo('Use it in taskmon.toml as basic_auth = ["user:<hash>"]; quote it in a shell.', err=True)
@@ -225,7 +131,7 @@ def _describe_token(command: Callable[..., None]) -> Callable[..., None]:
     return name(role(expires(command)))
 
 
-@main.group("token", cls=_Group, context_settings=_CONTEXT, invoke_without_command=True)
+@main.group("token", cls=Group, context_settings=_CONTEXT, invoke_without_command=True)
 @_describe_token
 @click.pass_context
 def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> None:
@@ -239,11 +145,11 @@ def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> N
     if ctx.invoked_subcommand is not None:
         return
     if name is None:
-        raise _BadUsage("Missing option '--name'.")
+        raise BadUsage("Missing option '--name'.")
     try:
         secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
     except InvalidArgument as exc:
-        raise _BadUsage(f"--{exc}") from None
+        raise BadUsage(f"--{exc}") from None
     click.echo(
         f"The token, which is shown only now:\n\n    {secret}\n\n"
         "What to put into the configuration, which holds its hash only; one of these:\n\n"
@@ -257,7 +163,7 @@ def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> N
 _FILE: Final = click.option("--file", metavar="PATH", help="The file; without it that of --token-file.")
 
 
-@token.command("create", cls=_Command, context_settings=_CONTEXT)
+@token.command("create", cls=Command, context_settings=_CONTEXT)
 @_describe_token
 @_FILE
 def create_token(name: str | None, role: str, expires: Any, file: str | None) -> None:
@@ -265,11 +171,11 @@ def create_token(name: str | None, role: str, expires: Any, file: str | None) ->
     from .credentials.token_commands import create
 
     if name is None:
-        raise _BadUsage("Missing option '--name'.")
+        raise BadUsage("Missing option '--name'.")
     _in_token_file(file, lambda path: create(path, name, role, expires))
 
 
-@token.command("list", cls=_Command, context_settings=_CONTEXT)
+@token.command("list", cls=Command, context_settings=_CONTEXT)
 @_FILE
 def list_tokens(file: str | None) -> None:
     """List the tokens of the file, without a secret."""
@@ -278,7 +184,7 @@ def list_tokens(file: str | None) -> None:
     _in_token_file(file, list_all)
 
 
-@token.command("revoke", cls=_Command, context_settings=_CONTEXT)
+@token.command("revoke", cls=Command, context_settings=_CONTEXT)
 @click.argument("token_id", metavar="ID")
 @_FILE
 def revoke_token(token_id: str, file: str | None) -> None:
@@ -293,15 +199,15 @@ def _in_token_file(file: str | None, command: "Callable[[Path], str]") -> None:
     try:
         path = Path(file) if file else load_settings({}, os.environ, Path.cwd()).settings.token_file
         if path is None:
-            raise _BadUsage("There is no file of tokens; name it with --file or TASKMON_TOKEN_FILE")
+            raise BadUsage("There is no file of tokens; name it with --file or TASKMON_TOKEN_FILE")
         click.echo(command(path))
     except (InvalidSetting, InvalidArgument) as exc:
-        raise _BadUsage(str(exc)) from None
+        raise BadUsage(str(exc)) from None
     except OSError as exc:
-        raise _NotStarted(f"The file of tokens cannot be written: {exc.strerror}") from None
+        raise NotStarted(f"The file of tokens cannot be written: {exc.strerror}") from None
 
 
-@click.command("taskmon", cls=_Command, help=_HELP, params=_params(without=("app",)), context_settings=_CONTEXT)
+@click.command("taskmon", cls=Command, help=_HELP, params=_params(without=("app",)), context_settings=_CONTEXT)
 @click.pass_context
 def celery_command(ctx: click.Context, /, **flags: object) -> None:
     """Run the server as `celery -A proj taskmon`; the app is celery's."""
@@ -332,7 +238,7 @@ def _change_directory(path: str) -> None:
     try:
         os.chdir(path)
     except OSError as exc:
-        raise _BadUsage(f"--workdir must be a directory one may enter: {exc.strerror}") from None
+        raise BadUsage(f"--workdir must be a directory one may enter: {exc.strerror}") from None
 
 
 def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
@@ -349,7 +255,7 @@ def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | 
             logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
         return run(hash_passwords(settings)) or 0
     except InvalidSetting as exc:
-        raise _BadUsage(str(exc)) from None
+        raise BadUsage(str(exc)) from None
 
 
 def load_app(settings: Settings) -> "Celery":
@@ -367,9 +273,9 @@ def load_app(settings: Settings) -> "Celery":
     # Importing somebody's module can raise anything.
     except Exception as exc:
         logger.debug("Loading %s failed", settings.app, exc_info=True)
-        raise _BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+        raise BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
     if not isinstance(app, Celery):
-        raise _BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
+        raise BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
     _load_tasks(app, f"--app {settings.app}")
     return app
 
@@ -382,7 +288,7 @@ def _load_tasks(app: "Celery", name: str) -> None:
     # Importing somebody's modules can raise anything.
     except Exception as exc:
         logger.debug("Loading the tasks of %s failed", name, exc_info=True)
-        raise _BadUsage(f"The tasks of {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
+        raise BadUsage(f"The tasks of {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
 
 
 def _export(settings: Settings) -> None:
@@ -409,4 +315,4 @@ def _serve(settings: Settings, celery_app: "Celery") -> None:
             raise FileExistsError(EEXIST, "there is a file that is no socket")
         asyncio.run(serve(settings, celery_app))
     except OSError as exc:
-        raise _NotStarted(f"Cannot listen on {' or '.join(map(str, places))}: {exc.strerror or exc}") from None
+        raise NotStarted(f"Cannot listen on {' or '.join(map(str, places))}: {exc.strerror or exc}") from None

@@ -107,6 +107,8 @@ class ApiHandler(RequestHandler):
         if not self.probe:
             self._check_host()
         if self.public:
+            if request.method not in _SAFE:
+                self._check_origin(_NOBODY)
             return None
         if self._may_read and is_preflight(request):
             answer_preflight(self._headers, self._allowed())

@@ -2,8 +2,9 @@
 
 from .kinds import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
 from .listeners import Listener, Network
-from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings
+from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
 from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings
+from .table import Option
 
 __all__ = [
     "DEFAULT_FILE",

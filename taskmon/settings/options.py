@@ -1,13 +1,12 @@
 """The table of options: `Settings`, frozen, checked when it is made; it shows no secret."""
 
 import math
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ..errors import InvalidSetting
-from ..masking import mask_passwords
 from .kinds import (
     ADDRESS,
     ALLOWED_COMMA,
@@ -22,10 +21,8 @@ from .kinds import (
     between,
     choice,
     count,
-    format_size,
     listing,
     matching,
-    parse_switch,
     read_allowed,
     read_bound,
     read_broker,
@@ -48,11 +45,11 @@ from .kinds import (
 )
 from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
 from .proxies import CLAIM, HEADER, PRESETS, read_algorithm, read_https, read_signer
+from .table import SWITCH, checked, describe, shown, to_option
 
 DEFAULT_FILE: Final = "taskmon.toml"
 
 _DECADE = 315_360_000
-SWITCH = Kind("", parse_switch)
 _SECONDS = between("SECONDS", read_float, 1, _DECADE)
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
 _ROLES = choice("ROLE", "viewer", "operator", "admin")
@@ -68,30 +65,8 @@ _QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ 
 _ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
 
 
-def _option(
-    section: str,
-    default: object,
-    kind: Kind,
-    text: str,
-    *,
-    secret: bool = False,
-    short: str | None = None,
-    flower: str | bool = False,
-) -> Any:
-    """Describe a field; `flower` says that Flower has the option too, or how it is called there."""
-    about = {
-        "section": section,
-        "kind": kind,
-        "help": text,
-        "secret": secret,
-        "short": short,
-        "flower": flower,
-    }
-    return field(default=default, metadata=about)
-
-
 _celery, _server, _access, _login, _proxy, _events, _limits, _metrics, _program = (
-    partial(_option, section)
+    partial(describe, section)
     for section in ("Celery", "Server", "Access", "Login", "Proxy", "Events", "Limits", "Metrics", "Program")
 )
 
@@ -324,87 +299,8 @@ class Settings:
                 raise InvalidSetting(name, f"must name each {thing} once")
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{o.name}={_shown(o, getattr(self, o.name))}' for o in OPTIONS)})"
+        return f"Settings({', '.join(f'{o.name}={shown(o, getattr(self, o.name))}' for o in OPTIONS)})"
 
 
-@dataclass(frozen=True)
-class Option:
-    """A row of the table, for the command line, the loader and the documentation."""
-
-    name: str
-    default: object
-    section: str
-    kind: Kind
-    help: str
-    secret: bool
-    short: str | None
-    flower: str | None
-
-    @property
-    def multiple(self) -> bool:
-        """Whether it takes many values: a repeated flag, a text with commas, a TOML array."""
-        return self.kind.split is not None
-
-    @property
-    def switch(self) -> bool:
-        """Whether it is a boolean."""
-        return self.kind is SWITCH
-
-    @property
-    def flag(self) -> str:
-        """Its long name on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """Its name in the environment."""
-        return "TASKMON_" + self.name.upper()
-
-    @property
-    def default_text(self) -> str:
-        """Its default as a user writes it; empty for none."""
-        match self.default:
-            case bool():
-                return "on" if self.default else "off"
-            case int() if self.kind.metavar == "SIZE":
-                return format_size(self.default)
-            case float():
-                return f"{self.default:g}"
-            case tuple():
-                shown = (each if isinstance(each, str) else f"{each:g}" for each in self.default if each != math.inf)
-                return ", ".join(shown)
-        return str(self.default or "")
-
-
-def _to_option(entry: Field[Any]) -> Option:
-    about = dict(entry.metadata)
-    flower = about.pop("flower")
-    return Option(
-        name=entry.name,
-        default=entry.default,
-        flower=entry.name if flower is True else flower or None,
-        **about,
-    )
-
-
-OPTIONS: Final = tuple(map(_to_option, fields(Settings)))
+OPTIONS: Final = tuple(map(to_option, fields(Settings)))
 OPTION: Final = {option.name: option for option in OPTIONS}
-
-
-def checked(option: Option, value: object) -> object:
-    if value is None and option.default is None:
-        return None
-    try:
-        return option.kind.parse(value)
-    except ValueError as exc:
-        raise InvalidSetting(option.name, str(exc), None if option.secret else _quoted(value)) from None
-
-
-def _quoted(value: object) -> str:
-    return mask_passwords(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-
-
-def _shown(option: Option, value: object) -> str:
-    if not option.secret or not value:
-        return repr(value)
-    return repr(mask_passwords(str(value)) if option.kind.metavar == "URL" else "***")

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidSetting
 from .kinds import parse_switch
-from .options import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, checked
+from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
+from .table import Option, checked
 
 # Options of Flower that are no error, though taskmon does not have them: users bring them along.
 FLOWER_ONLY: Final = frozenset(
