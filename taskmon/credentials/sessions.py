@@ -70,11 +70,18 @@ class Cookie:
 
     def read(self, request: "HTTPServerRequest") -> str | None:
         """Give its value, None where there is none; raise NotAuthenticated where there are several."""
-        pairs = [pair.partition("=") for line in request.headers.get_list("Cookie") for pair in line.split(";")]
-        values = [value.strip() for name, _, value in pairs if name.strip() == self.name]
+        values = self._values(request)
         if len(values) > 1:
             raise NotAuthenticated(f"The cookie {self.name} came more than once")
         return values[0] if values else None
+
+    def came(self, request: "HTTPServerRequest") -> bool:
+        """Tell whether it came along, whatever its value."""
+        return bool(self._values(request))
+
+    def _values(self, request: "HTTPServerRequest") -> list[str]:
+        pairs = [pair.partition("=") for line in request.headers.get_list("Cookie") for pair in line.split(";")]
+        return [value.strip() for name, _, value in pairs if name.strip() == self.name]
 
 
 class Sessions:

@@ -70,7 +70,7 @@ class PageHandler(ApiHandler):
 
         Else another site could log people out: its requests bring no cookie, but their answers can take one away.
         """
-        if sessions.cookie.name in self.request.headers.get("Cookie", ""):
+        if sessions.cookie.came(self.request):
             self.add_header("Set-Cookie", sessions.cookie.clear())
 
     def _withhold_basic(self) -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from issuer import Key
 from providers import CLIENT, KEY, SECRET, Answer
 
+from taskmon.credentials.sealing import Sealer
+
 Claims = dict[str, Any]
 
 DISCOVERY, TOKEN, KEYS = "/.well-known/openid-configuration", "/token", "/keys"
@@ -333,6 +335,15 @@ async def test_a_session_is_no_attempt_and_an_attempt_no_session() -> None:
         session = scene.browser.cookies.pop(SESSION)
         back = await scene.callback()
         scene.browser.cookies[ATTEMPT] = session
+        refused(scene, await scene.browser.go(back), 400)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"\xff", b"["])
+async def test_an_attempt_that_another_version_signed(content: bytes) -> None:
+    secret = "s" * 32
+    async with openid_scene(cookie_secret=(secret,)) as scene:
+        back = await scene.callback()
+        scene.browser.cookies[ATTEMPT] = Sealer([secret], "login").seal(content)
         refused(scene, await scene.browser.go(back), 400)
 
 

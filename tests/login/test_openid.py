@@ -324,9 +324,18 @@ async def test_logging_out_needs_a_session_and_no_other_site_can() -> None:
 
 async def test_an_answer_takes_no_session_away_that_did_not_come_along() -> None:
     async with openid_scene() as scene:
-        for path, method in (("/logout", "POST"), ("/", "GET"), ("/login", "GET"), ("/login/callback", "GET")):
+        for path, method in (("/login", "GET"), ("/logout", "POST"), ("/", "GET"), ("/login/callback", "GET")):
             page = await scene.browser.go(path, method, follow=False)
             assert not any(line.startswith(f"{SESSION}=") for line in page.response.headers.get_list("Set-Cookie"))
+
+
+async def test_the_login_is_not_served_under_other_names() -> None:
+    async with openid_scene() as scene:
+        for path in ("/login", "/login/callback?code=x&state=y", "/"):
+            answer = await scene.served.request("GET", path, {"Host": "else.example.com"})
+            assert answer.status == 421
+            assert answer.header("Location") is None
+            assert answer.header("Set-Cookie") is None or "Max-Age=0" in str(answer.header("Set-Cookie"))
 
 
 async def test_pages_are_strict() -> None:
