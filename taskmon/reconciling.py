@@ -89,6 +89,7 @@ class Reconciler:
         self._holdings: dict[str, Holding] = {}
         self._asked_at: float | None = None
         self._taken: frozenset[str] = frozenset()  # the ids of all tasks that a worker says it has
+        self._began = 0.0  # when others ran last
         self._lengths: dict[str, int] = {}
         self._silent = False  # whether a worker that lives has not said what it has
 
@@ -147,15 +148,18 @@ class Reconciler:
         ended = READY_STATES | {states.REJECTED}
         share = ROUND / max(len(self._state), 1)
         unheard: list[tuple[str, float]] = []
-        began = time.monotonic()
         for name in set(self._state.states()) - ended:
             for task in self._state.find(TaskQuery(state=name)):
                 if task is not None and task.seen < before and task.state not in ended and random() < share:
                     unheard.append((task.uuid, task.seen))
-                if time.monotonic() - began > _SLICE:
-                    await asyncio.sleep(0)
-                    began = time.monotonic()
+                await self._let_others_run()
         return unheard
+
+    async def _let_others_run(self) -> None:
+        """Let the loop do other things, if it has not for some milliseconds."""
+        if time.monotonic() - self._began > _SLICE:
+            await asyncio.sleep(0)
+            self._began = time.monotonic()
 
     async def _judge(self, doubtful: Mapping[str, float]) -> None:
         """Ask the result backend, then the workers, then the backend again: a task may have ended in between."""
@@ -166,6 +170,7 @@ class Reconciler:
                 continue
             if _is_of_this_run(task, result):
                 self._settle(task, result)
+                await self._let_others_run()
             else:
                 unclear[task_id] = doubtful[task_id]
         if not any(self._may_be_lost(task) for task in self._held(unclear)):
@@ -179,6 +184,7 @@ class Reconciler:
             elif there is False:
                 lost.append(task.uuid)
         for task_id, result in (await self._read(lost)).items():
+            await self._let_others_run()
             task = self._untouched(task_id, doubtful)
             if task is None:
                 continue
