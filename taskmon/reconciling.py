@@ -8,8 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from random import random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from celery import states
 from celery.utils.saferepr import saferepr
@@ -48,7 +49,7 @@ SETTLES: Final = 5.0
 #: What workers say they have is good for so long, in seconds.
 _HOLDINGS_AGE: Final = 10.0
 _SLICE: Final = 0.003
-_RESULT_LENGTH: Final = 1024  # as in Celery's events
+_RESULT_LENGTH, _RESULT_DEPTH = 1024, 3  # as in Celery's events
 
 #: The states in which a task has not begun to run: its message may wait in a queue.
 _WAITING: Final = frozenset({states.PENDING, states.RECEIVED, states.RETRY})
@@ -276,7 +277,7 @@ class Reconciler:
         outcome = Outcome(
             result.state,
             result.finished,
-            result=saferepr(value, maxlen=_RESULT_LENGTH) if succeeded and not result.reason else None,
+            result=write_result(value) if succeeded and not result.reason else None,
             exception=None if succeeded or value is None else self._cut(str(value)),
             traceback=None if result.traceback is None else self._cut(result.traceback),
         )
@@ -284,6 +285,25 @@ class Reconciler:
 
     def _cut(self, text: str) -> str:
         return text if len(text) <= self._max_text else text[: self._max_text - len(CUT_MARK)] + CUT_MARK
+
+
+def write_result(value: Any) -> str:
+    """Write a result as Celery's events do. Of a long one only the beginning is looked at: it is cut anyway."""
+    left = _RESULT_LENGTH
+
+    def begin(item: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if depth > _RESULT_DEPTH:
+            return item
+        if isinstance(item, list):
+            return [begin(member, depth + 1) for member in takewhile(lambda _: left > 0, item)]
+        if isinstance(item, dict):
+            return {key: begin(item[key], depth + 1) for key in takewhile(lambda _: left > 0, item)}
+        return item
+
+    text: str = saferepr(begin(value, 0), maxlen=_RESULT_LENGTH)
+    return text
 
 
 def _is_of_this_run(task: Task, result: Result) -> bool:

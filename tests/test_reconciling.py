@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.utils.saferepr import saferepr
 from factories import START, make_event, make_state, make_worker_event
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from taskmon.cluster.mailbox import Command, Replies
 from taskmon.cluster.queues import QueueLength
 from taskmon.cluster.stored import UNKNOWN, Result
 from taskmon.errors import InvalidArgument, Unavailable
-from taskmon.reconciling import Reconciler
+from taskmon.reconciling import Reconciler, write_result
 from taskmon.records import Event
 from taskmon.serializers import task_body
 from taskmon.state import State
@@ -390,6 +391,27 @@ async def test_it_is_off(after: float, available: bool) -> None:
     scene = Scene(*started(), after=after)
     scene.available = available
     await asyncio.wait_for(scene.reconciler.run(), 1)
+
+
+RESULTS = st.recursive(
+    st.none() | st.integers() | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=60) | st.dictionaries(st.text(max_size=3), inner, max_size=40),
+    max_leaves=200,
+)
+
+
+@given(RESULTS, st.sampled_from([1, 7, 500]))
+def test_a_result_is_written_as_in_events(value: Any, times: int) -> None:
+    for result in (value, [value] * times, {str(number): value for number in range(times)}):
+        assert write_result(result) == saferepr(result, maxlen=1024)
+
+
+def test_of_a_large_result_only_the_beginning_is_written() -> None:
+    large: Any = list(range(1_000_000))
+    began = time.process_time()
+    for result in (large, [large], {"a": large}, dict.fromkeys(large)):
+        assert len(write_result(result)) < 1100
+    assert time.process_time() - began < 5  # thousands of times as long as it takes
 
 
 # What workers say they have
