@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two reads for those who wait: the first pause, and the longest.
 PAUSES: Final = (0.05, 0.5)
 
+#: Seconds for the present state when the wait is over, if the wait was that long.
+_LAST_LOOK: Final = 1.0
+
 _SETTLE: Final = 0.005
 _WHAT: Final = "The result backend"
 
@@ -61,7 +64,7 @@ class Results:
     async def wait(self, task_id: str, timeout: float) -> Result:
         """Wait until a task is ready, `timeout` seconds at the most; give its present state then.
 
-        Raises Unavailable when that cannot be read.
+        Raises Unavailable when that cannot be read, within three seconds or one after `timeout`.
         """
         self._check(task_id)
         future = self._register(self._waiting, task_id)
@@ -69,7 +72,7 @@ class Results:
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
-            return await self.get(task_id)
+            return await self.get(task_id, max(LIMIT - timeout, _LAST_LOOK))
         finally:
             self._forget(task_id, future)
 
