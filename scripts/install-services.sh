@@ -9,6 +9,7 @@ redis-server:redis-server
 rabbitmq-server:rabbitmq-server
 chromium:chromium
 nginx:nginx-light
+pg_ctlcluster:postgresql
 "
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

@@ -36,4 +36,4 @@ fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 echo "Installing taskmon and its development tools into $venv"
 "$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1' # the first with --group
-"$venv/bin/python" -m pip install --quiet --editable '.[redis,oidc,htpasswd]' --group dev
+"$venv/bin/python" -m pip install --quiet --editable '.[redis,oidc,htpasswd,postgres]' --group dev

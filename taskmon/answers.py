@@ -208,9 +208,10 @@ class WhoIsIt(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Events come in."""
+    """Events come in; how the history goes, where there is one."""
 
     status: Literal["ready"]
+    history: Literal["ok", "behind", "unavailable"] | UnsetType = UNSET
 
 
 class Error(Struct, frozen=True, rename={"task_id": "task-id"}):

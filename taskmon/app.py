@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -39,6 +40,9 @@ from .settings import Settings
 from .showing import Masker, Showing, load_function
 from .state import State
 from .tuning import Freezer, tune_interpreter
+
+if TYPE_CHECKING:
+    from .history.history import History
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +120,7 @@ class Taskmon:
             document=Document(API, settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
             showing=_showing(settings),
+            history=self._make_history(celery_app, metrics),
             hosts=_hosts(settings),
             origin=_origin(settings),
             zone=celery_app.timezone,
@@ -129,7 +134,11 @@ class Taskmon:
         self.url = ""
 
     async def start(self) -> None:
-        """Listen, then begin to watch; raises OSError when the address or the socket cannot be had."""
+        """Bring back the history, listen, then begin to watch.
+
+        Raises OSError when the address or the socket cannot be had, HistoryRefused when the history cannot be used.
+        """
+        await self._restore()
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
         self._consumer.start()
@@ -155,11 +164,36 @@ class Taskmon:
             lane.close()
         await self._enabler.stop()
         await self._consumer.stop()
+        if self.services.history is not None:
+            await self.services.history.stop()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.listeners.close_all_connections(), timeout=0.3)
         self.services.authentication.close()
         if self.services.login is not None:
             self.services.login.close()
+
+    def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
+        if self.settings.history is None:
+            return None
+        from .history.history import History  # which takes SQLAlchemy: a third of a second
+
+        history = History(self.settings, self.state, _cluster(celery_app), _monitor(self.settings), metrics.save)
+        self.state.subscribe(history.observe)
+        self.state.on_worker_gone(history.forget_worker)
+        metrics.watch_history(history)
+        return history
+
+    async def _restore(self) -> None:
+        """Go on where the last run ended, as far as the history knows."""
+        history = self.services.history
+        if history is None:
+            return
+        began = time.monotonic()
+        restored = await history.restore()
+        if restored is not None:
+            self.state.evicted_total = self.services.metrics.restore(restored.counters, restored.tasks)
+            log.info("%s tasks are back from the history, in %.1f s", len(restored.tasks), time.monotonic() - began)
+        history.start()
 
     def _on_connect(self) -> None:
         if self.settings.enable_events:
@@ -185,6 +219,20 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
         readable=results.available,
         result_extended=bool(conf.result_extended),
     )
+
+
+def _cluster(celery_app: Celery) -> str:
+    """Name what is watched, in few characters: the broker and the exchange of events, without passwords."""
+    try:
+        broker = celery_app.connection_for_read().as_uri()
+    except ValueError:  # it cannot be read, which the consumer will say
+        broker = ""
+    return sha256(f"{broker} {celery_app.conf.event_exchange}".encode()).hexdigest()[:16]
+
+
+def _monitor(settings: Settings) -> str:
+    """Name this taskmon among those that share a database: the same at its next start."""
+    return f"{socket.gethostname()}:{settings.unix_socket or settings.port}"
 
 
 def _hosts(settings: Settings) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 TaskmonError
 ├── InvalidSetting        an option has a value that breaks its rule
+│   └── HistoryRefused    the database of --history is none that taskmon may use
 ├── InvalidArgument       an argument of a question breaks its rule
 │   └── InvalidSearch     a search does not follow the grammar
 ├── InvalidEvent          a message or an event that is refused
@@ -37,6 +38,13 @@ class InvalidSetting(TaskmonError):
         self.value = value
         name = "--" + option.replace("_", "-")
         super().__init__(f"{name} {rule}" + (f", not {_shown(value)}" if value is not None else ""))
+
+
+class HistoryRefused(InvalidSetting):
+    """The database of --history cannot be used, now or later."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("history", f"cannot be used: {reason}")
 
 
 class InvalidArgument(TaskmonError):

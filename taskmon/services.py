@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING
 
 from .auth import Authentication
 from .cluster.control import Control
@@ -11,14 +12,19 @@ from .cluster.queues import Queues
 from .cluster.results import Results
 from .credentials.sessions import Sessions
 from .diagnostics import Diagnostics
+from .errors import UnknownTask
 from .events import BrokerStatus
 from .login.flow import Login
 from .metrics import Metrics
 from .openapi import Document
 from .peers import Peers
+from .records import Task
 from .settings import Settings
 from .showing import Showing
 from .state import State
+
+if TYPE_CHECKING:
+    from .history.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Services:
     document: Document
     peers: Peers
     showing: Showing
+    history: "History | None"
     hosts: frozenset[str]
     origin: str | None
     zone: tzinfo
@@ -51,9 +58,31 @@ class Services:
     login: Login | None = None
     sessions: Sessions | None = None
 
+    def get_task(self, task_id: str) -> Task:
+        """Give a task in memory; raises UnknownTask, which says why."""
+        try:
+            return self.state.get(task_id)
+        except UnknownTask as exc:
+            raise UnknownTask(task_id, self.why_unknown(exc.reason)) from exc
+
+    async def find_task(self, task_id: str) -> Task:
+        """Find a task in memory or in the history; raises UnknownTask, which says why, and Unavailable."""
+        if self.history is None:
+            return self.get_task(task_id)
+        try:
+            task = self.get_task(task_id)
+        except UnknownTask:
+            stored = await self.history.find_task(task_id)
+            if stored is None:
+                raise
+            return stored
+        return await self.history.complete(task)
+
     def why_unknown(self, reason: str) -> str:
         """Say why a task may be unknown, from what State says of it and what is known of the events."""
         since = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if reason == "evicted" and self.history is not None:
+            return "deleted: neither in memory nor in the history any more (--history-max-age, --history-max-tasks)"
         if reason == "evicted":
             return f"evicted: only the latest {self.settings.max_tasks} tasks are held (--max-tasks)"
         if not self.broker.connected:

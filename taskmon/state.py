@@ -6,8 +6,9 @@ Only the event loop may touch it. It knows neither the broker nor HTTP. Reading 
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
+from math import inf
 from sys import intern
 from typing import Final
 
@@ -17,8 +18,10 @@ from msgspec import UNSET
 from .errors import UnknownTask
 from .finding.finder import Finder
 from .finding.indexes import FLUSH_AT, Indexes
+from .finding.loading import load_tasks
 from .finding.ordering import BLOCK, distinct
 from .finding.store import SHELF, TaskStore
+from .outcomes import ORPHANED
 from .query import TaskQuery
 from .reconciled import Reconciled
 from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
@@ -48,7 +51,8 @@ class State:
     """The tasks and workers, bounded by `max_tasks` and `max_workers`.
 
     At the bound the task longest without an event goes first, finished ones before unfinished ones, and the worker
-    longest unheard of.
+    longest unheard of. `horizon` is the latest `timestamp` of a task that went, -inf while none has: all the newer
+    ones there are, are held.
     """
 
     def __init__(self, max_tasks: int = 100_000, max_workers: int = 5_000) -> None:
@@ -56,6 +60,7 @@ class State:
         self.max_workers = max_workers
         self.workers: dict[str, Worker] = {}
         self.evicted_total = 0
+        self.horizon = -inf
         self.failed_total = 0
         self.task_events_total = 0
         self._tasks = TaskStore()
@@ -129,6 +134,21 @@ class State:
     def tidy_under_load(self) -> None:
         """Do what idle moments would do later, of the older tasks, which change no more: half a millisecond."""
         self._indexes.zone_blocks(1, sparing=_CHANGING)
+
+    def restore(self, tasks: list[Task], workers: Iterable[Worker]) -> Iterator[None]:
+        """Take tasks and workers over from an earlier run, before any event comes; yield where others may run.
+
+        The tasks come in the order in which they would be evicted, and there must be room for them.
+        """
+        for worker in workers:
+            self.workers[worker.hostname] = worker
+        for task in tasks:
+            if task.reconciled == ORPHANED:
+                self.reconciled.orphaned += 1
+            elif task.state == RECEIVED:
+                self._count_prefetched(task, 1)
+        self._kin_changed = True
+        yield from load_tasks(self._tasks, self._indexes, tasks)
 
     def states(self) -> list[str]:
         """List the states of the tasks held, sorted."""
@@ -250,6 +270,8 @@ class State:
             if task.state == RECEIVED:
                 self._count_prefetched(task, -1)
             self.evicted_total += 1
+            if task.timestamp is not None and task.timestamp > self.horizon:
+                self.horizon = task.timestamp
             self._indexes.changed.pop(task.uuid, None)
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:

@@ -6,14 +6,13 @@ parent (Celery says so of a task that is retried), and the root may never have b
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from .errors import UnknownTask
 from .query import TaskQuery
 from .records import Task
-from .state import State
 
 #: As many tasks are in one tree, at the most; what is nearest to the task asked for comes first.
 MAX_TASKS: Final = 10_000
@@ -44,7 +43,20 @@ class Tree(Struct, frozen=True):
     members: list[Member]
 
 
-def gather_tree(state: State, task_id: str, most: int = MAX_TASKS) -> Iterator[Tree | None]:
+class Source(Protocol):
+    """Where the tasks are: in State, or in the history."""
+
+    def get(self, task_id: str) -> Task:
+        """Give a task; raises UnknownTask."""
+
+    def children(self, task_id: str, limit: int | None = None) -> list[str]:
+        """List the children of a task."""
+
+    def find(self, query: TaskQuery) -> Iterator[Task | None]:
+        """Yield the tasks that a query asks for, None in between."""
+
+
+def gather_tree(state: Source, task_id: str, most: int = MAX_TASKS) -> Iterator[Tree | None]:
     """Yield the tree of a task, in the end; until then None, where the caller may let others run.
 
     Raises UnknownTask for a task that is not held and that no other task names.
@@ -73,7 +85,7 @@ def gather_tree(state: State, task_id: str, most: int = MAX_TASKS) -> Iterator[T
 class _Gathering:
     """Collects the tasks that belong together: parents and children of each other, or of one root."""
 
-    def __init__(self, state: State, most: int) -> None:
+    def __init__(self, state: Source, most: int) -> None:
         self.held: dict[str, Task | None] = {}
         self.parents: dict[str, str | None] = {}
         self.root: str | None = None

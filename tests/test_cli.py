@@ -157,7 +157,7 @@ def test_help_as_a_module_and_quickly() -> None:
         (["token", "list", "b"], "There is an argument too many; options begin with --"),
         (["token", "--nam", "a"], "There is no option --nam; did you mean --name?"),
         (["--workdir", "missing"], "--workdir must be a directory one may enter: No such file or directory"),
-        (["--persistent=True"], "--persistent is an option of Flower that taskmon does not have"),
+        (["--natural_time=True"], "--natural-time is an option of Flower that taskmon does not have"),
         (["--basic-auth", SECRET], "--basic-auth must be user:password"),
         (["--basic_auth=a:b", f"c:{SECRET}"], "There is no such command; there are demo, hash-password, token"),
         (["--basic-auht", f"a:{SECRET}"], "There is no option --basic-auht; did you mean --basic-auth?"),

@@ -236,7 +236,7 @@ def test_each_option_has_a_row() -> None:
         assert option.section
         assert option.variable == f"TASKMON_{option.name.upper()}"
         assert option.flower in (None, option.name, "logging", "oauth2_okta_base_url")
-    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret"}
+    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret", "history"}
     assert {o.name for o in OPTIONS if o.secret} == secret
     assert not FLOWER_ONLY & {option.flower for option in OPTIONS}
 

@@ -4,10 +4,11 @@ cluster's settings. Event loop only.
 
 from ..answers import Findings, TreeObject
 from ..auth import Role
-from ..errors import UnknownTask
+from ..errors import Unavailable, UnknownTask
 from ..serializers import diagnostics_body, finding_member, tree_member, tree_opening
 from ..tree import Tree, gather_tree
 from .base import ApiHandler
+from .listing import warn_of_history
 from .turns import Turn, send_members
 
 
@@ -21,11 +22,22 @@ class TaskTree(ApiHandler):
     async def get(self, task_id: str) -> None:
         """Answer the tasks that belong to this one's tree; 404 with a `reason` when nothing is known of the id."""
         try:
-            tree = await self._gather(task_id)
+            tree = await self._find(task_id)
         except UnknownTask as exc:
             raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
         members = (tree_member(one.task_id, one.task, one.parent, one.children) for one in tree.members)
         await send_members(self, members, tree_opening(tree.task_id, tree.root, tree.truncated), b"}}")
+
+    async def _find(self, task_id: str) -> Tree:
+        """Find the tree in memory, or in the history where memory may not hold all of it."""
+        history = self.services.history
+        if history is None or history.is_all_in_memory:
+            return await self._gather(task_id)
+        try:
+            return await history.find_tree(task_id)
+        except Unavailable:
+            warn_of_history(self)
+            return await self._gather(task_id)
 
     async def _gather(self, task_id: str) -> Tree:
         """Put the tree together, a slice at a time."""

@@ -1,5 +1,7 @@
 """What machines ask: `/metrics`, and whether taskmon is alive and ready. Event loop only."""
 
+from msgspec import UNSET
+
 from ..answers import Readiness
 from ..auth import Role
 from ..errors import Unavailable
@@ -43,7 +45,11 @@ class Ready(ApiHandler):
     errors = (Unavailable,)
 
     def get(self) -> None:
-        """Answer whether events come in: 503 while the broker is away. What is wrong there is for the log alone."""
+        """Answer whether events come in: 503 while the broker is away. What is wrong there is for the log alone.
+
+        A history that is away takes nothing from what memory answers: 200, with a word on it.
+        """
         if not self.services.broker.connected:
             raise Unavailable("The broker", "not connected")
-        self.answer(Readiness("ready"))
+        history = self.services.history
+        self.answer(Readiness("ready", UNSET if history is None else history.status.word()))

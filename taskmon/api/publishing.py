@@ -113,10 +113,7 @@ class TaskRetry(Publishing):
         """Publish a finished task again, under a new id."""
         self.given()
         deadline = Deadline()
-        try:
-            task = self.services.state.get(task_id)
-        except UnknownTask as exc:
-            raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
+        task = await self.services.find_task(task_id)
         await self.answer_published(await self.services.publisher.publish_again(task), deadline)
 
 

@@ -1,26 +1,21 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
-from typing import Final
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..answers import TaskNames, TaskObject
 from ..auth import Role
-from ..errors import UnknownTask
+from ..errors import Unavailable, UnknownTask
 from ..query import FILTERS, PAGING, make_query
 from ..records import Task
-from ..serializers import task_body, task_members, task_types_body
+from ..serializers import task_body, task_types_body
 from .base import ApiHandler
-from .turns import send_members
+from .listing import send_listing, warn_of_history
 
-#: Tasks that are encoded together at the most, and characters of their texts.
-BATCH: Final = 16
-TEXT: Final = 100_000
-
-
-_texts: Final = attrgetter("args", "kwargs", "result", "exception", "traceback")
+if TYPE_CHECKING:
+    from ..history.history import History
 
 
 class TaskInfo(ApiHandler):
@@ -28,17 +23,23 @@ class TaskInfo(ApiHandler):
 
     role = Role.VIEWER
     answer_type = TaskObject
-    errors = (UnknownTask,)
+    errors = (UnknownTask, Unavailable)
 
-    def get(self, task_id: str) -> None:
+    def get(self, task_id: str) -> Awaitable[None] | None:
         """Answer the task object; 404 with a `reason` when the id is unknown."""
-        state = self.services.state
-        try:
-            task = state.get(task_id)
-        except UnknownTask as exc:
-            raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
-        shown = self.services.showing.show(task, self.current_user.role)
-        self.answer(task_body(shown, state.children(task_id)))
+        history = self.services.history
+        if history is not None and not history.is_all_in_memory:
+            return self._find(history, task_id)
+        self._answer(self.services.get_task(task_id), self.services.state.children(task_id))
+        return None
+
+    async def _find(self, history: "History", task_id: str) -> None:
+        task = await self.services.find_task(task_id)
+        children = await history.children([task])
+        self._answer(task, children[task_id])
+
+    def _answer(self, task: Task, children: list[str]) -> None:
+        self.answer(task_body(self.services.showing.show(task, self.current_user.role), children))
 
 
 class TaskTypes(ApiHandler):
@@ -47,9 +48,16 @@ class TaskTypes(ApiHandler):
     role = Role.VIEWER
     answer_type = TaskNames
 
-    def get(self) -> None:
-        """Answer the names of the tasks held, sorted."""
-        self.answer(task_types_body(self.services.state.task_names()))
+    async def get(self) -> None:
+        """Answer the names of all tasks, sorted."""
+        names = self.services.state.task_names()
+        history = self.services.history
+        if history is not None and not history.is_all_in_memory:
+            try:
+                names = sorted({*names, *await history.task_names()})
+            except Unavailable:
+                warn_of_history(self)
+        self.answer(task_types_body(names))
 
 
 class Tasks(ApiHandler):
@@ -65,22 +73,4 @@ class Tasks(ApiHandler):
         if query.search is not None:
             guarded = self.services.showing.guard(query.search, self.current_user.role)
             query = msgspec.structs.replace(query, search=guarded)
-        await send_members(self, self._members(self.services.state.find(query)))
-
-    def _members(self, found: Iterable[Task | None]) -> Iterator[bytes | None]:
-        """Encode tasks a few at a time, and no later than others may run."""
-        children, show, role = self.services.state.children, self.services.showing.show, self.current_user.role
-        batch: list[tuple[Task, list[str]]] = []
-        length = 0
-        for task in found:
-            if task is not None:
-                task = show(task, role)
-                batch.append((task, children(task.uuid)))
-                length += sum(map(len, filter(None, _texts(task))))
-            if batch and (task is None or len(batch) >= BATCH or length > TEXT):
-                yield task_members(batch)
-                batch, length = [], 0
-            elif task is None:
-                yield None
-        if batch:
-            yield task_members(batch)
+        await send_listing(self, query)

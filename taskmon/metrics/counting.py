@@ -72,7 +72,8 @@ class Counts:
         self.queueing: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(WAIT_BUCKETS))
         self._state = state
         self._clock = clock
-        self._worker_label = worker_label
+        self.worker_label = worker_label
+        self.by_exception = exceptions
         self._other_worker = OTHER if worker_label else ""
         self._exceptions = Labels(MAX_EXCEPTIONS) if exceptions else None
         self._workers = Labels(MAX_WORKERS)
@@ -101,6 +102,23 @@ class Counts:
         """Return what was refused, by label."""
         with self._rejecting:
             return dict(self._rejected)
+
+    def admit(self, worker: str = "", type: str = "", task: str = "", queue: str = "") -> None:
+        """Know labels that were admitted in an earlier run."""
+        for labels, label in (
+            (self._workers, worker),
+            (self._types, type),
+            (self._names, task),
+            (self._queues, queue),
+        ):
+            labels.restore(label)
+
+    def admit_rejections(self, rejected: dict[str, int]) -> None:
+        """Take over what was refused in an earlier run, by label."""
+        with self._rejecting:
+            for label, count in rejected.items():
+                self._reasons.restore(label)
+                self._rejected[label] = self._rejected.get(label, 0) + count
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Count the events of one apply, each with the task or worker that it changed: the hot path."""
@@ -222,14 +240,14 @@ class Counts:
         is_client = type == "task-sent" or (
             _PUBLISHER.match(hostname or "") is not None and hostname not in self._state.workers
         )
-        worker = self.admit_worker(hostname or "") if not is_client else CLIENT if self._worker_label else ""
+        worker = self.admit_worker(hostname or "") if not is_client else CLIENT if self.worker_label else ""
         label = self._types.admit(type)
         key = (worker, label, self._names.admit(name or ""), self._queues.admit(queue or ""))
         return self.series.get(key, (self._other_worker, label, OTHER, OTHER))
 
     def admit_worker(self, hostname: str) -> str:
         """Return the label of a worker; empty where there is none."""
-        return self._workers.admit(hostname) if self._worker_label else ""
+        return self._workers.admit(hostname) if self.worker_label else ""
 
     def pair_of(self, hostname: str, name: str) -> Pair:
         """Return what is kept of a task name at a worker."""
@@ -237,7 +255,7 @@ class Counts:
 
     def name_worker(self, worker: str) -> str:
         """Write the label of a worker; empty where there is none."""
-        return f'worker="{worker}"' if self._worker_label else ""
+        return f'worker="{worker}"' if self.worker_label else ""
 
     def _pair(self, worker: str, task: str) -> Pair:
         return self.pairs.get((worker, task), (self._other_worker, OTHER))
@@ -246,7 +264,7 @@ class Counts:
         return Pair(self.name_place(worker, task), Histogram(WAIT_BUCKETS))
 
     def name_place(self, worker: str, task: str) -> str:
-        return f'worker="{worker}",task="{task}"' if self._worker_label else f'task="{task}"'
+        return f'worker="{worker}",task="{task}"' if self.worker_label else f'task="{task}"'
 
     def _new_series(self, worker: str, type: str, task: str, queue: str) -> Series:
         kind = KINDS.get(type, NOTHING)

@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 from typing import Final
 
+from celery.states import PENDING
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+
+from taskmon.records import Task
 
 from .counting import Counts
 from .exporter import CeleryExporter
 from .readings import Readings
+from .saving import restore_counts, save_counts
 from .table import CELERY_EXPORTER, METRICS, Metric
-from .text import Samples, make_samples
-from .views import BrokerView, InspectorView, QueuesView, StateView
+from .text import Samples, make_history_samples, make_samples
+from .views import BrokerView, HistoryView, InspectorView, QueuesView, StateView
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,6 +56,7 @@ class Metrics:
         self._state = state
         self._broker = broker
         self._clock = clock
+        self._history: HistoryView | None = None
         bounds = sorted({float(bound) for bound in runtime_buckets if isfinite(bound)})
         counts = Counts(bounds, state, clock, worker_label=worker_label, exceptions=celery_exporter)
         self._counts = counts
@@ -63,11 +68,27 @@ class Metrics:
         self.rejections: Final = counts.rejections
         self.remove_worker: Final = counts.remove_worker
 
+    def watch_history(self, history: HistoryView) -> None:
+        """Tell of a history too, which is made later."""
+        self._history = history
+
+    def save(self) -> str:
+        """Write all that has been counted, for a later run."""
+        return save_counts(self._counts, self._state.evicted_total)
+
+    def restore(self, document: str | None, tasks: Iterable[Task]) -> int:
+        """Go on from what an earlier run saved, and with the tasks that it held; give how many it had evicted."""
+        for task in tasks:
+            if task.state == PENDING and task.sent is not None:
+                self._counts.waiting.note(task)
+        return 0 if document is None else restore_counts(self._counts, document)
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
         now = self._clock()
         lines: list[str] = []
-        self._write(lines, METRICS, make_samples(self._counts, self._readings, self._state, self._broker, now))
+        samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
+        self._write(lines, METRICS, samples | make_history_samples(self._history))
         if self._exporter is not None:
             self._write(lines, CELERY_EXPORTER, self._exporter.make_samples(now))
         lines.append("")

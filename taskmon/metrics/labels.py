@@ -41,6 +41,11 @@ class Labels:
             self._values.add(value)
         return value
 
+    def restore(self, label: str) -> None:
+        """Take over a label that was admitted in an earlier run; it is clean already."""
+        if len(self._values) < self._limit:
+            self._values.add(label)
+
     def discard(self, text: str) -> str | None:
         """Forget a value and return its label, or None if it had none of its own."""
         value = clean_label(text)

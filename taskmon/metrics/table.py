@@ -88,8 +88,18 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("tasks_reconciled_total", "counter", "outcome", "Tasks whose end was missed: settled or orphaned."),
     _own("broker_connected", "gauge", "", "1 while taskmon is connected to the broker, else 0."),
     _own("broker_reconnects_total", "counter", "", "Times the connection to the broker was made again."),
+    _own("history_available", "gauge", "", "1 while the history is written, 0 while its database is away."),
+    _own("history_backlog", "gauge", "", "Tasks that have changed and are not written to the history yet."),
+    _own("history_lag_seconds", "gauge", "", "Age of the oldest change that is not in the history."),
+    _own("history_written_total", "counter", "", "Tasks written to the history, each as often as it was."),
+    _own("history_failures_total", "counter", "", "Times that writing the history failed."),
+    _own("history_dropped_total", "counter", "", "Changes that the history has lost: too many, or not to be stored."),
+    _own("history_deleted_total", "counter", "", "Tasks deleted from the history, too old or too many."),
     _own("build_info", "gauge", "version", "Always 1; the label is the version of taskmon."),
 )
+
+#: The metrics that are there with --history only.
+HISTORY: Final = tuple(metric.name for metric in METRICS if metric.name.startswith("history_"))
 
 #: The metrics of celery-exporter, which are there when they are asked for.
 CELERY_EXPORTER: Final[tuple[Metric, ...]] = (

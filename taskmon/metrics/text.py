@@ -8,8 +8,8 @@ from .counting import LAG_BUCKETS, WAIT_BUCKETS, Counts
 from .labels import braced
 from .readings import Readings
 from .series import NOTHING, SENT, Histogram, edges
-from .table import TASK_COUNTERS
-from .views import BrokerView, StateView
+from .table import HISTORY, TASK_COUNTERS
+from .views import BrokerView, HistoryView, StateView
 
 Samples = dict[str, Iterable[str]]
 
@@ -49,6 +49,23 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "broker_reconnects_total": [f" {broker.reconnects}"],
         "build_info": [f'{{version="{__version__}"}} 1'],
     }
+
+
+def make_history_samples(history: HistoryView | None) -> Samples:
+    """Return the samples of the metrics about the history, none where there is no history."""
+    values: dict[str, float] = {}
+    if history is not None:
+        status = history.status
+        values = {
+            "history_available": int(status.available),
+            "history_backlog": history.backlog,
+            "history_lag_seconds": status.lag(),
+            "history_written_total": status.written,
+            "history_failures_total": status.failures,
+            "history_dropped_total": status.dropped + status.unfit,
+            "history_deleted_total": status.deleted,
+        }
+    return {name: [f" {values[name]!r}"] if values else [] for name in HISTORY}
 
 
 def of_label(label: str, values: Mapping[str, float]) -> list[str]:

@@ -41,6 +41,33 @@ class BrokerView(Protocol):
     def reconnects(self) -> int: ...
 
 
+class HistoryStatus(Protocol):
+    """How writing the history goes, in numbers that only grow but for the first ones."""
+
+    @property
+    def available(self) -> bool: ...
+    @property
+    def written(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def unfit(self) -> int: ...
+    @property
+    def deleted(self) -> int: ...
+    def lag(self) -> float: ...
+
+
+class HistoryView(Protocol):
+    """The history; there may be none."""
+
+    @property
+    def status(self) -> HistoryStatus: ...
+    @property
+    def backlog(self) -> int: ...
+
+
 class QueueView(Protocol):
     """One queue: what waits in it, and who consumes from it, None where the broker does not tell."""
 

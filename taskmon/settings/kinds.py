@@ -55,6 +55,9 @@ OIDC_SCOPE: Final = (
 )
 OIDC_CLAIM: Final = (re.compile(r"[!-~]{1,200}"), "must be the name of a claim, or a path such as realm_access.roles")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
+_POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://\S+", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([wdhms]?)", re.IGNORECASE)
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "": 1}
 _BROKER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
 
 
@@ -312,6 +315,31 @@ def read_cookie_secret(value: object) -> str:
     if len(text) < 16:
         raise ValueError("must be at least 16 characters long")
     return text
+
+
+def read_history(value: object) -> str:
+    text = read_text(value)
+    if text.startswith("sqlite:"):
+        path = text.removeprefix("sqlite:///")
+        if path == text or not path or path.startswith(":") or "?" in path:
+            raise ValueError("must be sqlite:/// and the path of a file, as in sqlite:///taskmon.sqlite3")
+        return text
+    if not _POSTGRESQL.fullmatch(text):
+        raise ValueError("must be a URL such as sqlite:///taskmon.sqlite3 or postgresql://user@host/name")
+    return text
+
+
+def read_age(value: object) -> float:
+    match = _AGE.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    if not 60 <= seconds <= 100 * 365 * 86_400:
+        raise ValueError("must be a time such as 30d, 12h or 90m, a minute at least")
+    return seconds
+
+
+def name_file(db: str) -> str:
+    """Name the SQLite file for Flower's --db, whose own file, a shelf of pickles, is left alone."""
+    return db if db.endswith((".sqlite3", ".sqlite")) else f"{db}.sqlite3"
 
 
 def read_bound(value: object) -> float:

@@ -23,11 +23,14 @@ from .kinds import (
     count,
     listing,
     matching,
+    name_file,
+    read_age,
     read_allowed,
     read_bound,
     read_broker,
     read_cookie_secret,
     read_float,
+    read_history,
     read_host,
     read_issuer,
     read_origin,
@@ -65,9 +68,11 @@ _QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ 
 _ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
 
 
-_celery, _server, _access, _login, _proxy, _events, _limits, _metrics, _program = (
+_celery, _server, _access, _login, _proxy, _events, _limits, _history, _metrics, _program = (
     partial(describe, section)
-    for section in ("Celery", "Server", "Access", "Login", "Proxy", "Events", "Limits", "Metrics", "Program")
+    for section in (
+        *("Celery", "Server", "Access", "Login", "Proxy", "Events", "Limits", "History", "Metrics", "Program"),
+    )
 )
 
 
@@ -265,6 +270,21 @@ class Settings:
         8 << 20, size(1024, 1 << 30), "Largest message from the broker; a larger one is refused."
     )
 
+    history: str | None = _history(
+        None,
+        Kind("URL", read_history),
+        "Database to keep tasks in: sqlite:///taskmon.sqlite3 or postgresql://host/name.",
+        secret=True,
+    )
+    history_max_age: float | None = _history(
+        None, Kind("AGE", read_age), "Delete tasks from the history after this time: 30d, 12h."
+    )
+    history_max_tasks: int | None = _history(
+        None, count(1, 10_000_000_000), "Most tasks in the history; the oldest go."
+    )
+    persistent: bool = _history(False, SWITCH, "Keep tasks in the SQLite file of --db.", flower=True)
+    db: str = _history("taskmon", Kind("PATH", read_text), "File of --persistent, .sqlite3 is added.", flower=True)
+
     metrics_prefix: str = _metrics(
         "taskmon", _METRIC, "First word of the metrics' names; flower suits dashboards made for it."
     )
@@ -288,6 +308,8 @@ class Settings:
     def __post_init__(self) -> None:
         for option in OPTIONS:
             object.__setattr__(self, option.name, checked(option, getattr(self, option.name)))
+        if self.persistent and self.history is None:
+            object.__setattr__(self, "history", f"sqlite:///{name_file(self.db)}")
         bounds = self.task_runtime_metric_buckets
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise InvalidSetting("task_runtime_metric_buckets", "must be numbers, each greater than the one before")

@@ -18,8 +18,8 @@ from .table import Option, checked
 # Options of Flower that are no error, though taskmon does not have them: users bring them along.
 FLOWER_ONLY: Final = frozenset(
     (
-        *("auto_refresh", "broker_api", "conf", "db", "natural_time", "persistent"),
-        *("state_save_interval", "tasks_columns", "xheaders"),
+        *("auto_refresh", "broker_api", "conf", "natural_time", "state_save_interval"),
+        *("tasks_columns", "xheaders"),
     )
 )
 # Kubernetes gives pods TASKMON_PORT=tcp://10.0.0.1:5555 and its like when a service is called taskmon.

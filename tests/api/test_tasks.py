@@ -10,7 +10,7 @@ import pytest
 from serving import AWAY, Served, close, event, make_app, parse, serving
 from waiting import eventually
 
-from taskmon.api import tasks, turns
+from taskmon.api import listing, turns
 from taskmon.records import Task
 
 SEED_KEYS = (
@@ -355,7 +355,7 @@ async def test_a_client_that_stops_reading_keeps_nothing_but_its_place() -> None
             (stalled,) = [place.stream for place in served.taskmon.listeners.connected]
             for _ in range(50):
                 assert await ids(served, "?limit=1") == ["task-999"]
-                assert len(stalled._write_buffer) < turns.CHUNK + (tasks.BATCH + 1) * 21_000
+                assert len(stalled._write_buffer) < turns.CHUNK + (listing.BATCH + 1) * 21_000
             assert stalled.writing()
             while part := await loop.sock_recv(client, 1 << 20):  # and it may go on at any time
                 raw += part
@@ -367,7 +367,7 @@ async def test_a_long_listing_is_not_made_for_head(monkeypatch: pytest.MonkeyPat
     async with serving() as served:
         fill(served, 500)
         made = []
-        monkeypatch.setattr(tasks, "task_members", lambda found: made.append(found) or b"x" * 5000)
+        monkeypatch.setattr(listing, "task_members", lambda found: made.append(found) or b"x" * 5000)
         assert (await served.request("HEAD", "/api/tasks")).status == 200
         assert len(made) == 1
 
@@ -377,13 +377,13 @@ async def test_fewer_long_texts_are_encoded_together(monkeypatch: pytest.MonkeyP
         fill(served, 20, "x" * 10)
         fill(served, 4, "x" * 60_000)
         sizes: list[int] = []
-        make = tasks.task_members
+        make = listing.task_members
 
         def note(found: list[tuple[Task, list[str]]]) -> bytes:
             sizes.append(len(found))
             return make(found)
 
-        monkeypatch.setattr(tasks, "task_members", note)
+        monkeypatch.setattr(listing, "task_members", note)
         assert len((await served.get("/api/tasks?sort_by=received")).json()) == 20
         assert sizes == [2, 2, 16]
 
@@ -393,17 +393,17 @@ async def test_a_failure_halfway_does_not_look_like_the_end(
 ) -> None:
     monkeypatch.setattr(turns, "SLICE", 0.0)
     monkeypatch.setattr(turns, "CHUNK", 0)
-    monkeypatch.setattr(tasks, "BATCH", 1)
+    monkeypatch.setattr(listing, "BATCH", 1)
     async with serving() as served:
         fill(served, 10)
-        make = tasks.task_members
+        make = listing.task_members
 
         def fail_at_last(found: list[tuple[Task, list[str]]]) -> bytes:
             if found[0][0].uuid == "task-0":
                 raise RuntimeError("broken")
             return make(found)
 
-        monkeypatch.setattr(tasks, "task_members", fail_at_last)
+        monkeypatch.setattr(listing, "task_members", fail_at_last)
         raw = await served.send(
             b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: "
             + served.credentials["Authorization"].encode()

@@ -7,6 +7,7 @@ Every test in this directory has the mark `live`. The fixtures:
 - `redis_broker`, `rabbitmq_broker`, and `broker`, which runs the test against both (function): the same
   brokers, running when the test begins and repaired after it. A test may `stop()`, `start()`, `kill()`,
   `pause()` and `resume()` them; `url` and `port` stay the same. See `brokers.Broker`.
+- `postgres_server` (session) and `postgres` (function): a PostgreSQL, likewise; see `databases.PostgresServer`.
 - `new_redis(password=None)` (function): a factory of Redis servers for one test alone.
 - `project` (function): a `workers.Project` on `broker` with a queue to itself. `project.send("add", 2, 3)`
   publishes a task, `project.app` is the Celery app; the tasks are in `project.py`.
@@ -21,6 +22,7 @@ A broker whose program is not installed makes its tests skip, with the reason. W
 failure, and so is a run of the whole suite in which no live test ran: see `guard.py`.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 import pytest
 from brokers import Broker, RabbitBroker, RedisBroker
 from chromium import Chromium
+from databases import PostgresServer
 from guard import pytest_itemcollected as pytest_itemcollected
 from guard import pytest_make_collect_report as pytest_make_collect_report
 from guard import pytest_runtest_makereport as pytest_runtest_makereport
@@ -72,6 +75,28 @@ def _serve(kind: type[AnyBroker], directories: pytest.TempPathFactory) -> Iterat
         yield broker
     finally:
         broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this test run."""
+    if reason := PostgresServer.missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="taskmon-postgres-") as directory:  # pytest's own are for its user alone
+        server = PostgresServer(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The PostgreSQL, running; the test may break it."""
+    postgres_server.restore()
+    yield postgres_server
+    postgres_server.restore()
 
 
 @pytest.fixture

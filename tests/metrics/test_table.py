@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from scene import Scene
 
+from taskmon.history.recording import Status
 from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS
 
 
@@ -26,6 +28,7 @@ def test_the_labels_are_those_of_the_table() -> None:
     for kind in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected"):
         scene.see(f"task-{kind}", sent, "celery@w1", runtime=1.0)
     scene.state.prefetched["celery@w1", "app.add"] = 1
+    scene.metrics.watch_history(SimpleNamespace(status=Status(), backlog=0))
     table = {metric.full_name("flower"): metric for metric in METRICS + CELERY_EXPORTER}
     unseen = set(table)
     for name, labels in scene.samples():

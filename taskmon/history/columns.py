@@ -1,0 +1,204 @@
+"""The columns of a stored task, and how two rows of one task become one, whichever came first. Pure.
+
+Two taskmons may write what each knows of a task, in any order. So the merge must not depend on the order: each value
+goes with the times of the events that set it, and the later time wins. What is equally old, the greater value wins;
+what one of them does not know, the other one's is kept. The state follows from the times of the events, by the same
+rules as in `records.merge`: what came after the last retry counts, and of that what Celery ranks highest.
+"""
+
+from typing import Any, Final
+
+from celery import states
+from msgspec.structs import astuple
+
+from ..records import KINDS, READY_STATES, Task
+
+#: The fields of a task, in their order; each is a column of that name.
+FIELDS: Final[tuple[str, ...]] = Task.__struct_fields__
+
+#: The times of a task's events.
+TIMES: Final = tuple(field for _, _, field in KINDS.values())
+
+NUMBERS: Final = ("born", "seen", "timestamp", "runtime", *TIMES)
+INTEGERS: Final = ("retries", "clock")
+
+#: The times that tell how new the value of a field is.
+_ANNOUNCED: Final = ("sent", "received")
+AGES: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("client", "queue", "exchange", "routing_key"), ("sent",)),
+    **dict.fromkeys(("name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"), _ANNOUNCED),
+    **dict.fromkeys(("result", "runtime"), ("succeeded",)),
+    **dict.fromkeys(("exception", "traceback"), ("failed", "retried")),
+    "worker": tuple(field for field in TIMES if field != "sent"),
+}
+_OTHERWISE: Final = ("timestamp",)
+
+#: What a later event takes back by not saying it.
+_TAKEN_BACK: Final = ("reconciled",)
+
+#: Where a task can be after its last retry, the state that Celery ranks highest first, with the time that tells.
+BY_RANK: Final = tuple((state, field) for state, _, field in sorted(KINDS.values(), key=lambda kind: kind[1]))
+_TIME_OF: Final = dict(BY_RANK)
+
+#: States of these ranks come before a custom one.
+ABOVE_CUSTOM: Final = (states.SUCCESS, states.FAILURE)
+
+_NEVER: Final = -1.0
+
+
+def ages_of(field: str) -> tuple[str, ...]:
+    """List the times that tell how new the value of a field is."""
+    return AGES.get(field, _OTHERWISE)
+
+
+def settle(task: Task) -> None:
+    """Give a task the state and the `timestamp` that follow from its events, whatever order they came in."""
+    times = {field: getattr(task, field) for field in TIMES}
+    task.state = _find_state(times, *_untimed(task))
+    task.timestamp = max((time for time in (task.timestamp, *times.values()) if time is not None), default=None)
+
+
+def merge_tasks(first: Task, second: Task) -> Task:
+    """Make one task of what two taskmons know of it; neither is changed, and the order does not matter."""
+    times = {field: _greatest(getattr(first, field), getattr(second, field)) for field in (*TIMES, "timestamp")}
+    merged = {field: _newer(field, first, second) for field in FIELDS if field not in times and field not in _SPECIAL}
+    return Task(
+        **merged,
+        **times,
+        uuid=first.uuid,
+        born=min(first.born, second.born),
+        seen=max(first.seen, second.seen),
+        state=_find_state(times, *max(_untimed(first), _untimed(second))),
+    )
+
+
+_SPECIAL: Final = frozenset(("uuid", "born", "seen", "state"))
+
+
+def _untimed(task: Task) -> tuple[float, str]:
+    """Give the state of a task that none of its times explains, after the time that it holds from.
+
+    It is a custom one, or one that the result backend told.
+    """
+    field = _TIME_OF.get(task.state)
+    if field is not None:
+        age = _age(getattr(task, field))
+        if task.state not in READY_STATES or (age > _NEVER and age >= _age(task.retried)):
+            return _NEVER, ""
+    return _age(task.timestamp), task.state
+
+
+def _find_state(times: dict[str, float | None], untimed_at: float, untimed: str) -> str:
+    retried = _age(times["retried"])
+    for state, field in BY_RANK:
+        if untimed and state not in ABOVE_CUSTOM and untimed_at >= retried:
+            return untimed
+        age = _age(times[field])
+        if state != states.RETRY and (age > retried or (state in READY_STATES and age == retried != _NEVER)):
+            return state
+    return str(states.PENDING if times["retried"] is None else states.RETRY)
+
+
+def _newer(field: str, first: Task, second: Task) -> Any:
+    ages = ages_of(field)
+    ours, theirs = getattr(first, field), getattr(second, field)
+    mine = max(_age(getattr(first, age)) for age in ages)
+    other = max(_age(getattr(second, age)) for age in ages)
+    if mine != other and field in _TAKEN_BACK:
+        return ours if mine > other else theirs
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    if mine == other:
+        return max(ours, theirs)
+    return ours if mine > other else theirs
+
+
+def _greatest(first: Any, second: Any) -> Any:
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second)
+
+
+def _age(time: float | None) -> float:
+    return _NEVER if time is None else time
+
+
+def to_row(task: Task) -> tuple[Any, ...]:
+    """Copy a task to a row, in the order of FIELDS: the task itself goes on changing."""
+    return astuple(task)
+
+
+def clean_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace what a database cannot hold: NUL characters and lone surrogates."""
+    return tuple(map(_clean, row))
+
+
+def _clean(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+# The same merge in SQL
+
+
+def merge_sql(old: str, new: str, greatest: str) -> dict[str, str]:
+    """Write the merge of two rows as SQL expressions, by field; `greatest` is the name of that function."""
+
+    def both(field: str) -> str:
+        return _both(f"{old}.{field}", f"{new}.{field}", greatest)
+
+    expressions = {field: both(field) for field in (*TIMES, "timestamp", "seen")}
+    expressions["born"] = f"CASE WHEN {new}.born < {old}.born THEN {new}.born ELSE {old}.born END"
+    for field in FIELDS:
+        if field in expressions or field in _SPECIAL:
+            continue
+        mine, other = (_age_sql([f"{side}.{age}" for age in ages_of(field)], greatest) for side in (old, new))
+        ours, theirs = f"{old}.{field}", f"{new}.{field}"
+        if field not in _TAKEN_BACK:
+            ours, theirs = f"coalesce({ours}, {theirs})", f"coalesce({theirs}, {ours})"
+        expressions[field] = (
+            f"CASE WHEN {mine} > {other} THEN {ours} WHEN {mine} < {other} THEN {theirs} ELSE {both(field)} END"
+        )
+    expressions["state"] = _state_sql(old, new, greatest)
+    return expressions
+
+
+def _both(one: str, other: str, greatest: str) -> str:
+    """Write the greater of two values, or the one that is not null: with a null, SQLite's `max` would be null."""
+    return f"{greatest}(coalesce({one}, {other}), coalesce({other}, {one}))"
+
+
+def _age_sql(times: list[str], greatest: str) -> str:
+    known = [f"coalesce({time}, {_NEVER})" for time in times]
+    return known[0] if len(known) == 1 else f"{greatest}({', '.join(known)})"
+
+
+def _state_sql(old: str, new: str, greatest: str) -> str:
+    def age(field: str) -> str:
+        return _age_sql([f"{old}.{field}", f"{new}.{field}"], greatest)
+
+    times = [_untimed_sql(side) for side in (old, new)]
+    latest = _age_sql(times, greatest)
+    names = [
+        f"(CASE WHEN {time} = {latest} THEN {side}.state END)" for side, time in zip((old, new), times, strict=True)
+    ]
+    untimed = f"{_both(names[0], names[1], greatest)}"
+    custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {untimed}"
+    whens = []
+    for state, field in BY_RANK:
+        same = f" OR ({age(field)} = {age('retried')} AND {age(field)} > {_NEVER})" if state in READY_STATES else ""
+        if field != "retried":
+            whens.append(f"WHEN {age(field)} > {age('retried')}{same} THEN '{state}'")
+    whens.insert(len(ABOVE_CUSTOM), custom)
+    otherwise = f"CASE WHEN {age('retried')} = {_NEVER} THEN '{states.PENDING}' ELSE '{states.RETRY}' END"
+    return f"CASE {' '.join(whens)} ELSE {otherwise} END"
+
+
+def _untimed_sql(side: str) -> str:
+    """Write the time from which a state holds that none of the times explains."""
+    known = ", ".join(f"'{state}'" for state, _ in BY_RANK if state not in READY_STATES)
+    whens = " ".join(f"WHEN '{state}' THEN {side}.{field}" for state, field in BY_RANK if state in READY_STATES)
+    age = f"coalesce(CASE {side}.state {whens} END, {_NEVER})"
+    explained = f"{side}.state IN ({known}) OR ({age} > {_NEVER} AND {age} >= coalesce({side}.retried, {_NEVER}))"
+    return f"(CASE WHEN {explained} THEN {_NEVER} ELSE coalesce({side}.timestamp, {_NEVER}) END)"

@@ -1,0 +1,203 @@
+"""History: what taskmon asks of the database, from the event loop. Nothing here blocks it.
+
+What memory can answer by itself, it answers: `knows_newer_than` tells which tasks it holds for certain. Everything
+else is answered by the database, once what has changed so far is written.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Final, TypeVar
+
+from ..cluster.calls import Lane
+from ..errors import Unavailable
+from ..query import TaskQuery
+from ..records import READY_STATES, Task
+from ..settings import Settings
+from ..state import State
+from ..tree import Tree, gather_tree
+from .columns import merge_tasks
+from .databases import Away, Database
+from .postgres import PostgresDatabase
+from .reading import Listing, read_children, read_names, read_task
+from .recording import Recorder, Status
+from .restoring import Restored, read_all
+from .retention import Retention
+from .sqlite import SqliteDatabase
+from .trees import StoredTasks
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Family = tuple[Task, list[str]]
+
+#: Seconds that a question to the database may take.
+_PATIENCE: Final = 15.0
+
+#: Seconds that the start waits for a database that is away; and a million tasks take a while.
+_OPENING: Final = 8.0
+_RESTORING: Final = 600.0
+
+
+class History:
+    """The tasks that are, or were, in `state`; `monitor` names this taskmon among those that share a database.
+
+    `save_counters` gives what is to come back with the tasks at the next start.
+    """
+
+    def __init__(
+        self, settings: Settings, state: State, cluster: str, monitor: str, save_counters: Callable[[], str]
+    ) -> None:
+        assert settings.history is not None
+        self._state = state
+        self._monitor = monitor
+        self._database = _make_database(settings.history, cluster)
+        self._writing = Lane("The history", threads=1, waiting=16)
+        self._reading = Lane("The history", threads=2, waiting=64)
+        upkeep = Retention(self._database, settings.history_max_age, settings.history_max_tasks)
+        self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep)
+        self._horizon = inf
+        self._opened = False
+        self.observe = self._recorder.observe
+        self.forget_worker = self._recorder.forget
+        self.flush = self._recorder.flush
+
+    @property
+    def status(self) -> Status:
+        """How writing goes."""
+        return self._recorder.status
+
+    @property
+    def backlog(self) -> int:
+        """How many tasks have changed and are not written."""
+        return self._recorder.backlog
+
+    @property
+    def knows_newer_than(self) -> float:
+        """The time after whose events all tasks are held in memory: -inf where that is all tasks, inf for none."""
+        if self._database.shared:
+            return inf
+        return max(self._horizon, self._state.horizon, self._recorder.horizon)
+
+    @property
+    def is_all_in_memory(self) -> bool:
+        """Whether memory holds every task that there is."""
+        return self.knows_newer_than == -inf
+
+    async def restore(self) -> Restored | None:
+        """Open the database and read what comes back; None while it is away. Raises HistoryRefused."""
+        try:
+            await self._writing.call(self._database.open, _OPENING)
+            self._opened = True
+            most = self._state.max_tasks
+            restored = await self._writing.call(partial(read_all, self._database, most, self._monitor), _RESTORING)
+        except (Away, Unavailable) as exc:
+            log.warning("The history is away (%s); starting without it", exc)
+            return None
+        for _ in self._state.restore(restored.tasks, restored.workers):
+            await asyncio.sleep(0)
+        self._horizon = restored.horizon
+        return restored
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._recorder.start(self._opened)
+
+    async def stop(self, timeout: float = 3.0) -> None:
+        """Write what is left and let the database go."""
+        await self._recorder.stop(timeout)
+        self._writing.close()
+        self._reading.close()
+
+    # Questions
+
+    async def find_task(self, task_id: str) -> Task | None:
+        """Find a task that memory does not hold, None where there is none; raises Unavailable."""
+        pending = self._recorder.pending(task_id)
+        return await self._read_task(task_id) if pending is None else await self.complete(pending)
+
+    async def _read_task(self, task_id: str) -> Task | None:
+        return await self._ask(partial(read_task, self._database, task_id))
+
+    async def complete(self, task: Task) -> Task:
+        """Add to a task in memory what only the database knows of it; give it as it is while that is away.
+
+        Another taskmon may know how it went on, and one that came back into memory has lost its beginning.
+        """
+        lacking = task.name is None or (self._database.shared and task.state not in READY_STATES)
+        if not lacking or self.knows_newer_than == -inf:
+            return task
+        try:
+            stored = await self._read_task(task.uuid)
+        except Unavailable:
+            return task
+        if stored is None or (not self._database.shared and stored.born == task.born):
+            return task
+        return merge_tasks(stored, task)
+
+    async def children(self, tasks: Sequence[Task]) -> dict[str, list[str]]:
+        """List the children of tasks, by id; those in memory alone where these are all, or the database is away."""
+        known = {task.uuid: self._state.children(task.uuid) for task in tasks}
+        old = [task.uuid for task in tasks if _begin(task) <= self.knows_newer_than]
+        if old:
+            with suppress(Unavailable):
+                for parent, stored in (await self._ask(partial(read_children, self._database, old))).items():
+                    known[parent] = list(dict.fromkeys([*stored, *known[parent]]))
+        return known
+
+    async def with_children(self, tasks: Sequence[Task]) -> AsyncIterator[list[Family]]:
+        """Yield tasks with their children."""
+        known = await self.children(tasks)
+        yield [(task, known[task.uuid]) for task in tasks]
+
+    async def list_tasks(self, query: TaskQuery) -> AsyncIterator[list[Family]]:
+        """Yield what a query asks for, tasks with their children, some at a time; raises Unavailable."""
+        await self.flush()
+        listing = Listing(self._database, query)
+        while True:
+            found = await self._ask(listing.read)
+            if found is None:
+                return
+            ids = [task.uuid for task in found]
+            children = await self._ask(partial(read_children, self._database, ids)) if ids else {}
+            yield [(task, children.get(task.uuid, [])) for task in found]
+
+    async def find_tree(self, task_id: str) -> Tree:
+        """Gather the tree that a task is in; raises UnknownTask and Unavailable."""
+        await self.flush()
+        return await self._ask(partial(_gather, self._database, task_id))
+
+    async def task_names(self) -> list[str]:
+        """List the names of all tasks; raises Unavailable."""
+        return await self._ask(partial(read_names, self._database))
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        if not self.status.available:
+            raise Unavailable("The history", self.status.reason)
+        try:
+            return await self._reading.call(question, _PATIENCE)
+        except Away as exc:
+            raise Unavailable("The history", str(exc)) from exc
+
+
+def _begin(task: Task) -> float:
+    """Tell when a task began: its children came later."""
+    return task.sent or task.received or task.started or task.timestamp or 0.0
+
+
+def _gather(database: Database, task_id: str) -> Tree:
+    for tree in gather_tree(StoredTasks(database), task_id):
+        if tree is not None:
+            return tree
+    raise AssertionError("a tree is the last thing that is yielded")
+
+
+def _make_database(url: str, cluster: str) -> Database:
+    """Make the database of a URL, as the settings let it pass."""
+    if url.startswith("sqlite:///"):
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")))
+    return PostgresDatabase(url, cluster)

@@ -1,0 +1,366 @@
+"""Recorder: what changes in State is noted, copied, and written by one thread, a batch at a time.
+
+Event loop only, but for the calls in its lane. A task that changed four times since it was last written is written
+once. What cannot be written waits, no more of it than State may hold tasks, and is written when the database is back.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from math import inf
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from ..cluster.calls import Lane
+from ..errors import TaskmonError, Unavailable
+from ..query import TaskQuery
+from ..records import Event, Task, Worker
+from ..state import State
+from .columns import to_row
+from .databases import Away, Batch, Database, Row
+
+log = logging.getLogger(__name__)
+
+#: Seconds between the beginnings of two rounds. With what a round takes, less than a second of events is unwritten.
+INTERVAL: Final = 0.4
+
+#: Tasks in one transaction, and those that are copied before others may run.
+TOGETHER: Final = 5_000
+_SLICE: Final = 500
+
+#: Seconds until a round is tried again after one that failed, doubled each time.
+BACKOFF: Final = (1.0, 10.0)
+
+#: Seconds that what is unwritten may be old before it is said that the database is behind.
+LATE: Final = 5.0
+
+#: Tasks that the search index takes at a time, and the share of a round in which it may.
+_INDEXED: Final = 500
+_SPARE: Final = 0.5
+
+#: The counters are written less often, where copying them takes long: a fiftieth of the time at the most.
+_COUNTERS_EVERY: Final = 0.9
+_COUNTERS_SHARE: Final = 50
+
+_FOREVER: Final = 86_400.0
+
+
+class Status(Struct):
+    """How it goes: numbers for the metrics, and why nothing is written, empty while all is well."""
+
+    reason: str = "not connected yet"
+    written: int = 0
+    failures: int = 0
+    dropped: int = 0
+    deleted: int = 0
+    unfit: int = 0
+    changed_since: float | None = None
+    writing_since: float | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the last round went well."""
+        return not self.reason
+
+    def lag(self) -> float:
+        """Tell how many seconds ago the oldest change was made that is not written."""
+        since = self.changed_since if self.writing_since is None else self.writing_since
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    def word(self) -> Literal["ok", "behind", "unavailable"]:
+        """Say in a word how it goes."""
+        if not self.available:
+            return "unavailable"
+        return "behind" if self.lag() > LATE else "ok"
+
+
+class Upkeep(Protocol):
+    """What is done for the database in spare moments, in the writing thread."""
+
+    def step(self) -> bool:
+        """Do a small step; tell whether more are due."""
+
+    @property
+    def deleted(self) -> int:
+        """How many tasks were deleted."""
+
+
+class Recorder:
+    """Writes to a database what changes in `state`, to which `observe` and `forget` are to be subscribed."""
+
+    def __init__(
+        self,
+        state: State,
+        database: Database,
+        lane: Lane,
+        monitor: str,
+        save_counters: Callable[[], str],
+        upkeep: Upkeep,
+    ) -> None:
+        self.status = Status()
+        #: The latest time of a task without a name: it may have left the memory and lost it, not so in the database.
+        self.horizon = -inf
+        self._state = state
+        self._database = database
+        self._lane = lane
+        self._monitor = monitor
+        self._save_counters = save_counters
+        self._upkeep = upkeep
+        self._dirty: dict[str, Task] = {}
+        self._writing: dict[str, Task] = {}
+        self._seen: dict[str, float] = {}  # of each worker, as it was written
+        self._gone: set[str] = set()
+        self._counters_saved: str | None = None
+        self._counters_due = 0.0
+        self._wanted = asyncio.Event()
+        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
+        self._opened = False
+        self._stopping = False
+        self._incomplete = False
+        self._delay = BACKOFF[0]
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many tasks have changed and are not written."""
+        return len(self._dirty)
+
+    def pending(self, task_id: str) -> Task | None:
+        """Give a task that has changed and is not written yet, whether State still holds it or not."""
+        return self._dirty.get(task_id) or self._writing.get(task_id)
+
+    def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
+        """Note what changed."""
+        if self.status.changed_since is None:
+            self.status.changed_since = time.monotonic()
+        dirty = self._dirty
+        for _, record in changes:
+            if type(record) is Task:
+                dirty[record.uuid] = record
+        if len(dirty) > self._state.max_tasks + TOGETHER:
+            self._drop()
+
+    def forget(self, hostname: str) -> None:
+        """Note a worker that State has dropped."""
+        self._seen.pop(hostname, None)
+        self._gone.add(hostname)
+
+    def start(self, opened: bool) -> None:
+        """Begin to write; `opened` tells whether the database is open already."""
+        self._opened = opened
+        if opened:
+            self.status.reason = ""
+        self._running = asyncio.create_task(self._run())
+
+    async def stop(self, timeout: float) -> None:
+        """Write what is left, for `timeout` seconds at the most."""
+        if self._running is None:
+            return
+        self._stopping = True  # cancelling would leave open what became of a batch
+        self._wanted.set()
+        await asyncio.wait({self._running}, timeout=timeout)
+        if not self._running.done() or self._dirty:
+            reason = self.status.reason or "not done in time"
+            log.warning("The history is left without the last changes of %s tasks (%s)", len(self._dirty), reason)
+        self._running.cancel()
+        self._running = None
+        self._release(Unavailable("The history", "taskmon ends"))
+
+    async def flush(self, timeout: float = 5.0) -> None:
+        """Wait until all that has changed so far is written; raises Unavailable."""
+        if not self.status.available:
+            raise Unavailable("The history", self.status.reason)
+        if self.status.changed_since is None and self.status.writing_since is None:
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((time.monotonic(), waiting))
+        self._wanted.set()
+        try:
+            await asyncio.wait_for(waiting, timeout)
+        except TimeoutError:
+            raise Unavailable("The history", f"nothing written within {timeout:g} s") from None
+
+    async def _run(self) -> None:
+        pause = INTERVAL
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause)
+            self._wanted.clear()
+            last = self._stopping
+            if last:
+                self._counters_due = 0.0
+            pause = await self._write_and_tidy()
+            if last:
+                break
+        if self._opened:
+            with suppress(Away):
+                await self._call(self._database.close)
+
+    async def _write_and_tidy(self) -> float:
+        """Do a round, and other work in what time is left; give the seconds until the next one."""
+        began = time.monotonic()
+        try:
+            await self._round()
+        except (Away, TaskmonError) as exc:
+            return self._fail(exc)
+        except Exception as exc:  # whatever it is: nobody else would go on writing
+            log.exception("Writing the history failed")
+            return self._fail(exc)
+        self._succeed()
+        await self._use_spare_time(began)
+        return max(0.0, INTERVAL - (time.monotonic() - began))
+
+    async def _round(self) -> None:
+        """Write all that has changed until now."""
+        began = time.monotonic()
+        status = self.status
+        status.writing_since, status.changed_since = status.writing_since or status.changed_since, None
+        if not self._opened:
+            await self._open()
+        left = len(self._dirty)
+        await self._write(left, also=True)
+        while (left := left - TOGETHER) > 0:
+            await self._write(left)
+        status.writing_since = None
+        self._release(None, began)
+
+    async def _open(self) -> None:
+        """Open the database; where it has lost what was written, all that is held is to be written again."""
+        created = await self._call(self._database.open)
+        self._opened = True
+        if created or self._incomplete:
+            for task in self._state.find(TaskQuery()):
+                if task is not None:
+                    self._dirty.setdefault(task.uuid, task)
+                else:
+                    await asyncio.sleep(0)
+            self._seen.clear()
+            self._incomplete = False
+
+    async def _write(self, most: int, also: bool = False) -> None:
+        """Write the tasks that wait longest; and `also` what else has changed."""
+        tasks = list(islice(self._dirty.values(), min(most, TOGETHER)))
+        workers: list[Worker] = []
+        gone: set[str] = set()
+        counters = None
+        if also:
+            workers = [one for name, one in self._state.workers.items() if one.seen != self._seen.get(name)]
+            gone, self._gone = self._gone, set()
+            counters = self._copy_counters()
+        if not tasks and not workers and not gone and counters is None:
+            return
+        self._writing = {task.uuid: task for task in tasks}
+        for task in tasks:
+            del self._dirty[task.uuid]
+        try:
+            batch = Batch(
+                tasks=await self._copy(tasks),
+                workers=[(one.hostname, one.seen, _encode(one)) for one in workers],
+                gone=[hostname for hostname in gone if hostname not in self._state.workers],
+                counters=counters,
+                monitor=self._monitor,
+                now=time.time(),
+            )
+            self.status.unfit += await self._call(partial(self._database.write, batch))
+        except BaseException:
+            self._dirty = {**self._writing, **self._dirty}
+            self._gone |= gone
+            self._counters_due = 0.0
+            raise
+        finally:
+            self._writing = {}
+        self.status.written += len(tasks)
+        self._seen.update([(hostname, seen) for hostname, seen, _ in batch.workers])
+
+    async def _copy(self, tasks: list[Task]) -> list[Row]:
+        """Copy tasks, which go on changing, some at a time."""
+        rows: list[Row] = []
+        for start in range(0, len(tasks), _SLICE):
+            some = tasks[start : start + _SLICE]
+            rows += map(to_row, some)
+            for task in some:
+                if task.name is None and (task.timestamp or 0.0) > self.horizon:
+                    self.horizon = task.timestamp or 0.0
+            await asyncio.sleep(0)
+        return rows
+
+    def _copy_counters(self) -> str | None:
+        """Give the counters where they are due and have changed."""
+        began = time.monotonic()
+        if began < self._counters_due:
+            return None
+        document = self._save_counters()
+        now = time.monotonic()
+        self._counters_due = began + max(_COUNTERS_EVERY, _COUNTERS_SHARE * (now - began))
+        if document == self._counters_saved:
+            return None
+        self._counters_saved = document
+        return document
+
+    async def _use_spare_time(self, began: float) -> None:
+        """Let searches find what was written, and delete what is too old, as long as nothing else is to do."""
+        enough = began + max(INTERVAL * _SPARE, time.monotonic() - began)
+        more = True
+        while more and time.monotonic() < enough and not self._wanted.is_set():
+            try:
+                indexing = await self._call(partial(self._database.index_some, _INDEXED))
+                deleting = await self._call(self._upkeep.step)
+            except (Away, TaskmonError) as exc:
+                log.debug("The history's upkeep failed: %s", exc)
+                return
+            more = indexing or deleting
+            self.status.deleted = self._upkeep.deleted
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        """Make a call in the writing thread: it ends by the database's own time limits."""
+        return await self._lane.call(function, _FOREVER)
+
+    def _drop(self) -> None:
+        """Give up the oldest of what waits: those that State still holds may be written yet, when they change."""
+        too_many = len(self._dirty) - self._state.max_tasks
+        for task_id in list(islice(self._dirty, too_many)):
+            del self._dirty[task_id]
+        self.status.dropped += too_many
+        self._incomplete = True
+
+    def _fail(self, exc: Exception) -> float:
+        """Take note of a round that failed; give the seconds until the next one."""
+        reason = str(exc) or type(exc).__name__
+        if self.status.available or reason != self.status.reason:
+            log.warning("The history cannot be written (%s); tasks are kept in memory, trying again", reason)
+        self.status.reason = reason
+        self.status.failures += 1
+        if isinstance(exc, Away):
+            self._opened = False
+        self._release(Unavailable("The history", reason))
+        delay, self._delay = self._delay, min(2 * self._delay, BACKOFF[1])
+        return delay
+
+    def _succeed(self) -> None:
+        if not self.status.available:
+            log.info("The history is written again")
+        self.status.reason = ""
+        self._delay = BACKOFF[0]
+
+    def _release(self, error: Exception | None, as_of: float = inf) -> None:
+        """Let those go on who wait for what had changed until then."""
+        waiting, self._waiting = self._waiting, []
+        for since, future in waiting:
+            if since > as_of:
+                self._waiting.append((since, future))
+                self._wanted.set()
+            elif not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+
+def _encode(worker: Worker) -> str:
+    return msgspec.json.encode(worker).decode()

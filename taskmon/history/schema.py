@@ -1,0 +1,174 @@
+"""The tables, their indexes, and the steps from each version of the schema to the next.
+
+One schema for SQLite and PostgreSQL; what searches a text is each one's own. A step is never changed once it has been
+released: a new one is added.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    column,
+    inspect,
+    select,
+    text,
+)
+
+from ..errors import HistoryRefused
+from .columns import FIELDS, INTEGERS, NUMBERS
+
+metadata: Final = MetaData()
+
+#: Times are exact, texts compare by code point, as in Python.
+_TEXT: Final = Text().with_variant(Text(collation="C"), "postgresql")
+_ID: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _column(field: str) -> Column[Any]:
+    kind: Any = Double() if field in NUMBERS else BigInteger() if field in INTEGERS else _TEXT
+    return Column(field, kind, nullable=field not in ("uuid", "born", "seen", "state"))
+
+
+#: `id` is what the search index of SQLite refers to; `cluster` tells which broker a task was seen on.
+tasks: Final = Table(
+    "taskmon_tasks",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("cluster", _TEXT, nullable=False),
+    *(_column(field) for field in FIELDS),
+)
+
+workers: Final = Table(
+    "taskmon_workers",
+    metadata,
+    Column("cluster", _TEXT, primary_key=True),
+    Column("hostname", _TEXT, primary_key=True),
+    Column("seen", Double(), nullable=False),
+    Column("document", _TEXT, nullable=False),
+)
+
+#: `monitor` is who counted; `saved` is when it last did, in epoch seconds.
+counters: Final = Table(
+    "taskmon_counters",
+    metadata,
+    Column("cluster", _TEXT, primary_key=True),
+    Column("monitor", _TEXT, primary_key=True),
+    Column("saved", Double(), nullable=False),
+    Column("document", _TEXT, nullable=False),
+)
+
+#: The tasks that the search index of SQLite does not know yet, or no longer as they are.
+unsearched: Final = Table(
+    "taskmon_unsearched", metadata, Column("id", _ID, primary_key=True), info={"dialect": "sqlite"}
+)
+
+version: Final = Table("taskmon_schema", metadata, Column("version", Integer, nullable=False))
+
+#: The fields by whose value tasks are found, each in the order of time.
+GROUPED: Final = ("state", "name", "worker", "retries", "queue", "parent_id", "root_id", "reconciled")
+
+#: The fields by which tasks are sorted, those without a value by `born`.
+ORDERED: Final = ("received", "started", "succeeded", "failed", "runtime")
+
+
+def _make_indexes() -> None:
+    at = tasks.c
+    Index("taskmon_tasks_uuid", at.uuid, unique=True)
+    Index("taskmon_tasks_timestamp", at.timestamp, at.uuid)
+    for field in GROUPED:
+        where = text(_SPARSE.get(field, ""))
+        only: dict[str, Any] = {"sqlite_where": where, "postgresql_where": where} if field in _SPARSE else {}
+        Index(f"taskmon_tasks_{field}", at[field], at.timestamp, at.uuid, **only)
+    for field in ORDERED:
+        known, missing = text(f"{field} IS NOT NULL"), text(f"{field} IS NULL")
+        Index(f"taskmon_tasks_{field}", at[field], at.uuid, sqlite_where=known, postgresql_where=known)
+        Index(f"taskmon_tasks_no_{field}", at.born, at.uuid, sqlite_where=missing, postgresql_where=missing)
+
+
+#: Nothing is sorted by these, and most tasks are their own only root.
+_SPARSE: Final = {
+    "queue": "queue IS NOT NULL",
+    "parent_id": "parent_id IS NOT NULL",
+    "root_id": "root_id <> uuid",
+    "reconciled": "reconciled IS NOT NULL",
+}
+_make_indexes()
+
+#: What a search looks into, all of it; no term has the separator.
+SEARCHED: Final = ("uuid", "name", "state", "worker", "queue", "args", "kwargs", "result", "exception")
+SEPARATOR: Final = "\x1f"
+
+#: PostgreSQL's own way to the same text, which its index is made for.
+SEARCHED_SQL: Final = "lower({})".format(" || E'\\x1f' || ".join(f"coalesce({field}, '')" for field in SEARCHED))
+
+_CHANGED: Final = " OR ".join(f"old.{field} IS NOT new.{field}" for field in SEARCHED)
+#: Not INSERT OR IGNORE: within an upsert, SQLite would not ignore.
+_NOTE: Final = (
+    "INSERT INTO taskmon_unsearched (id)"
+    " SELECT new.id WHERE NOT EXISTS (SELECT 1 FROM taskmon_unsearched WHERE id = new.id);"
+)
+_SEARCH: Final = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE taskmon_search USING fts5(text, tokenize = 'trigram case_sensitive 1', detail = none)",
+        f"CREATE TRIGGER taskmon_tasks_added AFTER INSERT ON taskmon_tasks BEGIN {_NOTE} END",
+        f"CREATE TRIGGER taskmon_tasks_changed AFTER UPDATE ON taskmon_tasks WHEN {_CHANGED} BEGIN {_NOTE} END",
+        "CREATE TRIGGER taskmon_tasks_deleted AFTER DELETE ON taskmon_tasks"
+        " BEGIN DELETE FROM taskmon_search WHERE rowid = old.id;"
+        " DELETE FROM taskmon_unsearched WHERE id = old.id; END",
+    ),
+    "postgresql": (
+        "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+        f"CREATE INDEX taskmon_tasks_search ON taskmon_tasks USING gin (({SEARCHED_SQL}) gin_trgm_ops)",
+    ),
+}
+
+
+def _create(connection: Connection) -> None:
+    """Make everything, in a database that has nothing of ours."""
+    dialect = connection.dialect.name
+    made = [table for table in metadata.sorted_tables if table.info.get("dialect", dialect) == dialect]
+    metadata.create_all(connection, [table for table in made if table is not version], checkfirst=False)
+    for statement in _SEARCH[dialect]:
+        connection.exec_driver_sql(statement)
+
+
+#: The step at place n leads from version n to version n + 1; 0 is an empty database.
+STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create,)
+VERSION: Final = len(STEPS)
+
+
+def read_version(connection: Connection) -> int:
+    """Tell the version of the schema, 0 for none; raises HistoryRefused for a newer one and for another program's."""
+    names = set(inspect(connection).get_table_names())
+    if version.name not in names:
+        if names and connection.dialect.name == "sqlite":
+            raise HistoryRefused("is a database of another program")
+        return 0
+    found = connection.execute(select(column("version")).select_from(version)).scalar()
+    if found is None or not 0 < found <= VERSION:
+        raise HistoryRefused(f"was written by a newer taskmon: its version is {found}, this one knows {VERSION}")
+    return int(found)
+
+
+def migrate(connection: Connection) -> bool:
+    """Bring the schema up to date, inside the transaction that is open; tell whether there was none."""
+    found = read_version(connection)
+    if found == VERSION:
+        return False
+    for step in STEPS[found:]:
+        step(connection)
+    if found:
+        connection.execute(version.update().values(version=VERSION))
+    else:
+        version.create(connection)
+        connection.execute(version.insert().values(version=VERSION))
+    return not found

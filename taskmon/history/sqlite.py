@@ -1,0 +1,247 @@
+"""The history in a file of SQLite, which one taskmon has to itself.
+
+Every transaction is in the write-ahead log before it is answered for: a process that is killed loses nothing of it.
+The search index is written later, in steps; until then `taskmon_unsearched` names the tasks to look at besides.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ..errors import HistoryRefused
+from .columns import FIELDS, merge_sql
+from .databases import Away, Database, Row, first_line, literal_condition
+from .schema import SEARCHED, SEPARATOR, migrate
+from .terms import Texts
+
+#: Rows in one statement. While it runs, other threads of Python go on; between two statements they may have to wait.
+_TOGETHER: Final = 250
+
+#: Seconds to wait for a lock that another process holds.
+_PATIENCE: Final = 1.0
+
+_CACHE_KIB: Final = 65_536
+
+#: The first SQLite that searches by trigrams.
+_OLDEST: Final = (3, 34, 0)
+
+_DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+
+
+class SqliteDatabase(Database):
+    """A file; nobody but this taskmon may write to it, which a lock beside it sees to."""
+
+    shared = False
+
+    def __init__(self, path: Path, cluster: str = "") -> None:
+        super().__init__(cluster)
+        self._path = path
+        self._lock: IO[bytes] | None = None
+        self._inode: tuple[int, int] | None = None
+        self._writer = self._make_engine("BEGIN IMMEDIATE", "synchronous = NORMAL", f"cache_size = -{_CACHE_KIB}")
+        self._reader = self._make_engine("BEGIN", "query_only = 1", "cache_size = -16384")
+
+    @property
+    def writer(self) -> Engine:
+        return self._writer
+
+    @property
+    def reader(self) -> Engine:
+        return self._reader
+
+    def open(self) -> bool:
+        _require_fts5()
+        self._check_place()
+        self._take_lock()
+        self._writer.dispose()  # of a file that may be gone
+        self._reader.dispose()
+        try:
+            with self._writer.connect() as connection:
+                connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            self._write_ahead()
+            with self._writer.begin() as connection:
+                created = migrate(connection)
+        except SQLAlchemyError as exc:
+            raise self._explain(exc) from exc
+        status = self._path.stat()
+        self._inode = status.st_dev, status.st_ino
+        return created
+
+    def close(self) -> None:
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def check(self) -> None:
+        status = None
+        with suppress(OSError):
+            status = self._path.stat()
+        if status is None or (status.st_dev, status.st_ino) != self._inode:
+            raise Away("its file is gone")
+
+    def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            values = [value for row in some for value in (self.cluster, *row)]
+            connection.exec_driver_sql(_upsert_tasks(len(some)), tuple(values))
+
+    def upsert(self, connection: Connection, table: str, columns: Sequence[str], keys: int, rows: list[Row]) -> None:
+        statement = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({_marks(len(columns))})"
+        connection.exec_driver_sql(statement, rows)
+
+    def index_some(self, most: int) -> bool:
+        with self.writing() as connection:
+            fields = ", ".join(f"tasks.{field}" for field in SEARCHED)
+            rows = connection.exec_driver_sql(
+                f"SELECT tasks.id, {fields} FROM taskmon_unsearched AS new JOIN taskmon_tasks AS tasks USING (id)"
+                " ORDER BY new.id LIMIT ?",
+                (most,),
+            ).fetchall()
+            if not rows:
+                return False
+            known = connection.exec_driver_sql(
+                "SELECT rowid FROM taskmon_search WHERE rowid BETWEEN ? AND ?", (rows[0][0], rows[-1][0])
+            ).fetchall()
+            ids = {row[0] for row in rows}
+            again = [tuple(row) for row in known if row[0] in ids]
+            if again:
+                connection.exec_driver_sql("DELETE FROM taskmon_search WHERE rowid = ?", again)
+            for start in range(0, len(rows), _TOGETHER):
+                some = rows[start : start + _TOGETHER]
+                values = [value for row in some for value in (row[0], fold(row[1:]))]
+                connection.exec_driver_sql(_insert_texts(len(some)), tuple(values))
+            connection.exec_driver_sql(
+                "DELETE FROM taskmon_unsearched WHERE id BETWEEN ? AND ?", (rows[0][0], rows[-1][0])
+            )
+        return len(rows) == most
+
+    def match(self, texts: Texts) -> ColumnElement[bool]:
+        """Ask the trigram index; what it does not know yet may match too."""
+        condition = (
+            "taskmon_tasks.id IN (SELECT rowid FROM taskmon_search WHERE taskmon_search MATCH :terms"
+            " UNION ALL SELECT id FROM taskmon_unsearched)"
+        )
+        return literal_condition(condition, terms=_write_match(texts))
+
+    def open_cursor(self, connection: Connection) -> Any:
+        return connection.connection.cursor()
+
+    def _make_engine(self, begin: str, *pragmas: str) -> Engine:
+        engine = create_engine(
+            f"sqlite+pysqlite:///{self._path}",
+            connect_args={"timeout": _PATIENCE, "check_same_thread": False, "cached_statements": 32},
+            pool_size=2,
+        )
+
+        def on_connect(connection: sqlite3.Connection, record: object) -> None:
+            connection.isolation_level = None  # else the module begins transactions of its own
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+
+        event.listen(engine, "connect", on_connect)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+
+    def _check_place(self) -> None:
+        directory = self._path.absolute().parent
+        if not directory.is_dir():
+            raise HistoryRefused(f"there is no directory {directory}")
+        if self._path.is_dir():
+            raise HistoryRefused(f"{self._path} is a directory")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise HistoryRefused(f"taskmon may not write to the directory {directory}")
+        if self._path.exists() and not os.access(self._path, os.R_OK | os.W_OK):
+            raise HistoryRefused(f"taskmon may not write to {self._path}")
+
+    def _take_lock(self) -> None:
+        """Take the lock that keeps other taskmons away; the end of the process lets it go, however it ends."""
+        if self._lock is not None:
+            return
+        try:
+            lock = self._path.with_name(self._path.name + "-lock").open("ab")
+        except OSError as exc:
+            raise HistoryRefused(f"{self._path}-lock cannot be written: {exc.strerror}") from exc
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise HistoryRefused(f"another taskmon writes to {self._path}; several can share PostgreSQL") from None
+        self._lock = lock
+
+    def _write_ahead(self) -> None:
+        """Have transactions written ahead, which no transaction may surround."""
+        connection = self._writer.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error as exc:
+            raise Away(first_line(exc)) from exc
+        finally:
+            connection.close()
+
+    def _explain(self, exc: SQLAlchemyError) -> Exception:
+        cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+        if getattr(cause, "sqlite_errorname", "").startswith(_DAMAGED):
+            return HistoryRefused(f"{self._path} is no database of SQLite, or damaged ({first_line(cause)})")
+        return Away(first_line(cause))
+
+
+def _require_fts5() -> None:
+    with sqlite3.connect(":memory:") as connection:
+        options = {row[0] for row in connection.execute("PRAGMA compile_options")}
+    connection.close()
+    if sqlite3.sqlite_version_info < _OLDEST or "ENABLE_FTS5" not in options:
+        raise HistoryRefused(f"it takes SQLite 3.34 with FTS5, and this is {sqlite3.sqlite_version}")
+
+
+def fold(texts: Sequence[str | None]) -> str:
+    """Make one text of all that a search looks into, folded as a search folds it."""
+    return SEPARATOR.join(value or "" for value in texts).casefold()
+
+
+def _write_match(texts: Texts) -> str:
+    """Write what the index is asked for: of each text all trigrams."""
+    members = [_write_match(one) if isinstance(one, Texts) else _trigrams(one) for one in texts.members]
+    return f"({(' AND ' if texts.every else ' OR ').join(members)})"
+
+
+def _trigrams(folded: str) -> str:
+    parts = sorted({folded[at : at + 3] for at in range(len(folded) - 2)})
+    return "({})".format(" AND ".join('"' + part.replace('"', '""') + '"' for part in parts))
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+@cache
+def _upsert_tasks(count: int) -> str:
+    """Write the statement for so many rows.
+
+    A row of the same `born` was written of the same task in memory, which knows it all: it is written over. With
+    another, the task had left the memory, and has come back knowing little.
+    """
+    merged = merge_sql("taskmon_tasks", "excluded", "max")
+    changes = ", ".join(
+        f"{field} = CASE WHEN excluded.born = taskmon_tasks.born THEN excluded.{field} ELSE {expression} END"
+        for field, expression in merged.items()
+    )
+    row = f"({_marks(len(FIELDS) + 1)})"
+    return (
+        f"INSERT INTO taskmon_tasks (cluster, {', '.join(FIELDS)}) VALUES {', '.join([row] * count)}"
+        f" ON CONFLICT (uuid) DO UPDATE SET {changes}"
+    )
+
+
+@cache
+def _insert_texts(count: int) -> str:
+    return f"INSERT INTO taskmon_search (rowid, text) VALUES {', '.join(['(?, ?)'] * count)}"

@@ -1,0 +1,123 @@
+"""Two rows of one task become one, whichever came first: held against State, which saw everything in order."""
+
+from functools import reduce
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
+
+from taskmon.history.columns import AGES, FIELDS, TIMES, clean_row, merge_tasks, to_row
+from taskmon.history.schema import tasks
+from taskmon.records import Task
+
+SOME = settings(max_examples=80)
+FEW = settings(max_examples=30)
+
+
+@SOME
+@given(st.data(), lives())
+def test_whoever_saw_what_and_wrote_it_when_the_row_is_right(data: st.DataObject, events: list) -> None:  # type: ignore[type-arg]
+    written = data.draw(watched(events))
+    assert_same(reduce(merge_tasks, written), events)
+
+
+@FEW
+@given(st.data(), lives())
+def test_sqlite_merges_alike_what_different_memories_wrote(data: st.DataObject, events: list) -> None:  # type: ignore[type-arg]
+    written = data.draw(watched(events))
+    for number, task in enumerate(written):
+        task.born = float(number)  # each time the task came into memory anew
+    path = data.draw(st.builds(_fresh))
+    database = open_sqlite(path)
+    try:
+        for task in written:
+            write(database, [task])
+        assert_same(read_all_rows(database)["a"], events)
+    finally:
+        database.close()
+
+
+_STATES = (
+    "PENDING",
+    "RECEIVED",
+    "STARTED",
+    "SUCCESS",
+    "FAILURE",
+    "RETRY",
+    "REVOKED",
+    "REJECTED",
+    "PROGRESS",
+    "OTHER",
+)
+_TIME = st.none() | st.sampled_from([1.0, 2.0, 3.0])
+_TEXT = st.none() | st.sampled_from(["a", "b"])
+
+
+def any_task() -> st.SearchStrategy[Task]:
+    """Make a task of any values, whether they agree or not."""
+    fields = {field: _TEXT for field in FIELDS if tasks.c[field].type.python_type is str}
+    fields |= dict.fromkeys((*TIMES, "runtime"), _TIME)
+    fixed = {"uuid": st.just("x"), "state": st.sampled_from(_STATES), "timestamp": st.sampled_from([1.0, 2.0, 3.0])}
+    more = {"born": st.floats(1, 3), "seen": st.floats(1, 3), "retries": st.none() | st.integers(0, 2)}
+    return st.builds(Task, **{**fields, **fixed, **more, "clock": st.none() | st.integers(0, 2)})  # type: ignore[arg-type]
+
+
+@SOME
+@given(any_task(), any_task())
+def test_the_order_of_two_rows_does_not_matter(first: Task, second: Task) -> None:
+    merged = merge_tasks(first, second)
+    assert merged == merge_tasks(second, first)
+    assert merge_tasks(merged, merged) == merged
+    assert plain(merge_tasks(merged, first)) == plain(merged)
+
+
+@FEW
+@given(any_task(), any_task())
+def test_sql_and_python_merge_alike(first: Task, second: Task) -> None:
+    second.born = first.born + 1  # else it would be the same task in memory, and written over
+    database = open_sqlite(_fresh())
+    try:
+        write(database, [first])
+        write(database, [second])
+        assert read_all_rows(database)["x"] == merge_tasks(first, second)
+    finally:
+        database.close()
+
+
+def test_every_field_of_a_task_has_a_column() -> None:
+    assert set(FIELDS) == set(Task.__struct_fields__)
+    assert {"id", "cluster", *FIELDS} == set(tasks.c.keys())
+    assert set(AGES) <= set(FIELDS)
+
+
+def test_a_row_is_a_copy() -> None:
+    task = Task("a", name="one")
+    row = to_row(task)
+    task.name = "two"
+    assert Task(*row).name == "one"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_what_no_database_holds_is_replaced(text: str) -> None:
+    (cleaned,) = clean_row((text,))
+    assert cleaned[0] == "a"
+    assert cleaned[-1] == "b"
+    assert cleaned not in (text, "ab")
+    assert clean_row((1, None, 2.5, "plain")) == (1, None, 2.5, "plain")
+
+
+_directories: list[Path] = []
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path) -> None:
+    _directories[:] = [tmp_path]
+
+
+def _fresh() -> Path:
+    """Make an empty directory for one example."""
+    directory = _directories[0] / str(len(list(_directories[0].iterdir())))
+    directory.mkdir()
+    return directory
