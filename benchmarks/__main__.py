@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import burst, http, latency, listing, queries, search, startup, state, steady
+from . import access, burst, http, latency, listing, queries, search, startup, state, steady
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -24,6 +24,7 @@ def main() -> None:
     search.run(options.tasks or search.TASKS)
     listing.run(options.tasks or listing.TASKS)
     http.run()
+    access.run()
     startup.run(flower)
     for broker in burst.BROKERS:
         burst.run(broker, options.events, flower)

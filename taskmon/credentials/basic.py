@@ -4,11 +4,14 @@ import asyncio
 import base64
 import hashlib
 import logging
+import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
@@ -25,6 +28,7 @@ MAX_HEADER: Final = 1024
 CACHE_SECONDS: Final = 60.0
 HASH_THREADS: Final = 2
 HASHES_WAITING: Final = 30
+_NICE: Final = 10
 
 
 class BasicAuthenticator:
@@ -57,7 +61,7 @@ class BasicAuthenticator:
         self._most_cached = most_cached
         self._running: dict[bytes, asyncio.Task[User]] = {}
         self._slots = threading.BoundedSemaphore(HASH_THREADS + waiting)
-        self._pool = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="password")
+        self._pool = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="password", initializer=_give_way)
 
     def authenticate(self, request: "HTTPServerRequest") -> User | Awaitable[User] | None:
         """Give the user at once from the cache, else after hashing; see the class for what is throttled."""
@@ -124,6 +128,14 @@ class BasicAuthenticator:
         del self._running[key]
         # Asking for the exception keeps asyncio from logging it when everybody who waited went away.
         _ = done.cancelled() or done.exception()
+
+
+def _give_way() -> None:
+    """Let the event loop go before this thread: hashing takes whole cores, and nobody else shall wait for it."""
+    # Linux knows a thread as it knows a process; elsewhere this would be for the whole process.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _parse_basic(header: str) -> tuple[str, bytes] | None:
