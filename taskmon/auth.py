@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 MAX_NAME_IN_LOG: Final = 128
+_NO_WAY: Final = 'Login realm="taskmon"'
 
 
 class Role(IntEnum):
@@ -89,7 +90,8 @@ class Authentication:
 
     def __init__(self, authenticators: Iterable[Authenticator]) -> None:
         self._authenticators = tuple(authenticators)
-        self.challenges = tuple(a.challenge for a in self._authenticators if a.challenge)
+        # A 401 must name a way, also where nothing that a client could send by itself is asked for.
+        self.challenges = tuple(a.challenge for a in self._authenticators if a.challenge) or (_NO_WAY,)
 
     def authenticate(self, request: "HTTPServerRequest") -> User | Awaitable[User]:
         """Give the user, or an awaitable of it while a password is hashed.

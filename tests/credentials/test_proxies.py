@@ -153,6 +153,7 @@ async def test_a_proxy_beside_tokens() -> None:
 async def test_each_listener_its_ways(tmp_path: Any) -> None:
     token, line = new_token("ci", Role.VIEWER)
     path = tmp_path / "taskmon.sock"
+    challenges: list[str] = []
     listen = ("127.0.0.1:0,auth=token", f"unix:{path},auth=proxy")
     async with serving(listen=listen, proxy_preset="oauth2-proxy", token=line) as served:
 
@@ -160,6 +161,7 @@ async def test_each_listener_its_ways(tmp_path: Any) -> None:
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(f"GET /api/tasks HTTP/1.0\r\n{lines}\r\n".encode())
             answer = parse(await reader.read())
+            challenges[:] = answer.all("WWW-Authenticate")
             await close(writer)
             return answer.status
 
@@ -167,6 +169,7 @@ async def test_each_listener_its_ways(tmp_path: Any) -> None:
         assert (await served.get("/api/tasks", {"Authorization": f"Bearer {token}"})).status == 200
         assert (await served.get("/api/tasks", ANN)).status == 401
         assert await over_unix(f"Host: localhost\r\n{bearer}\r\n") == 401
+        assert challenges == ['Login realm="taskmon"']
         assert await over_unix("Host: localhost\r\nX-Forwarded-User: ann\r\n") == 200
 
 
