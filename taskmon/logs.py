@@ -79,7 +79,9 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Without debug a request that was answered with 4xx is the client's affair, not the log's.
-    logging.getLogger("tornado.access").setLevel(logging.NOTSET if settings.debug else logging.ERROR)
+    # So are connections that speak no TLS, or no HTTP: any stranger can make as many as he likes.
+    for name in ("tornado.access", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.NOTSET if settings.debug else logging.ERROR)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

@@ -13,6 +13,7 @@ from waiting import eventually
 
 from taskmon import connections
 from taskmon.api.headers import HEADERS
+from taskmon.api.monitor import HealthCheck
 from taskmon.auth import Role
 from taskmon.connections import Limits
 from taskmon.credentials.tokens import new_token
@@ -126,6 +127,17 @@ async def test_a_connection_serves_request_after_request() -> None:
         writer.write(b"{}")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
         await close(writer)
+
+
+async def test_a_fault_before_a_handler_costs_its_connection_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as served:
+        with monkeypatch.context() as broken:
+            broken.setattr(HealthCheck, "initialize", lambda self, services: 1 / 0)
+            assert await served.send(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n".encode()) == b""
+        assert (await served.get("/healthcheck")).status == 200
+    assert "ZeroDivisionError" in caplog.text
 
 
 # Time

@@ -26,6 +26,7 @@ def _logging_as_before() -> Iterator[None]:
     shown = warnings.showwarning
     root.handlers[:] = []  # configure_logging closes those it finds
     yield
+    logging.getLogger("tornado.general").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
     warnings.showwarning = shown
     root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before

@@ -14,6 +14,7 @@ from taskmon.api.base import ApiHandler
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
+from taskmon.settings.proxies import PRESETS
 
 PROXY: dict[str, Any] = {
     "proxy_preset": "oauth2-proxy",
@@ -72,8 +73,26 @@ async def test_who_may_do_what(more: Headers, role: str) -> None:
         assert (found["user"], found["role"], found["authenticated_by"]) == ("ann", role, "proxy")
 
 
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.user])
+async def test_presets(name: str) -> None:
+    preset = PRESETS[name]
+    assert preset.user
+    options = PROXY | {"proxy_preset": name}
+    async with serving(**options) as served:
+        sent = {preset.user: "ann@example.com", **({preset.groups: "ops"} if preset.groups else {})}
+        found = await whoami(served, {**sent, preset.email or "X": "ann@example.com"})
+        assert (found["user"], found["role"]) == ("ann@example.com", "admin" if preset.groups else "operator")
+        others = {
+            header for other in PRESETS.values() for header in (other.user, other.email, other.groups) if header
+        }
+        foreign = dict.fromkeys(others - {preset.user, preset.email, preset.groups}, "ann@example.com")
+        assert (await served.get("/who", foreign)).status == 401
+
+
 async def test_names_in_other_scripts() -> None:
     async with serving(**PROXY) as served:
+        latin = await served.send(b"GET /who HTTP/1.0\r\nHost: localhost\r\nX-Forwarded-User: \xc5sa\r\n\r\n")
+        assert parse(latin).json()["user"] == "Åsa"
         assert (await whoami(served, {"X-Forwarded-User": "Åsa Öberg"}))["user"] == "Åsa Öberg"
         answer = await raw(served, "X-Forwarded-User: ann\r\n")
         assert answer.json()["user"] == "ann"
