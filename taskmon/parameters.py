@@ -89,7 +89,7 @@ def as_text(argument: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        text = repr(value)
+        text = repr(value + 0.0)  # -0.0 is 0
         return (f"{value:.9f}" if "e" in text else text).removesuffix(".0")
     if isinstance(value, str | int):
         return str(value)

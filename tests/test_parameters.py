@@ -110,7 +110,16 @@ def test_the_pattern_of_seconds() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "true"), (False, "false"), (5, "5"), (5.0, "5"), (2.5, "2.5"), (1e-7, "0.000000100"), ("ä", "ä")],
+    [
+        (True, "true"),
+        (False, "false"),
+        (5, "5"),
+        (5.0, "5"),
+        (-0.0, "0"),
+        (2.5, "2.5"),
+        (1e-7, "0.000000100"),
+        ("ä", "ä"),
+    ],
 )
 def test_a_value_as_it_would_stand_in_a_query_string(value: Any, text: str) -> None:
     assert as_text("x", value) == text
