@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import access, burst, http, latency, listing, queries, search, startup, state, steady
+from . import access, burst, history, http, latency, listing, queries, search, startup, state, steady
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -26,6 +26,7 @@ def main() -> None:
     http.run()
     access.run()
     startup.run(flower)
+    history.run(options.tasks or history.TASKS)
     for broker in burst.BROKERS:
         burst.run(broker, options.events, flower)
     for broker in burst.BROKERS:

@@ -25,7 +25,7 @@ from .databases import Away, Database
 from .postgres import PostgresDatabase
 from .reading import Listing, read_children, read_names, read_task
 from .recording import Recorder, Status
-from .restoring import Restored, read_all
+from .restoring import Restored, read_all, uncollected
 from .retention import Retention
 from .sqlite import SqliteDatabase
 from .trees import StoredTasks
@@ -93,11 +93,15 @@ class History:
         try:
             await self._writing.call(self._database.open, _OPENING)
             self._opened = True
-            most = self._state.max_tasks
-            restored = await self._writing.call(partial(read_all, self._database, most, self._monitor), _RESTORING)
+            with uncollected():
+                return await self._restore()
         except (Away, Unavailable) as exc:
             log.warning("The history is away (%s); starting without it", exc)
             return None
+
+    async def _restore(self) -> Restored:
+        reading = partial(read_all, self._database, self._state.max_tasks, self._monitor)
+        restored = await self._writing.call(reading, _RESTORING)
         for _ in self._state.restore(restored.tasks, restored.workers):
             await asyncio.sleep(0)
         self._horizon = restored.horizon

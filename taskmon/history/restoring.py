@@ -4,6 +4,8 @@ An unfinished task is worth more than a finished one, as in `finding/store.py`. 
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from operator import attrgetter
 from sys import intern
@@ -33,22 +35,28 @@ class Restored(Struct):
     horizon: float
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector away: a million rows are none, and it would look through them again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def read_all(database: Database, most: int, monitor: str) -> Restored:
     """Read what was there at the last end, no more than `most` tasks."""
     found: list[Task] = []
     horizon = -inf
-    collecting = gc.isenabled()
-    gc.disable()  # a million rows are no garbage, and it would look through them again and again
-    try:
-        for finished in (False, True):
-            for state in _states(database, finished):
-                horizon = max(horizon, _read_some(database, _newest(database.cluster, state, most + 1), most, found))
-        if len(found) > most:
-            horizon = max(horizon, _leave_out(found, most))
-        found.sort(key=attrgetter("seen", "timestamp"))
-    finally:
-        if collecting:
-            gc.enable()
+    for finished in (False, True):
+        for state in _states(database, finished):
+            horizon = max(horizon, _read_some(database, _newest(database.cluster, state, most + 1), most, found))
+    if len(found) > most:
+        horizon = max(horizon, _leave_out(found, most))
+    found.sort(key=attrgetter("seen", "timestamp"))
     return Restored(found, _read_workers(database), _read_counters(database, monitor), horizon)
 
 

@@ -9,10 +9,11 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Final
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -100,29 +101,18 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql(statement, rows)
 
     def index_some(self, most: int) -> bool:
+        """Index tasks: few statements, and one row, as each lets other threads have the interpreter."""
         with self.writing() as connection:
-            fields = ", ".join(f"tasks.{field}" for field in SEARCHED)
-            rows = connection.exec_driver_sql(
-                f"SELECT tasks.id, {fields} FROM taskmon_unsearched AS new JOIN taskmon_tasks AS tasks USING (id)"
-                " ORDER BY new.id LIMIT ?",
-                (most,),
-            ).fetchall()
+            document: Any = connection.exec_driver_sql(_READ_TEXTS, (most,)).scalar()
+            rows: list[list[Any]] = msgspec.json.decode(document)
             if not rows:
                 return False
-            known = connection.exec_driver_sql(
-                "SELECT rowid FROM taskmon_search WHERE rowid BETWEEN ? AND ?", (rows[0][0], rows[-1][0])
-            ).fetchall()
-            ids = {row[0] for row in rows}
-            again = [tuple(row) for row in known if row[0] in ids]
-            if again:
-                connection.exec_driver_sql("DELETE FROM taskmon_search WHERE rowid = ?", again)
+            connection.exec_driver_sql(_FORGET_TEXTS, (most,))
             for start in range(0, len(rows), _TOGETHER):
                 some = rows[start : start + _TOGETHER]
                 values = [value for row in some for value in (row[0], fold(row[1:]))]
                 connection.exec_driver_sql(_insert_texts(len(some)), tuple(values))
-            connection.exec_driver_sql(
-                "DELETE FROM taskmon_unsearched WHERE id BETWEEN ? AND ?", (rows[0][0], rows[-1][0])
-            )
+            connection.exec_driver_sql("DELETE FROM taskmon_unsearched WHERE id <= ?", (rows[-1][0],))
         return len(rows) == most
 
     def match(self, texts: Texts) -> ColumnElement[bool]:
@@ -203,6 +193,16 @@ def _require_fts5() -> None:
         raise HistoryRefused(f"it takes SQLite 3.34 with FTS5, and this is {sqlite3.sqlite_version}")
 
 
+_READ_TEXTS: Final = (
+    f"SELECT json_group_array(json_array(id, {', '.join(SEARCHED)})) FROM"
+    f" (SELECT tasks.id, {', '.join(f'tasks.{field}' for field in SEARCHED)} FROM taskmon_unsearched AS new"
+    " CROSS JOIN taskmon_tasks AS tasks USING (id) ORDER BY new.id LIMIT ?)"
+)
+_FORGET_TEXTS: Final = (
+    "DELETE FROM taskmon_search WHERE rowid IN (SELECT id FROM taskmon_unsearched ORDER BY id LIMIT ?)"
+)
+
+
 def fold(texts: Sequence[str | None]) -> str:
     """Make one text of all that a search looks into, folded as a search folds it."""
     return SEPARATOR.join(value or "" for value in texts).casefold()
@@ -223,7 +223,7 @@ def _marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _upsert_tasks(count: int) -> str:
     """Write the statement for so many rows.
 
@@ -242,6 +242,6 @@ def _upsert_tasks(count: int) -> str:
     )
 
 
-@cache
+@lru_cache(maxsize=64)
 def _insert_texts(count: int) -> str:
     return f"INSERT INTO taskmon_search (rowid, text) VALUES {', '.join(['(?, ?)'] * count)}"
