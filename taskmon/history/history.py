@@ -132,6 +132,7 @@ class History:
 
         Another taskmon may know how it went on, and one that came back into memory has lost its beginning.
         """
+        task = self._recorder.recall(task)
         lacking = task.name is None or (self._database.shared and task.state not in READY_STATES)
         if not lacking or self.knows_newer_than == -inf:
             return task

@@ -22,7 +22,7 @@ from ..errors import TaskmonError, Unavailable
 from ..query import TaskQuery
 from ..records import Event, Task, Worker
 from ..state import State
-from .columns import to_row
+from .columns import merge_tasks, to_row
 from .databases import Away, Batch, Database, Row
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Recorder:
         self._upkeep = upkeep
         self._dirty: dict[str, Task] = {}
         self._writing: dict[str, Task] = {}
+        self._earlier: dict[str, Task] = {}  # what unwritten tasks were before they left the memory and came back
         self._seen: dict[str, float] = {}  # of each worker, as it was written
         self._gone: set[str] = set()
         self._counters_saved: str | None = None
@@ -129,11 +130,21 @@ class Recorder:
     @property
     def backlog(self) -> int:
         """How many tasks have changed and are not written."""
-        return len(self._dirty)
+        return len(self._dirty) + len(self._writing)
 
     def pending(self, task_id: str) -> Task | None:
         """Give a task that has changed and is not written yet, whether State still holds it or not."""
         return self._dirty.get(task_id) or self._writing.get(task_id)
+
+    def recall(self, task: Task) -> Task:
+        """Add to a task what is not written yet of its time before it left the memory."""
+        for earlier in (self._earlier.get(task.uuid), self._writing.get(task.uuid)):
+            if earlier is not None and earlier is not task:
+                task = merge_tasks(earlier, task)
+        return task
+
+    def _keep(self, earlier: Task) -> None:
+        self._earlier[earlier.uuid] = self.recall(earlier) if earlier.uuid in self._earlier else earlier
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Note what changed."""
@@ -142,7 +153,10 @@ class Recorder:
         dirty = self._dirty
         for _, record in changes:
             if type(record) is Task:
-                dirty[record.uuid] = record
+                noted = dirty.setdefault(record.uuid, record)
+                if noted is not record:  # it left the memory, and has come back knowing little
+                    self._keep(noted)
+                    dirty[record.uuid] = record
         if len(dirty) > self._state.max_tasks + TOGETHER:
             self._drop()
 
@@ -269,7 +283,9 @@ class Recorder:
             )
             self.status.unfit += await self._call(partial(self._database.write, batch))
         except BaseException:
-            self._dirty = {**self._writing, **self._dirty}
+            for task_id, task in self._writing.items():
+                if self._dirty.setdefault(task_id, task) is not task:
+                    self._keep(task)
             self._gone |= gone
             self._counters_due = 0.0
             raise
@@ -283,12 +299,21 @@ class Recorder:
         rows: list[Row] = []
         for start in range(0, len(tasks), _SLICE):
             some = tasks[start : start + _SLICE]
+            if self._earlier:
+                some = [self._recall_last(task) for task in some]
             rows += map(to_row, some)
             for task in some:
                 if task.name is None and (task.timestamp or 0.0) > self.horizon:
                     self.horizon = task.timestamp or 0.0
             await asyncio.sleep(0)
         return rows
+
+    def _recall_last(self, task: Task) -> Task:
+        """Give a task with what it was before; while it is being written, that is kept with it."""
+        if task.uuid not in self._earlier:
+            return task
+        self._writing[task.uuid] = merged = merge_tasks(self._earlier.pop(task.uuid), task)
+        return merged
 
     def _copy_counters(self) -> str | None:
         """Give the counters where they are due and have changed."""
@@ -326,6 +351,7 @@ class Recorder:
         too_many = len(self._dirty) - self._state.max_tasks
         for task_id in list(islice(self._dirty, too_many)):
             del self._dirty[task_id]
+            self._earlier.pop(task_id, None)
         self.status.dropped += too_many
         self._incomplete = True
 

@@ -238,6 +238,26 @@ async def test_a_task_without_a_name_moves_the_horizon(path: Path) -> None:
         assert recorder.horizon == START + 5
 
 
+async def test_a_task_that_left_and_came_back_before_it_was_written_is_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
+    state = make_state(max_tasks=1)
+    async with recording_to(path, state) as (recorder, database):
+        database.error = Away("gone")
+        state.apply([make_event("received", "a", name="tasks.add", timestamp=START)])
+        await eventually(lambda: recorder.status.failures > 0)
+        state.apply([make_event("received", "b"), make_event("received", "c")])
+        state.apply([make_event("started", "a", timestamp=START + 1), make_event("received", "d")])
+        state.apply([make_event("succeeded", "a", timestamp=START + 2, result="3")])
+        await eventually(lambda: recorder.status.failures > 2)
+        database.error = None
+        await eventually(lambda: recorder.status.available and recorder.backlog == 0)
+        row = read_all_rows(database)["a"]
+        assert (row.name, row.state, row.received, row.started) == ("tasks.add", "SUCCESS", START, START + 1)
+        assert (row.succeeded, row.result) == (START + 2, "3")
+
+
 async def test_an_upkeep_that_fails_waits_for_the_next_round(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> bool:
         raise Away("busy")
