@@ -39,6 +39,8 @@ _KEY: Final = re.compile(
 )
 _STRING: Final = re.compile(r"""[bBuUrR]{0,2}(?P<esc>\\?)(?P<quote>['"])""")
 _BARE: Final = re.compile(r"[^\s,;&)\]}'\"([{]*")
+#: The longest word of a pattern must be in a text that has a key like it.
+_WORD: Final = re.compile("[a-z0-9]+")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -49,7 +51,9 @@ class Masker:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
+        patterns = tuple(patterns)
         whole = "|".join(translate(_plain(pattern)) for pattern in patterns)
+        self._hints = tuple({max(_WORD.findall(_plain(pattern)), key=len, default="") for pattern in patterns})
         self._matches = re.compile(whole).match if whole else None
         self.is_secret = lru_cache(maxsize=4096)(self._is_secret)
         self._short = lru_cache(maxsize=_MOST_CACHED)(self._mask)
@@ -57,6 +61,12 @@ class Masker:
     def text(self, text: str | None) -> str | None:
         """Mask a text as `repr`, JSON or a call writes keys and values; the same object when there is nothing."""
         if not text or self._matches is None:
+            return text
+        lower = text.lower()
+        for hint in self._hints:
+            if hint in lower:
+                break
+        else:  # as in nearly all texts
             return text
         return self._short(text) if len(text) <= _CACHED else self._mask(text)
 

@@ -69,6 +69,17 @@ def test_the_value_of_a_secret_key_is_never_left(value: Any) -> None:
     assert secret not in repr(MASKER.value(nested))
 
 
+@given(
+    st.lists(
+        st.sampled_from(["apiKey", "password", "a", ": 1, ", "'", "=x ", "SECRET", "_-", "accessTOKEN"]), max_size=12
+    )
+)
+def test_a_text_that_is_passed_over_has_nothing_to_mask(parts: list[str]) -> None:
+    for patterns in (Settings().mask_keys, ("*",), ("a*",), ("*api-key", "*_*")):
+        masker = Masker(patterns)
+        assert masker.text("".join(parts)) == masker._mask("".join(parts))
+
+
 def test_masking_of_values() -> None:
     assert MASKER.value({"password": {"a": 1}, "b": [{"token": 1, 5: "secret=x"}]}) == {
         "password": MASK,
