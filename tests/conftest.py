@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from kombu.transport import memory
 
 _TIMEOUT = 30.0
 
-# An example that takes long says nothing on a machine that has other things to do.
-settings.register_profile("taskmon", deadline=None)
+# An example that takes long says nothing on a machine that has other things to do. `--hypothesis-profile=thorough`
+# tries more of them, in every test.
+settings.register_profile("taskmon", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("taskmon"), max_examples=500)
 settings.load_profile("taskmon")
 
 

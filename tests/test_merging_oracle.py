@@ -12,13 +12,11 @@ import pytest
 from celery.events.state import State as CeleryState
 from celery.events.state import Task as CeleryTask
 from factories import START, decode_events
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.serializers import task_body
 from taskmon.state import State
-
-PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 IDS = ["a", "b", "c", "d"]
 HOSTNAMES = ["celery@one", "celery@two", "gen1@client"]
@@ -165,7 +163,6 @@ def _no_drift_warnings() -> Any:
     logger.setLevel(level)
 
 
-@PATIENT
 @given(shuffled(FIELDS | PARENTS))
 @example([[make_dict("task-started"), make_dict("task-received", args="()", queue="q", result="late")]])
 @example([[make_dict("task-progress"), make_dict("task-success")]])  # custom, but with a state that Celery ranks
@@ -176,7 +173,6 @@ def test_all_fields(batches: list[list[dict[str, Any]]]) -> None:
     compare(batches)
 
 
-@PATIENT
 @given(shuffled(FIELDS), st.fixed_dictionaries(dict.fromkeys(IDS, PARENTS["parent_id"])))
 def test_children_of_parents_that_never_change(batches: list[list[dict[str, Any]]], parents: dict[str, str]) -> None:
     for batch in batches:
@@ -187,7 +183,6 @@ def test_children_of_parents_that_never_change(batches: list[list[dict[str, Any]
         assert set(taskmon.children(task_id)) == {child.uuid for child in task.children}
 
 
-@PATIENT
 @given(st.permutations([make_dict(type, at=START + at, clock=at) for at, type in enumerate(LIFE)]))
 def test_any_order_of_a_life_ends_in_success(events: list[dict[str, Any]]) -> None:
     taskmon, _ = compare([events])
@@ -196,7 +191,6 @@ def test_any_order_of_a_life_ends_in_success(events: list[dict[str, Any]]) -> No
     assert (task.sent, task.received, task.started, task.succeeded) == tuple(START + at for at in range(4))
 
 
-@PATIENT
 @given(shuffled(FIELDS).filter(lambda batches: all(e["type"] != "worker-offline" for b in batches for e in b)))
 def test_workers(batches: list[list[dict[str, Any]]]) -> None:
     taskmon, celery = compare(batches)

@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
@@ -23,7 +23,6 @@ from taskmon.search import parse_search
 from taskmon.times import parse_time
 
 #: A busy machine may be slow to draw a first example.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
@@ -245,14 +244,12 @@ def test_bad_time_names_argument_rule_and_value(text: str) -> None:
     assert str(caught.value).startswith("started_end must be a time such as 2026-01-31 13:30, ")
 
 
-@PATIENT
 @given(st.datetimes(), st.timezones() | st.just(UTC), st.sampled_from([" ", "T"]))
 def test_time_agrees_with_datetime(moment: datetime, zone: tzinfo, separator: str) -> None:
     expected = (moment.replace(tzinfo=zone) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
     assert parse_time("received_start", moment.isoformat(separator), zone) == expected
 
 
-@PATIENT
 @given(st.datetimes(timezones=st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))))
 def test_offset_agrees_with_datetime(moment: datetime) -> None:
     text = moment.isoformat()
@@ -267,7 +264,6 @@ ARGUMENTS = [
 ]
 
 
-@PATIENT
 @given(st.dictionaries(st.sampled_from(ARGUMENTS), st.text() | st.text("0123456789 :TZ.,+-", max_size=40)))
 @example({"limit": "9" * 100_000})
 @example({"received_start": "2026-01-01" + " " * 100_000 + "x"})

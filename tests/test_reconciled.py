@@ -14,7 +14,7 @@ from factories import (
     small_blocks,
     tidy_up,
 )
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import to_builtins
 
@@ -25,7 +25,6 @@ from taskmon.serializers import task_body
 from taskmon.state import RECONCILED, Change, State
 
 DONE = Outcome("SUCCESS", START + 50, result="7")
-PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def begun(**bounds: int) -> State:
@@ -212,7 +211,6 @@ STEPS = st.lists(
 )
 
 
-@PATIENT
 @given(STEPS)
 @example(
     [("sent", "a", START, "SUCCESS", None), ("SETTLE", "a", START, "REVOKED", None), ("odd", "a", START, "", None)]

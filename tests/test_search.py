@@ -4,7 +4,7 @@ import time
 
 import pytest
 from celery.utils.saferepr import saferepr
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
@@ -12,7 +12,6 @@ from taskmon.records import Task
 from taskmon.search import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, Search, Terms, only_wanted, parse_search
 
 #: A busy machine may be slow to draw a first example.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TASK = Task(
     uuid="1B2C3D4E-0000-4000-8000-00000000aBcD",
     name="shop.tasks.Send_Mail",
@@ -282,7 +281,6 @@ def test_pair_of_kwargs_as_events_bring_them(kwargs: str, pair: str, expected: b
     assert matches(f"kwargs:{pair}", Task(uuid="x", kwargs=kwargs)) is expected
 
 
-@PATIENT
 @given(
     st.dictionaries(st.text("abcxyz_", min_size=1, max_size=8), st.text() | st.integers() | st.none() | st.booleans())
 )
@@ -393,7 +391,6 @@ def test_a_search_sees_a_task_change() -> None:
     assert search.matches(task)
 
 
-@PATIENT
 @given(
     st.lists(
         st.sampled_from(
@@ -452,7 +449,6 @@ WORDS = st.sampled_from(
 )
 
 
-@PATIENT
 @given(st.lists(WORDS, max_size=200).map("".join) | st.text(max_size=300), st.text(max_size=100))
 @example("kwargs:a=" + "[" * 2000, "{'a': " + "[" * 50_000)
 @example("kwargs:a=" + "'\\" * 1000, "{'a': " + "'\\" * 20_000)

@@ -107,7 +107,7 @@ def test_no_headers_make_anything_but_an_answer(caplog: pytest.LogCaptureFixture
         served = runner.run(context.__aenter__())
         one_user = st.just([("Host", "localhost"), ("X-Forwarded-User", "ann")])
 
-        @settings(max_examples=150, phases=(Phase.explicit, Phase.generate))
+        @settings(phases=(Phase.explicit, Phase.generate))
         @given(st.sampled_from(["GET", "POST", "OPTIONS", "PUT", "HEAD"]), path, one_user | st.just([]), lines)
         @example("POST", "/api/tasks/revoke", [("Host", "localhost"), ("X-Forwarded-User", "ann")], [])
         def check(method: str, target: str, known: list[tuple[str, str]], more: list[tuple[str, str]]) -> None:

@@ -18,7 +18,7 @@ from factories import (
     small_blocks,
     tidy_up,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon import state as state_module
@@ -26,8 +26,6 @@ from taskmon.errors import UnknownTask
 from taskmon.query import SORT_KEYS
 from taskmon.records import Event
 from taskmon.state import Change, State
-
-PATIENT = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 TYPES = ["sent", "received", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "odd"]
 
@@ -74,7 +72,6 @@ def test_a_retried_task_is_unfinished_again() -> None:
     assert held(state) == {"a", "c"}
 
 
-@PATIENT
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_who_goes_is_as_a_simple_list_would_have_it(seed: int, max_tasks: int) -> None:
     """Reading between the events changes nothing."""
@@ -130,7 +127,6 @@ def test_many_small_tasks_do_not_pile_up_unindexed() -> None:
 # Prefetched
 
 
-@PATIENT
 @given(st.integers(0, 2**32), st.sampled_from([3, 8, 100]), st.sampled_from([1, 3, 10]))
 def test_prefetched_equals_a_recount(seed: int, max_tasks: int, max_workers: int) -> None:
     random = Random(seed)

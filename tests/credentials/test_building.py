@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from asking import ANN, HASH, Clock, ann, ask, basic, coded, request
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tornado.web import Application, RequestHandler
 
@@ -117,7 +117,6 @@ def test_any_header_gives_a_user_or_a_known_refusal(caplog: pytest.LogCaptureFix
         several = (authenticator, TokenAuthenticator([line]), AnonymousAuthenticator(Role.VIEWER))
         authentication = Authentication(several)
 
-        @settings(max_examples=150, deadline=None)
         @given(st.lists(st.builds(str.__add__, schemes, values), max_size=2), st.booleans())
         @example(["Basic " + coded(b"ann:s3cret")], True)
         @example([], True)

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import Headers, Response, Served, close, parse, serving
 
@@ -244,7 +244,6 @@ def test_any_headers_give_a_user_or_a_refusal(caplog: pytest.LogCaptureFixture) 
         context = serving(**PROXY)
         served = runner.run(context.__aenter__())
 
-        @settings(max_examples=80)
         @given(st.lists(st.tuples(names, values), max_size=4))
         def check(pairs: list[tuple[str, str]]) -> None:
             answer = runner.run(ask("".join(f"{name}: {value}\r\n" for name, value in pairs)))

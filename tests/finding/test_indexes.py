@@ -16,15 +16,13 @@ from factories import (
     small_blocks,
     tidy_up,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.finding.indexes import FACETS, ORDERS
 from taskmon.finding.ordering import _SAMPLED, Ordering
 from taskmon.records import Event
 from taskmon.state import State
-
-PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 #: A task has one entry by time, one by each facet, and one by each other order, known or missing.
 ENTRIES_PER_TASK = 1 + len(FACETS) + len(ORDERS)
@@ -64,7 +62,6 @@ def draw_events(random: Random, tasks: int, count: int) -> list[Event]:
     ]
 
 
-@PATIENT
 @given(st.integers(0, 2**32), st.sampled_from([5, 40, 1000]), st.sampled_from([2, 16]))
 def test_tidying_leaves_nothing_stale_and_no_empty_group(seed: int, max_tasks: int, block: int) -> None:
     random = Random(seed)
@@ -101,7 +98,7 @@ def check_groups(state: State) -> None:
 def test_sampling_leaves_a_few_stale_entries_at_most() -> None:
     random = Random(1)
     state = State(max_tasks=5_000)
-    for _ in range(100):
+    for _ in range(60):
         state.apply(draw_events(random, tasks=8_000, count=300))
     tidy_up(state)
     assert count_stale(state) < count_entries(state) * 5 / _SAMPLED
@@ -116,7 +113,7 @@ def test_memory_is_bounded_however_many_tasks_pass_through(max_tasks: int, at_a_
         make_life(
             f"id{number}", name=f"name{number % 7}", root_id=f"id{number - number % 3}", parent_id=f"id{number}"
         )
-        for number in range(15_000)
+        for number in range(9_000)
     ]
     for first in range(0, len(tasks), at_a_time):
         batch = [event for events in zip(*tasks[first : first + at_a_time], strict=True) for event in events]

@@ -4,13 +4,11 @@ from random import Random
 
 import pytest
 from factories import list_entries, small_blocks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.finding.ordering import BLOCK, Block, Entry, Ordering, distinct
 from taskmon.records import Task
-
-PATIENT = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 ENTRIES = st.tuples(st.integers(0, 12).map(float), st.sampled_from("abcdef"))
 
@@ -50,7 +48,6 @@ def check(ordering: Ordering) -> None:
     assert len(ordering) == len(list_entries(ordering))
 
 
-@PATIENT
 @given(st.lists(st.lists(ENTRIES, max_size=12), max_size=12), st.sampled_from([2, 4, 1000]), st.randoms())
 def test_everything_put_in_comes_out_in_order(batches: list[list[Entry]], block: int, random: Random) -> None:
     with small_blocks(block):
@@ -69,7 +66,6 @@ def test_everything_put_in_comes_out_in_order(batches: list[list[Entry]], block:
         check(ordering)
 
 
-@PATIENT
 @given(
     st.lists(ENTRIES, max_size=60),
     st.none() | st.integers(-1, 13).map(float),
@@ -88,7 +84,6 @@ def test_bounds(entries: list[Entry], low: float | None, high: float | None, blo
         assert len(every) <= ordering.count(low, high) <= len(every) + 4 * block
 
 
-@PATIENT
 @given(st.lists(ENTRIES, max_size=80), st.sets(ENTRIES), st.sampled_from([2, 4, 1000]), st.randoms())
 def test_sweeping_drops_stale_entries_and_nothing_else(
     entries: list[Entry], stale: set[Entry], block: int, random: Random

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from factories import find_tasks, held_tasks, make_event, make_state, small_blocks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidSearch
@@ -17,8 +17,6 @@ from taskmon.query import SORT_KEYS, TaskQuery
 from taskmon.records import Event, Task
 from taskmon.search import only_wanted, parse_search
 from taskmon.state import State
-
-PATIENT = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 #: What texts and terms are made of: letters that fold to others, the words of fields, what separates texts.
 PIECES = [
@@ -124,7 +122,6 @@ def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bo
     return make_sieve(only_wanted(terms) if wanted else terms, values, plain_ids)
 
 
-@PATIENT
 @given(SEARCHES, st.lists(TASKS, max_size=12) | st.lists(PLAIN_TASKS, max_size=12))
 def test_what_matches_goes_through(search: str, tasks: list[Task]) -> None:
     plain_ids = all(set(task.uuid) <= set(PLAIN) for task in tasks)
@@ -154,7 +151,6 @@ def apply_task(state: State, task: Task) -> None:
     state.apply([make_event(kinds.get(task.state, task.state), task.uuid or "x", hostname=hostname, **fields, **kin)])
 
 
-@PATIENT
 @given(
     SEARCHES,
     st.lists(TASKS, max_size=25) | st.lists(PLAIN_TASKS, max_size=9),
@@ -183,7 +179,6 @@ def test_a_search_finds_what_a_look_at_every_task_finds(
         assert page == found[offset:][:limit]
 
 
-@PATIENT
 @given(st.integers(0, 2**32), st.sampled_from([None, "name", "received"]), st.sampled_from([None, 20]))
 def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: str | None, limit: int | None) -> None:
     """What matches all the time, that is, and is never evicted."""

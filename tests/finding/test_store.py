@@ -4,16 +4,13 @@ from random import Random
 
 import pytest
 from factories import held_tasks, make_event, make_state
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.finding import store
 from taskmon.state import State
 
-PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
-
-@PATIENT
 @given(st.integers(0, 2**32), st.sampled_from([1, 4, 40]), st.sampled_from([2, 8]))
 def test_shelves_hold_what_is_held(seed: int, max_tasks: int, shelf: int) -> None:
     random = Random(seed)

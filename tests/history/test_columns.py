@@ -4,7 +4,7 @@ from functools import reduce
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
 
@@ -12,18 +12,13 @@ from taskmon.history.columns import AGES, FIELDS, TIMES, clean_row, merge_tasks,
 from taskmon.history.schema import tasks
 from taskmon.records import Task
 
-SOME = settings(max_examples=80)
-FEW = settings(max_examples=30)
 
-
-@SOME
 @given(st.data(), lives())
 def test_whoever_saw_what_and_wrote_it_when_the_row_is_right(data: st.DataObject, events: list) -> None:  # type: ignore[type-arg]
     written = data.draw(watched(events))
     assert_same(reduce(merge_tasks, written), events)
 
 
-@FEW
 @given(st.data(), lives())
 def test_sqlite_merges_alike_what_different_memories_wrote(data: st.DataObject, events: list) -> None:  # type: ignore[type-arg]
     written = data.draw(watched(events))
@@ -64,7 +59,6 @@ def any_task() -> st.SearchStrategy[Task]:
     return st.builds(Task, **{**fields, **fixed, **more, "clock": st.none() | st.integers(0, 2)})  # type: ignore[arg-type]
 
 
-@SOME
 @given(any_task(), any_task())
 def test_the_order_of_two_rows_does_not_matter(first: Task, second: Task) -> None:
     merged = merge_tasks(first, second)
@@ -73,7 +67,6 @@ def test_the_order_of_two_rows_does_not_matter(first: Task, second: Task) -> Non
     assert plain(merge_tasks(merged, first)) == plain(merged)
 
 
-@FEW
 @given(any_task(), any_task())
 def test_sql_and_python_merge_alike(first: Task, second: Task) -> None:
     second.born = first.born + 1  # else it would be the same task in memory, and written over

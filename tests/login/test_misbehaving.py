@@ -12,7 +12,7 @@ import jwt
 import pytest
 from browsing import ATTEMPT, PUBLIC, SESSION, Page, Scene, openid_scene
 from cryptography.hazmat.primitives import serialization
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from issuer import Key
 from providers import CLIENT, KEY, SECRET, Answer
@@ -308,7 +308,6 @@ async def test_an_attempt_ends() -> None:
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters=";,\x7f"), max_size=60))
-@settings(max_examples=25)
 def test_any_other_cookie_of_an_attempt_is_refused(text: str) -> None:
     async def run() -> None:
         async with openid_scene() as scene:
@@ -417,7 +416,6 @@ async def test_many_who_begin_together_wait_for_one_failure(monkeypatch: pytest.
     st.sampled_from(["/login", "/login/callback", "/", "/logout"]),
     st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT"]),
 )
-@settings(max_examples=25)
 def test_nothing_is_500_whatever_the_query(query: bytes | list[bytes], path: str, method: str) -> None:
     text = quote(b"".join([query] if isinstance(query, bytes) else query), safe="&=%+;/?:@~")
 
