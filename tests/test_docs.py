@@ -717,7 +717,7 @@ def test_no_page_names_an_option_or_variable_that_there_is_not() -> None:
     )
     flags = {*re.findall(r"--[a-z-]+", help_text), *(option.flag for option in OPTIONS)}
     flags |= {f"--no-{option.flag[2:]}" for option in OPTIONS if option.switch}
-    others = {"--data-urlencode", "--no-cov", "--autoscale"}  # of curl, of pytest, of celery worker
+    others = {"--data-urlencode", "--no-cov", "--hypothesis-profile", "--autoscale"}  # of curl, pytest, celery worker
     variables = {option.variable for option in OPTIONS}
     for page in [*OWN_PAGES, *EXAMPLES.iterdir()]:
         text = page.read_text(encoding="utf-8")
