@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 _TIDY_EVERY: Final = 0.05
 _BUSY: Final = 250  # events since the last time
+_FLOODED: Final = 2_500
 _PURGE_EVERY: Final = 10.0
 _SWEEP_EVERY: Final = 1.0
 _DIAGNOSE_EVERY: Final = 10.0
@@ -202,10 +203,11 @@ class Taskmon:
     def _tidy(self) -> None:
         """Tidy in idle moments; under load State does most of what it must by itself."""
         applied, self._applied = self._applied, self.state.task_events_total
-        if self._applied - applied > _BUSY:
-            self.state.tidy_under_load()
-        else:
+        came = self._applied - applied
+        if came <= _BUSY:
             self.state.tidy()
+        elif came <= _FLOODED:  # in a burst every microsecond counts
+            self.state.tidy_under_load()
 
     def _purge(self) -> None:
         self.state.purge_workers(time.time() - self.settings.purge_offline_workers)

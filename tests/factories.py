@@ -89,7 +89,7 @@ def list_orderings(state: State) -> Iterator[Ordering]:
 
 def list_entries(ordering: Ordering) -> list[tuple[Any, str]]:
     """List the entries of an ordering, stale ones included."""
-    return [entry for block in ordering.blocks for entry in block] + ordering.pending + ordering.recent
+    return [entry for block in ordering.blocks for entry in block] + ordering.recent
 
 
 def count_prefetched(state: State) -> dict[tuple[str, str], int]:

@@ -97,12 +97,13 @@ class Group(Ordering):
 class Known(Ordering):
     """The tasks that have a value in one field, by it."""
 
-    __slots__ = ("append", "field", "get", "tasks")
+    __slots__ = ("append", "field", "get", "is_scattered", "tasks")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
         super().__init__()
         self.tasks = tasks
         self.field = field
+        self.is_scattered = field == "runtime"
         self.get: Get = attrgetter(field)
         #: Add one entry. It is settled by the next flush, so that this costs no more than appending to a list.
         self.append = self.recent.append
@@ -249,7 +250,6 @@ class Indexes:
             self._shelve()
         self.changed.clear()
         for ordering in grown:
-            ordering.merge(indexed)  # as many as came at the most, so that this keeps up
             if ordering.wants_sweep:
                 ordering.sweeping = True
                 self._due.append(ordering)

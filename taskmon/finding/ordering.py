@@ -21,8 +21,8 @@ Entry = tuple[Any, str]
 BLOCK: Final = 1000
 
 
-#: Fewer entries than that are put into a block one by one, more are sorted together with it.
-_SCATTERED: Final = 64
+#: Recent entries are put into their blocks once they would fill so many: more at once cost each less.
+_PATIENCE: Final = 3
 
 #: Entries in a stretch: a page is often found in the first.
 _STRETCH: Final = 256
@@ -36,21 +36,41 @@ _SAMPLE_COST: Final = 8
 
 
 class Block:
-    """A sorted stretch of entries; `zone` is what the owner remembers about all its tasks, None when not known.
+    """A stretch of entries, sorted when somebody reads them; `zone` is what the owner remembers about all its tasks.
 
     Keys and ids are kept apart: an entry costs 16 bytes so, where a tuple and its key would cost 88.
     """
 
-    __slots__ = ("ids", "keys", "zone")
+    __slots__ = ("_ids", "_is_sorted", "_keys", "zone")
     zone: Any
 
     def __init__(self, entries: list[Entry]) -> None:
-        self.keys = array("d", [key for key, _ in entries])
-        self.ids = [task_id for _, task_id in entries]
+        self._put(entries)
         self.zone = None
 
+    def _put(self, entries: list[Entry]) -> None:
+        self._keys = array("d", [key for key, _ in entries])
+        self._ids = [task_id for _, task_id in entries]
+        self._is_sorted = True
+
+    def _settle(self) -> None:
+        if not self._is_sorted:
+            self._put(sorted(zip(self._keys, self._ids, strict=True)))
+
+    @property
+    def keys(self) -> "array[float]":
+        """The keys, in order."""
+        self._settle()
+        return self._keys
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in the order of the keys."""
+        self._settle()
+        return self._ids
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._ids)
 
     def __iter__(self) -> Iterator[Entry]:
         return zip(self.keys, self.ids, strict=True)
@@ -59,46 +79,37 @@ class Block:
         """List the entries from one place to another."""
         return list(zip(self.keys[start:stop:step], self.ids[start:stop:step], strict=True))
 
-    def last(self) -> Entry:
-        """Give the last entry."""
-        return self.keys[-1], self.ids[-1]
-
     def find(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Tell between which places the entries with `low <= key <= high` are."""
-        start = 0 if low is None else bisect_left(self.keys, low)
-        return start, len(self.keys) if high is None else bisect_right(self.keys, high)
+        keys = self.keys
+        start = 0 if low is None else bisect_left(keys, low)
+        return start, len(keys) if high is None else bisect_right(keys, high)
 
     def append(self, entries: list[Entry]) -> None:
         """Add sorted entries that come after all others."""
-        self.keys.extend([key for key, _ in entries])
-        self.ids += [task_id for _, task_id in entries]
-        self.zone = None
+        was_sorted = self._is_sorted
+        self.add(entries)
+        self._is_sorted = was_sorted
 
-    def insert(self, entry: Entry) -> None:
-        """Add an entry in its place."""
-        key, task_id = entry
-        first, last = bisect_left(self.keys, key), bisect_right(self.keys, key)
-        place = bisect_left(self.ids, task_id, first, last)
-        self.keys.insert(place, key)
-        self.ids.insert(place, task_id)
+    def add(self, entries: list[Entry]) -> None:
+        """Add entries somewhere; whoever reads next puts them in their places."""
+        self._keys.extend([key for key, _ in entries])
+        self._ids += [task_id for _, task_id in entries]
+        self._is_sorted = False
         self.zone = None
 
 
 class Ordering(ABC):
-    """Entries in ascending order. A small ordering lives in `recent` alone.
+    """Entries in ascending order. A small ordering lives in `recent` alone, a large one in `blocks`."""
 
-    In a large one, entries go from `recent`, which is in any order, to `pending`, which is sorted, and from there to
-    their blocks, a few at a time: entries that are scattered over all blocks would else hold everything up at once.
-    """
+    __slots__ = ("blocks", "filled", "kept", "lasts", "recent", "sweeping")
 
-    __slots__ = ("blocks", "filled", "kept", "lasts", "pending", "recent", "sweeping")
-
-    #: Recent entries are sorted once they would fill so many blocks: merging more at once costs each less.
-    patience: int = 3
+    #: Whether keys have nothing to do with the time at which they come: then they are not sorted before they are put
+    #: into their blocks, where nearly each of them goes to another one.
+    is_scattered: bool = False
 
     def __init__(self) -> None:
         self.recent: list[Entry] = []  # in any order, always the same list
-        self.pending: list[Entry] = []  # in order, to be merged into the blocks
         self.blocks: list[Block] = []
         self.lasts: list[Entry] = []  # the last entry of each block
         self.filled = 0  # entries in the blocks
@@ -115,7 +126,7 @@ class Ordering(ABC):
 
     def __len__(self) -> int:
         """Count the entries, stale ones included."""
-        return self.filled + len(self.pending) + len(self.recent)
+        return self.filled + len(self.recent)
 
     @property
     def wants_sweep(self) -> bool:
@@ -125,38 +136,30 @@ class Ordering(ABC):
     def extend(self, entries: list[Entry]) -> None:
         """Add entries in any order."""
         self.recent += entries
-        if len(self.recent) >= self.patience * BLOCK:
+        if len(self.recent) >= _PATIENCE * BLOCK:
             self.settle()
 
     def settle(self) -> None:
-        """Sort what is recent, and if there is much of it, put what comes after all blocks into new ones."""
+        """Sort what is recent if there is little of it, else put it into blocks."""
         recent = self.recent
-        recent.sort()
-        if not recent or (not self.blocks and len(recent) < BLOCK):
-            return
-        self.pending += recent
-        recent.clear()
-        self.pending.sort()
-        after = bisect_left(self.pending, self.lasts[-1]) if self.lasts else 0
-        if after < len(self.pending):
-            self._append(self.pending[after:])
-            del self.pending[after:]
-
-    def merge(self, entries: int) -> None:
-        """Merge about so many pending entries into their blocks, the last ones first."""
-        while self.pending and entries > 0:
-            at = bisect_left(self.lasts, self.pending[-1])
-            if at == len(self.blocks):  # what a sweep has dropped was the last
-                self._append(self.pending)
-                self.pending = []
-                return
-            start = bisect_right(self.pending, self.lasts[at - 1]) if at else 0
-            entries -= len(self.pending) - start
-            self._insert(at, self.pending[start:])
-            del self.pending[start:]
+        if not self.blocks:
+            recent.sort()
+            if len(recent) >= BLOCK:
+                self._append(recent)
+                recent.clear()
+        elif recent:
+            last = self.lasts[-1]
+            after = [entry for entry in recent if entry > last]
+            if len(after) < len(recent):
+                self._insert([entry for entry in recent if entry <= last])
+            recent.clear()
+            after.sort()
+            self._append(after)
 
     def _append(self, entries: list[Entry]) -> None:
         """Add sorted entries that come after all others."""
+        if not entries:
+            return
         self.filled += len(entries)
         if self.blocks and len(self.blocks[-1]) + len(entries) < 2 * BLOCK:
             self.blocks[-1].append(entries)
@@ -164,22 +167,28 @@ class Ordering(ABC):
             return
         for start in range(0, len(entries), BLOCK):
             self.blocks.append(Block(entries[start : start + BLOCK]))
-            self.lasts.append(self.blocks[-1].last())
+            self.lasts.append(entries[start : start + BLOCK][-1])
 
-    def _insert(self, at: int, entries: list[Entry]) -> None:
-        """Add sorted entries, none after the block's last one, to the block `at`; split it when it is full."""
-        block = self.blocks[at]
+    def _insert(self, entries: list[Entry]) -> None:
+        """Add entries, none after all others, each to its block; split those that get full."""
         self.filled += len(entries)
-        if len(entries) < _SCATTERED and len(block) + len(entries) < 2 * BLOCK:
-            for entry in entries:
-                block.insert(entry)
-            return
-        entries += block
-        entries.sort()
-        size = len(entries) if len(entries) < 2 * BLOCK else BLOCK
-        parts = [Block(entries[start : start + size]) for start in range(0, len(entries), size)]
-        self.blocks[at : at + 1] = parts
-        self.lasts[at : at + 1] = [part.last() for part in parts]
+        blocks, lasts = self.blocks, self.lasts
+        if not self.is_scattered:
+            entries.sort()
+        start = 0
+        while start < len(entries):
+            at = bisect_left(lasts, entries[start])
+            end = start + 1 if self.is_scattered else bisect_right(entries, lasts[at], start + 1)
+            blocks[at].add(entries[start:end])
+            if len(blocks[at]) >= 2 * BLOCK:
+                self._split(at)
+            start = end
+
+    def _split(self, at: int) -> None:
+        entries = self.blocks[at].cut()
+        parts = [entries[start : start + BLOCK] for start in range(0, len(entries), BLOCK)]
+        self.blocks[at : at + 1] = map(Block, parts)
+        self.lasts[at : at + 1] = [part[-1] for part in parts]
 
     def stretches(
         self,
@@ -194,30 +203,29 @@ class Ordering(ABC):
         `pick` may leave out entries of a block, keeping their order. Entries added meanwhile may be missed.
         """
         self.settle()
-        blocks, late = self._blocks_within(low, high), _cut(self.pending, low, high)
+        first, stop = self._span(low, high)
+        blocks, lasts = self.blocks[first:stop], self.lasts[first:stop]
         for at in reversed(range(len(blocks))) if descending else range(len(blocks)):
             block = blocks[at]
             entries = block.cut(*block.find(low, high)) if pick is None else _cut(pick(block), low, high)
-            if late:
-                entries = _join(entries, late, blocks, at)
+            entries = _between(entries, lasts[at - 1] if at else None, lasts[at] if at + 1 < len(lasts) else None)
             if descending:
                 entries.reverse()
             yield from _pieces(entries)
         if not blocks:
-            entries = _cut(self.recent, low, high) or late
+            entries = _cut(self.recent, low, high)
             yield from _pieces(entries[::-1] if descending else entries)
 
-    def _blocks_within(self, low: float | None, high: float | None) -> list[Block]:
-        """List the blocks that may hold entries with `low <= key <= high`."""
+    def _span(self, low: float | None, high: float | None) -> tuple[int, int]:
+        """Tell between which places the blocks are that may hold entries with `low <= key <= high`."""
         first = 0 if low is None else bisect_left(self.lasts, (low,))
-        stop = len(self.blocks) if high is None else bisect_left(self.lasts, (nextafter(high, inf),)) + 1
-        return self.blocks[first:stop]
+        return first, len(self.blocks) if high is None else bisect_left(self.lasts, (nextafter(high, inf),)) + 1
 
     def count(self, low: float | None, high: float | None) -> int:
         """Count the entries with `low <= key <= high`, about: up to a block too many at either end."""
         self.settle()
-        late = len(_cut(self.pending, low, high))
-        return late + sum(map(len, self._blocks_within(low, high))) or len(_cut(self.recent, low, high))
+        first, stop = self._span(low, high)
+        return sum(map(len, self.blocks[first:stop])) or len(_cut(self.recent, low, high))
 
     def sweep(self) -> Iterator[int]:
         """Drop the stale entries of the blocks that have a good share of them, a block a step.
@@ -226,9 +234,6 @@ class Ordering(ABC):
         """
         self.sweeping = True
         self.settle()
-        while self.pending:
-            self.merge(BLOCK)
-            yield BLOCK
         if not self.blocks:
             looked = len(self.recent)
             self.recent[:] = distinct(self.fresh(self.recent))
@@ -271,11 +276,13 @@ def _cut(entries: list[Entry], low: float | None, high: float | None) -> list[En
     return entries[start:stop]
 
 
-def _join(entries: list[Entry], late: list[Entry], blocks: list[Block], at: int) -> list[Entry]:
-    """Add to the entries of a block the late ones that belong there; some may have come there meanwhile."""
-    start = bisect_right(late, blocks[at - 1].last()) if at else 0
-    stop = bisect_right(late, blocks[at].last()) if at + 1 < len(blocks) else len(late)
-    return distinct(sorted(entries + late[start:stop])) if start < stop else entries
+def _between(entries: list[Entry], after: Entry | None, last: Entry | None) -> list[Entry]:
+    """Leave out the entries that came to a block while somebody reads, and would not have been in it before."""
+    if entries and after is not None and entries[0] <= after:
+        entries = entries[bisect_right(entries, after) :]
+    if entries and last is not None and entries[-1] > last:
+        entries = entries[: bisect_right(entries, last)]
+    return entries
 
 
 def _pieces(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -57,9 +57,6 @@ def test_everything_put_in_comes_out_in_order(batches: list[list[Entry]], block:
             if random.random() < 0.3:
                 assert walk(ordering) == sorted(set(list_entries(ordering)))
             check(ordering)
-            if random.random() < 0.3:
-                ordering.merge(random.randrange(8))
-                check(ordering)
         expected = sorted({entry for batch in batches for entry in batch})
         assert walk(ordering) == expected
         assert walk(ordering, descending=True) == expected[::-1]
@@ -155,7 +152,6 @@ def test_what_is_remembered_of_a_block_is_forgotten_when_it_changes() -> None:
             before = {id(block): len(block) for block in ordering.blocks}
             ordering.extend([(number, "b")])
             ordering.settle()
-            ordering.merge(1)
             changed = [block for block in ordering.blocks if before.get(id(block)) != len(block)]
             assert [block.zone for block in changed] == [None] * len(changed)
             assert changed
