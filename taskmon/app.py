@@ -88,19 +88,10 @@ class Taskmon:
             worker_label=settings.metrics_worker_label,
             celery_exporter=settings.metrics_celery_exporter,
         )
-        self.state.subscribe(metrics.observe, events_only=True)
-        self.state.on_worker_gone(metrics.remove_worker)
-        self.state.on_worker_gone(self._enabler.forget)
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
-        if settings.enable_events:
-            self.state.subscribe(self._enabler.observe)
         results = Results(celery_app, reading)
-        self.state.subscribe(results.observe)
-        self.state.subscribe(inspector.observe)
-        self.state.on_worker_gone(inspector.forget)
         diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics)
-        self.state.subscribe(diagnostics.observe)
-        self.state.on_worker_gone(diagnostics.forget)
+        self._subscribe(metrics, results, inspector, diagnostics)
         self._reconciler = Reconciler(
             *(self.state, broker, results, mailbox, inspector, queues),
             orphan_after=settings.orphan_after,
@@ -172,6 +163,19 @@ class Taskmon:
         self.services.authentication.close()
         if self.services.login is not None:
             self.services.login.close()
+
+    def _subscribe(
+        self, metrics: MetricsRegistry, results: Results, inspector: Inspector, diagnostics: Diagnostics
+    ) -> None:
+        """Let all who must know hear of changes, and of workers that are gone."""
+        state = self.state
+        state.subscribe(metrics.observe, events_only=True)
+        if self.settings.enable_events:
+            state.subscribe(self._enabler.observe)
+        for observe in (results.observe, inspector.observe, diagnostics.observe):
+            state.subscribe(observe)
+        for forget in (metrics.remove_worker, self._enabler.forget, inspector.forget, diagnostics.forget):
+            state.on_worker_gone(forget)
 
     def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
         if self.settings.history is None:
