@@ -117,7 +117,14 @@ class Inspector:
             task.cancel()
 
     async def _ask_quietly(self, hostnames: Collection[str]) -> set[str]:
-        return await self._start(hostnames, GENERAL)
+        """Ask and give those who have answered everything: one that just began to listen has missed a part."""
+        began = time.time()
+        await self._start(hostnames, GENERAL)
+        return {
+            name
+            for name in hostnames
+            if (found := self.inspections.get(name)) and all(found.times.get(one, 0.0) >= began for one in GENERAL)
+        }
 
     def _start(
         self, hostnames: Collection[str], methods: Collection[str], everybody: bool = False

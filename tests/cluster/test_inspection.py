@@ -110,6 +110,7 @@ class FakeMailbox:
 
     def __init__(self, *there: str) -> None:
         self.there = set(there)
+        self.missed: set[str] = set()
         self.asked: list[tuple[tuple[str, ...] | None, tuple[str, ...]]] = []
         self.running: list[set[str]] = []
         self.go = asyncio.Event()
@@ -128,7 +129,11 @@ class FakeMailbox:
         if self.error is not None:
             raise self.error
         return {
-            name: {command.name: read(command.name, ANSWERS[command.name]) for command in commands}
+            name: {
+                command.name: read(command.name, ANSWERS[command.name])
+                for command in commands
+                if command.name not in self.missed
+            }
             for name in self.there
             if to is None or name in to
         }
@@ -266,6 +271,22 @@ async def test_one_that_does_not_answer_is_asked_again_ever_more_seldom(clock: l
     observe(inspector, "heartbeat")
     await eventually(lambda: W1 in inspector.inspections)
     assert inspector._asking._delays == {}
+
+
+async def test_one_that_answers_a_part_is_asked_again(clock: list[float]) -> None:
+    """It listens a moment after it said that it is online: what was asked before that, it has not heard."""
+    inspector, mailbox = fake(W1)
+    mailbox.missed = {"stats"}
+    observe(inspector, "online")
+    await eventually(lambda: inspector._asking._task is not None and inspector._asking._task.done())
+    assert "stats" not in inspector.inspections[W1].answers
+    mailbox.missed = set()
+    observe(inspector, "heartbeat")
+    assert len(mailbox.asked) == 1
+    clock[0] += 2
+    observe(inspector, "heartbeat")
+    await eventually(lambda: "stats" in inspector.inspections[W1].answers)
+    await eventually(lambda: inspector._asking._delays == {})
 
 
 async def test_one_that_goes_meanwhile_is_forgotten(clock: list[float]) -> None:
