@@ -245,9 +245,17 @@ class Running:
         broker = self.taskmon.services.broker
         broker.connected, broker.reason = connected, "" if connected else "[Errno 111] Connection refused"
 
+    async def _stop(self) -> None:
+        await self.taskmon.stop()
+        # What was cancelled takes a turn or two of the loop to end, and this loop is about to stop.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            _, left = await asyncio.wait(left, timeout=5)
+        assert not left, left
+
     def close(self) -> None:
         """Stop it."""
-        self.call(self.taskmon.stop())
+        self.call(self._stop())
         if self.shop is not None:
             self.shop.close()
         self.loop.call_soon_threadsafe(self.loop.stop)

@@ -64,25 +64,26 @@ class _Milestone:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
+        self._reached: asyncio.Future[None] = self._loop.create_future()
 
     def reach(self) -> None:
         """Say in the thread that the call is there."""
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._event.set)
+            self._loop.call_soon_threadsafe(self._note)
 
     async def reached_or(self, call: asyncio.Future[None], timeout: float) -> None:
         """Wait for it; raises what the call raised instead, and Unavailable after `timeout` seconds."""
-        waiting = asyncio.ensure_future(self._event.wait())
-        try:
-            await asyncio.wait((call, waiting), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if self._event.is_set():
+        # A future and no task: whoever is cancelled here leaves nothing behind that a loop would have to end.
+        await asyncio.wait((call, self._reached), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._reached.done():
             return
         if not call.done():
             raise Unavailable("The broker", f"no answer within {timeout:g} s")
         call.result()
+
+    def _note(self) -> None:
+        if not self._reached.done():
+            self._reached.set_result(None)
 
 
 @dataclass(slots=True)
