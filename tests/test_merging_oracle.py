@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from celery import states
+from celery.events.state import TASK_EVENT_TO_STATE
 from celery.events.state import State as CeleryState
 from celery.events.state import Task as CeleryTask
 from factories import START, decode_events
@@ -121,16 +123,29 @@ def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
 
 
 def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
-    """Put an event to Celery; a retry from before the task finished as if it told of a beginning, not of a retry."""
+    """Put an event to Celery, but for what taskmon takes otherwise.
+
+    A retry from before the task finished is as if it told of a beginning, not of a retry. Whatever comes late leaves
+    a finished task to the worker that finished it.
+    """
     task = celery.tasks.data.get(event["uuid"])
-    if task is None or event["type"] not in ("task-retried", "task-retry") or not _finished_after(task, event):
+    if task is None or not event["type"].startswith("task-"):
         celery.event(event)
         return
-    received = task.received
-    celery.event(event | {"type": "task-received"})
-    task.received = received
-    if event["type"] == "task-retried":
-        task.retried = event["timestamp"]
+    kind = event["type"].removeprefix("task-")
+    state = TASK_EVENT_TO_STATE.get(kind, kind.upper())
+    late = task.state in states.READY_STATES and states.precedence(state) > states.precedence(task.state)
+    worker = task.worker
+    if state == states.RETRY and (late := _finished_after(task, event)):
+        received = task.received
+        celery.event(event | {"type": "task-received"})
+        task.received = received
+        if event["type"] == "task-retried":
+            task.retried = event["timestamp"]
+    else:
+        celery.event(event)
+    if late:
+        task.worker = worker
 
 
 def _finished_after(task: CeleryTask, event: dict[str, Any]) -> bool:
@@ -202,6 +217,16 @@ def test_workers(batches: list[list[dict[str, Any]]]) -> None:
 
 
 # Where taskmon differs on purpose
+
+
+@pytest.mark.parametrize("late", ["task-received", "task-started", "task-retried", "task-progress", "task-revoked"])
+def test_a_finished_task_stays_with_the_worker_that_finished_it(late: str) -> None:
+    end = make_dict("task-succeeded", at=START + 2, hostname=HOSTNAMES[0])
+    taskmon, _ = compare([[end, make_dict(late, hostname=HOSTNAMES[1])]])
+    assert taskmon.get("a").worker == HOSTNAMES[0]
+    compare([[end, make_dict(late, at=START + 3, hostname=HOSTNAMES[1])]])
+    again, _ = compare([[end, make_dict("task-retried", at=START + 3, hostname=HOSTNAMES[1])]])
+    assert again.get("a").worker == HOSTNAMES[1]
 
 
 def test_a_retry_from_before_the_end_leaves_a_finished_task_finished() -> None:
