@@ -28,6 +28,10 @@ from taskmon.routes import ROUTES
 #: What all of them wait for a worker that says nothing, in seconds.
 SILENCE = 1.0
 
+#: What only a loop that is held up would reach, or a call that waits for nothing: not a busy machine, in seconds.
+HELD_UP = 0.5
+HUNG = 10.0
+
 
 @pytest.fixture
 def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
@@ -295,8 +299,8 @@ def test_a_worker_that_is_killed_in_the_middle_is_silence(
         post(monitor, f"/api/task/revoke/{running.id}")  # RabbitMQ gives it to the next worker
     print({path: (status, round(took, 2)) for path, (status, took) in answers.items()})
     assert {status for status, _ in answers.values()} == {504}
-    assert max(took for _, took in answers.values()) < SILENCE + 1
-    assert max(slowest_answers) < 0.05
+    assert max(took for _, took in answers.values()) < SILENCE + HUNG
+    assert max(slowest_answers) < HELD_UP
     controlling = [path for path, handler in ROUTES if handler.__module__ in (control.__name__, revoking.__name__)]
     assert all(any(re.fullmatch(path, one) for one in asked) for path in controlling)
 
@@ -323,8 +327,10 @@ def test_a_broker_that_is_away(
         ):
             began = time.monotonic()
             status, body = ask()
-            assert (status, time.monotonic() - began < 3) == (503, True), body
-    assert slowest() < 0.05
+            took = time.monotonic() - began
+            print(f"{status} in {took:.2f} s")
+            assert (status, took < HUNG) == (503, True), body
+    assert slowest() < HELD_UP
     status, found = monitor.get(f"/api/workers/{worker.hostname}")
     assert status == 200
     assert found["age"] > 0

@@ -100,7 +100,7 @@ def test_a_network_that_stalls(broker: Broker, new_project: Callable[..., Projec
             began = time.monotonic()
             assert len((await served.get("/api/tasks?limit=10")).json()) == 10
             assert (await served.get("/api/queues/length")).status == 503
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < PATIENCE
             status = served.taskmon.services.broker
             await eventually(lambda: not status.connected, "the silence is noticed", PATIENCE)
             assert (await served.get("/readyz")).status == 503
@@ -130,7 +130,7 @@ def test_a_memory_alarm_of_rabbitmq(rabbitmq_broker: RabbitBroker, new_project: 
                 began = time.monotonic()
                 refused = await served.request("POST", "/api/task/send-task/project.add", body=b'{"args": [1, 2]}')
                 assert refused.status == 503
-                assert time.monotonic() - began < 10
+                assert time.monotonic() - began < PATIENCE
                 assert (await served.get("/readyz")).status == 200  # we only take from it
                 assert len((await served.get("/api/tasks?limit=10")).json()) == 10
             finally:
