@@ -104,6 +104,8 @@ def close_backend(backend: Any) -> None:
         backend.client.connection_pool.disconnect()
     elif isinstance(backend, RPCBackend) and backend.result_consumer._connection:
         backend.result_consumer.stop()
+    # A result that somebody still holds, such as the traceback of a failed test, would connect again when it goes.
+    backend.remove_pending_result = lambda result: result
 
 
 class Worker(Process):
