@@ -136,4 +136,4 @@ def wait_for_workers(monitor: Monitor, *workers: Worker) -> None:
         found, alive = monitor.get(f"/api/workers{refresh}")[1], monitor.get("/api/workers?status=1")[1]
         return all("stats" in found.get(worker.hostname, {}) and alive.get(worker.hostname) for worker in workers)
 
-    wait_until(known, timeout=30, what=f"{monitor.url} knows the workers", detail=monitor.log_tail)
+    wait_until(known, timeout=60, what=f"{monitor.url} knows the workers", detail=monitor.log_tail)

@@ -42,7 +42,7 @@ class Monitor(Process):
         """Start it and wait until it serves; its broker may be away."""
         before = len(self.log_text())
         super().start()
-        self.wait_until(lambda: _URL.search(self.log_text(), before), timeout=30, what="taskmon serves")
+        self.wait_until(lambda: _URL.search(self.log_text(), before), timeout=60, what="taskmon serves")
         found = _URL.search(self.log_text(), before)
         assert found is not None
         self.url = found[1]
@@ -80,7 +80,7 @@ class Monitor(Process):
         """Wait until a task has a state; give its task object."""
         wait_until(
             lambda: self.task(task_id).get("state") == state,
-            timeout=30,
+            timeout=60,
             what=f"{task_id} becomes {state}",
             detail=lambda: f"{self.task(task_id)}\n{self.log_tail()}",
         )

@@ -127,7 +127,7 @@ def test_many_who_wait_hold_up_nobody(
         def sleeping() -> int:
             return len(monitor.get("/api/tasks?taskname=project.sleep&state=STARTED")[1])
 
-        wait_until(lambda: sleeping() > WAITERS // 2, timeout=30, what="the tasks run", detail=monitor.log_tail)
+        wait_until(lambda: sleeping() > WAITERS // 2, timeout=60, what="the tasks run", detail=monitor.log_tail)
         times = sorted(took(lambda: monitor.get(f"/api/task/info/{known}"))[0] for _ in range(30))
         assert not all(call.done() for call in waiting), "nobody waited any more"
         answers = [call.result() for call in waiting]
@@ -158,8 +158,8 @@ def test_a_broker_that_is_away(
     def is_back() -> bool:
         return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2], "task_id": "back"})[0] == 200)
 
-    wait_until(is_back, timeout=20, what="publishing works again", detail=monitor.log_tail)
-    wait_until(lambda: monitor.get("/api/task/result/back")[0] == 200, timeout=20, what="results are read again")
+    wait_until(is_back, timeout=60, what="publishing works again", detail=monitor.log_tail)
+    wait_until(lambda: monitor.get("/api/task/result/back")[0] == 200, timeout=60, what="results are read again")
 
 
 def test_a_result_backend_that_is_away(

@@ -74,7 +74,7 @@ def wait_known(monitor: Monitor, *workers: Worker) -> None:
         found = monitor.get("/api/workers")[1]
         return all("stats" in found.get(worker.hostname, {}) for worker in workers)
 
-    wait_until(known, timeout=30, what="the workers are known", detail=monitor.log_tail)
+    wait_until(known, timeout=60, what="the workers are known", detail=monitor.log_tail)
 
 
 def commands(hostname: str) -> list[tuple[str, dict[str, Any]]]:
@@ -121,12 +121,12 @@ def test_a_worker_does_as_told(
         200,
         {"message": f"Growing '{name}' worker's pool by 2"},
     )
-    wait_until(lambda: len(stats()["processes"]) == 3, timeout=30, what="the pool has grown", detail=monitor.log_tail)
+    wait_until(lambda: len(stats()["processes"]) == 3, timeout=60, what="the pool has grown", detail=monitor.log_tail)
     assert post(monitor, f"/api/worker/queue/add-consumer/{name}", queue="live-other") == (
         200,
         {"message": "add consumer live-other"},
     )
-    wait_until(lambda: "live-other" in queues(), timeout=30, what="it consumes", detail=monitor.log_tail)
+    wait_until(lambda: "live-other" in queues(), timeout=60, what="it consumes", detail=monitor.log_tail)
     assert post(monitor, f"/api/worker/queue/cancel-consumer/{name}", queue="live-other") == (
         200,
         {"message": "no longer consuming from live-other"},
@@ -148,9 +148,9 @@ def test_a_worker_does_as_told(
         assert status == 409
         assert "not enabled" in body["error"]["message"]
     assert post(monitor, f"/api/worker/shutdown/{name}") == (200, {"message": "Shutting down!"})
-    wait_until(lambda: not worker.running, timeout=30, what="the worker ends", detail=worker.log_tail)
+    wait_until(lambda: not worker.running, timeout=60, what="the worker ends", detail=worker.log_tail)
     wait_until(
-        lambda: monitor.get(f"/api/workers/{name}")[1]["status"] == "offline", timeout=30, what="it shows as offline"
+        lambda: monitor.get(f"/api/workers/{name}")[1]["status"] == "offline", timeout=60, what="it shows as offline"
     )
 
 
@@ -211,12 +211,12 @@ def test_what_is_inspected_and_how_long_queues_are(
         return queue
 
     # What the dead worker had taken and not finished comes back, on RabbitMQ at once.
-    wait_until(lambda: length()["messages"] >= 3, timeout=30, what="the messages wait", detail=monitor.log_tail)
+    wait_until(lambda: length()["messages"] >= 3, timeout=60, what="the messages wait", detail=monitor.log_tail)
     assert length()["name"] == project.queue
     assert length()["consumers"] == consumers
     wait_until(
         lambda: monitor.get(f"/api/workers/{worker.hostname}")[1]["status"] == "stale",
-        timeout=30,
+        timeout=60,
         what="the killed worker shows as stale",
     )
 

@@ -283,7 +283,7 @@ async def test_a_postgresql_that_is_stopped_and_started(
         await history.flush()
         await asyncio.to_thread(postgres.stop)
         served.apply(*make_life("b"))
-        await eventually(lambda: history.status.word() == "unavailable", timeout=25)
+        await eventually(lambda: history.status.word() == "unavailable", timeout=60)
         response = await served.get("/api/tasks")
         assert response.header("X-Taskmon-History") == "unavailable"
         assert set(response.json()) == {"a", "b"}
@@ -291,5 +291,5 @@ async def test_a_postgresql_that_is_stopped_and_started(
         assert (await served.get("/api/task/info/c")).status == 503
         served.apply(make_event("received", "c"))
         await asyncio.to_thread(postgres.restore)
-        await eventually(lambda: history.status.available, timeout=25)
+        await eventually(lambda: history.status.available, timeout=60)
         assert set(await _list(served)) == {"a", "b", "c"}

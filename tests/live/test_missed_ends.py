@@ -37,7 +37,7 @@ def wait_for_task(monitor: Monitor, task_id: str, **fields: Any) -> dict[str, An
     """Wait until a task object has these fields; give it."""
     wait_until(
         lambda: fields.items() <= monitor.task(task_id).items(),
-        timeout=40,
+        timeout=60,
         what=f"{task_id} has {fields}",
         detail=lambda: f"{monitor.task(task_id)}\n{monitor.log_tail()}",
     )

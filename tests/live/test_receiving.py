@@ -22,6 +22,9 @@ from taskmon.receiving.frames import AmqpDrain
 from taskmon.records import Event
 from taskmon.settings import Settings
 
+#: Longer than this takes no end, however busy the machine is, in seconds.
+HUNG = 10.0
+
 
 @pytest.fixture
 def monitor(broker: Broker, tmp_path: Path) -> Iterator[Monitor]:
@@ -85,7 +88,7 @@ def test_the_brokers_are_as_they_are_known(
     app = new_project(broker, "none").app
     drain, name, took = receive_one(app, monkeypatch)
     assert isinstance(drain, RedisDrain if isinstance(broker, RedisBroker) else AmqpDrain)
-    assert took < 1
+    assert took < HUNG
     with app.connection_for_read() as connection:
         channel = connection.default_channel
         if isinstance(broker, RedisBroker):
@@ -102,7 +105,7 @@ def test_a_redis_with_prefixed_keys_goes_through_kombu(
     app.conf.broker_transport_options = {"global_keyprefix": "mine-"}
     drain, _, took = receive_one(app, monkeypatch)
     assert isinstance(drain, KombuDrain)
-    assert took < 1
+    assert took < HUNG
 
 
 def test_a_redis_that_falls_silent_is_noticed(redis_broker: Broker, new_project: Callable[..., Project]) -> None:
@@ -126,7 +129,7 @@ def test_a_redis_that_falls_silent_is_noticed(redis_broker: Broker, new_project:
         assert "does not answer" in status.reason
         began = time.monotonic()
         await consumer.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < HUNG
 
     asyncio.run(watch())
 
@@ -168,7 +171,7 @@ def test_a_broker_that_is_killed_in_a_burst(
     burst = threading.Thread(target=send_in_vain, daemon=True)
     burst.start()
     monitor.wait_until(
-        lambda: monitor.get("/api/tasks?taskname=project.first&limit=1")[1], timeout=30, what="it runs"
+        lambda: monitor.get("/api/tasks?taskname=project.first&limit=1")[1], timeout=60, what="it runs"
     )
     broker.kill()
     killed.set()

@@ -106,10 +106,10 @@ def test_a_worker_without_events_is_asked_for_them(
     def is_seen() -> bool:
         return bool(monitor.task(project.send("add", 1, 2).id).get("received"))
 
-    wait_until(is_seen, timeout=30, what="a worker that was there before sends events", detail=monitor.log_tail)
+    wait_until(is_seen, timeout=60, what="a worker that was there before sends events", detail=monitor.log_tail)
     early.stop()
     start_worker(project, events=False)
-    wait_until(is_seen, timeout=30, what="a worker that came later sends events", detail=monitor.log_tail)
+    wait_until(is_seen, timeout=60, what="a worker that came later sends events", detail=monitor.log_tail)
 
 
 def test_times_are_right_across_time_zones(
@@ -167,7 +167,7 @@ def test_it_stops_while_the_broker_hangs(
     monitor.wait_ready()
     broker.pause()
     monitor.signal_group(number)
-    wait_until(lambda: not monitor.running, timeout=10, what="taskmon stops", detail=monitor.log_tail)
+    wait_until(lambda: not monitor.running, timeout=60, what="taskmon stops", detail=monitor.log_tail)
     assert "Stopped" in monitor.log_text()
 
 
