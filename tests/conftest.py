@@ -5,6 +5,10 @@ A test that is `async def` gets 30 s. It fails, too, when a callback or a task o
 
 import asyncio
 import inspect
+import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +41,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     asyncio.run(run())
     assert not unseen, f"nobody looked at: {unseen}"
     return True
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Undo what `configure_logging` does to its process; it closes the handlers that it finds, so it finds none."""
+    root, access = logging.getLogger(), logging.getLogger("tornado.access")
+    before = (root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook)
+    shown = warnings.showwarning
+    root.handlers[:] = []
+    yield
+    logging.getLogger("tornado.general").setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+    warnings.showwarning = shown
+    root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before
 
 
 @pytest.fixture

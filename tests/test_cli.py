@@ -1,6 +1,5 @@
 """The command line: what each command prints, how faults end it, and what reaches `serve`."""
 
-import logging
 import os
 import re
 import signal
@@ -8,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +29,9 @@ _, LINE = new_token("grafana", Role.VIEWER)
 
 
 @pytest.fixture(autouse=True)
-def _process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _process_as_before(logging_as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run in an empty directory and environment; undo what a program may do to its own process."""
-    root, access = logging.getLogger(), logging.getLogger("tornado.access")
-    before = (root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook)
-    environ, path, modules, shown = dict(os.environ), sys.path[:], set(sys.modules), warnings.showwarning
-    root.handlers[:] = []
+    environ, path, modules = dict(os.environ), sys.path[:], set(sys.modules)
     monkeypatch.chdir(tmp_path)
     for name in environ:
         if name.startswith(("TASKMON_", "FLOWER_", "CELERY_")):
@@ -48,9 +43,6 @@ def _process_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for name in set(sys.modules) - modules:
         if name.startswith("proj"):
             del sys.modules[name]
-    logging.captureWarnings(False)
-    warnings.showwarning = shown
-    root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -19,17 +18,7 @@ URL = "amqp://guest:hunter2horse@localhost:5672//"
 MASKED = "amqp://guest:***@localhost:5672//"
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root, access = logging.getLogger(), logging.getLogger("tornado.access")
-    before = (root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook)
-    shown = warnings.showwarning
-    root.handlers[:] = []  # configure_logging closes those it finds
-    yield
-    logging.getLogger("tornado.general").setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
-    warnings.showwarning = shown
-    root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def configure(**options: object) -> io.StringIO:

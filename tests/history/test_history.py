@@ -240,6 +240,7 @@ async def test_ready_and_metrics_tell_of_the_history(tmp_path: Path, memory_brok
         assert b"\ntaskmon_history_available " not in (await served.get("/metrics")).body
 
 
+@pytest.mark.usefixtures("logging_as_before")
 def test_a_history_that_cannot_be_used_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "memory://")  # which --broker sets: so it is taken back
     path = tmp_path / "notes.txt"
