@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run all tests in six runs side by side, as the live ones mostly wait, and put their coverage together.
+# Run all tests in eight runs side by side, as the live ones mostly wait, and put their coverage together.
 # usage: scripts/run-tests.sh VENV
 set -euo pipefail
 
@@ -8,10 +8,18 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 unset PYTEST_ADDOPTS
 
-commands=(tests/live/test_applying.py tests/live/test_commands.py)
-trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py)
+# Live tests by what they wait for; each run of them starts brokers of its own. `watching` has those not named here.
+commanding=(tests/live/test_commands.py)
+applying=(tests/live/test_applying.py)
+comparing=(tests/live/test_flower.py tests/live/test_fuzzing.py tests/live/test_history.py tests/live/test_brokers.py)
+trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py tests/live/test_receiving.py)
+named=("${commanding[@]}" "${applying[@]}" "${comparing[@]}" "${trouble[@]}")
+
+api=(tests/api tests/metrics)
 computing=(tests/finding tests/test_merging_oracle.py tests/test_query.py tests/test_reconciled.py tests/test_search.py tests/test_state.py)
-runs=(computing unit api watching commanding trouble)
+unnamed=(--ignore=tests/live "${api[@]/#/--ignore=}" "${computing[@]/#/--ignore=}")
+
+runs=(computing unit api watching commanding applying comparing trouble)
 
 run() { # name, arguments of pytest
     local name=$1 start=$SECONDS
@@ -23,12 +31,17 @@ run() { # name, arguments of pytest
     echo "$((SECONDS - start)) s" >"$folder/$name.time"
 }
 
-# What only computes gives way: the others have brokers and workers that wait for answers in time.
-(renice -n 10 "$BASHPID" >/dev/null && run computing "${computing[@]}") &
-run unit --ignore=tests/live --ignore=tests/api --ignore=tests/metrics "${computing[@]/#/--ignore=}" &
-run api tests/api tests/metrics &
-run watching tests/live "${commands[@]/#/--ignore=}" "${trouble[@]/#/--ignore=}" &
-run commanding "${commands[@]}" &
+give_way() { # by how much: what only computes leaves the processors to those whose brokers and workers wait
+    renice -n "$1" "$BASHPID" >/dev/null
+}
+
+(give_way 15 && run computing "${computing[@]}") &
+(give_way 5 && run unit "${unnamed[@]}") &
+(give_way 5 && run api "${api[@]}") &
+run watching tests/live "${named[@]/#/--ignore=}" &
+run commanding "${commanding[@]}" &
+run applying "${applying[@]}" &
+run comparing "${comparing[@]}" &
 run trouble "${trouble[@]}" &
 wait
 
