@@ -58,6 +58,13 @@ def logging_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a silent broker a tenth as long as otherwise."""
+    monkeypatch.setattr("taskmon.cluster.connections.CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr("taskmon.cluster.connections.ANSWER_TIMEOUT", 0.2)
+
+
+@pytest.fixture
 def memory_broker() -> Iterator[str]:
     """The URL of an empty broker in this process: kombu's own, which is one for all connections."""
     _clear_memory()

@@ -116,6 +116,7 @@ async def test_a_silent_worker(memory_broker: str) -> None:
         assert answer.json()[W1]["age"] is None
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("path", ["/api/workers?refresh=1", "/api/queues/length"])
 async def test_a_broker_that_is_away(path: str) -> None:
     async with watching(AWAY) as served:

@@ -222,6 +222,7 @@ async def test_a_broker_url_that_cannot_be_read(lane: Lane) -> None:
     assert "horse" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
     with silent_server() as port:

@@ -167,6 +167,7 @@ async def test_a_broker_that_is_away(scheme: str) -> None:
             assert "wrong-horse" not in str(error.value)
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_broker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     with silent_server() as port:
         async with publishing_for(make_project(f"redis://127.0.0.1:{port}/0")) as publisher:

@@ -104,6 +104,7 @@ async def test_a_broker_that_is_away(lane: Lane) -> None:
         await Queues(make_app(AWAY), lane).lengths()
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
     with silent_server() as port:
