@@ -69,7 +69,7 @@ class Chromium:
                 await tab.tell(f"{domain}.enable")
             yield tab
         finally:
-            tab.close()
+            await tab.close()
 
     def _new_target(self) -> Any:
         with urlopen(
@@ -125,10 +125,10 @@ class Tab:
         picture = await self.tell("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(picture["data"]))
 
-    def close(self) -> None:
-        """Leave it."""
-        self._reading.cancel()
+    async def close(self) -> None:
+        """Leave it, and wait until its connection is closed: the loop may end before that otherwise."""
         self._connection.close()
+        await self._reading
 
     async def _wait_for_load(self, before: int) -> None:
         async with asyncio.timeout(20):
