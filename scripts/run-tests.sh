@@ -10,9 +10,9 @@ unset PYTEST_ADDOPTS
 
 # Live tests by what they wait for; each run of them starts brokers of its own. `watching` has those not named here.
 commanding=(tests/live/test_commands.py)
-applying=(tests/live/test_applying.py)
-comparing=(tests/live/test_flower.py tests/live/test_fuzzing.py tests/live/test_history.py tests/live/test_brokers.py)
-trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py tests/live/test_receiving.py)
+applying=(tests/live/test_applying.py tests/live/test_receiving.py)
+comparing=(tests/live/test_flower.py tests/live/test_fuzzing.py tests/live/test_brokers.py)
+trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py)
 named=("${commanding[@]}" "${applying[@]}" "${comparing[@]}" "${trouble[@]}")
 
 api=(tests/api tests/metrics)
@@ -31,13 +31,10 @@ run() { # name, arguments of pytest
     echo "$((SECONDS - start)) s" >"$folder/$name.time"
 }
 
-give_way() { # by how much: what only computes leaves the processors to those whose brokers and workers wait
-    renice -n "$1" "$BASHPID" >/dev/null
-}
-
-(give_way 15 && run computing "${computing[@]}") &
-(give_way 5 && run unit "${unnamed[@]}") &
-(give_way 5 && run api "${api[@]}") &
+# What only computes gives way: the others have brokers and workers that wait for answers in time.
+(renice -n 10 "$BASHPID" >/dev/null && run computing "${computing[@]}") &
+run unit "${unnamed[@]}" &
+run api "${api[@]}" &
 run watching tests/live "${named[@]/#/--ignore=}" &
 run commanding "${commanding[@]}" &
 run applying "${applying[@]}" &
