@@ -219,7 +219,7 @@ def test_workers_that_come_and_go(redis_broker: RedisBroker, new_project: Callab
                     sender.send(kind, freq=0.2, active=1, processed=2, sw_ident="py-celery")
 
     async def run() -> None:
-        async with watching(make_app(redis_broker.url), purge_offline_workers=0, inspect_timeout=50) as served:
+        async with watching(make_app(redis_broker.url), inspect_timeout=50) as served:
             before = threading.active_count()
             await asyncio.to_thread(send_lives, app, "ran", 10, names[0])
             for _ in range(2):
@@ -232,7 +232,7 @@ def test_workers_that_come_and_go(redis_broker: RedisBroker, new_project: Callab
                     "all have gone",
                     PATIENCE,
                 )
-                served.taskmon._purge()
+                served.state.purge_workers(time.time() + 1)  # all: upkeep would do so an hour from now
                 assert served.state.workers == {}
             enabler, inspector = served.taskmon._enabler, served.taskmon.services.inspector
             await eventually(lambda: not inspector._asking._wanted, "nobody is asked any more", PATIENCE)
