@@ -33,7 +33,7 @@ _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
 #: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
-FLUSH_AT: Final = 500
+FLUSH_AT: Final = 200
 
 #: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
 #: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
