@@ -75,9 +75,13 @@ class Block:
     def __iter__(self) -> Iterator[Entry]:
         return zip(self.keys, self.ids, strict=True)
 
-    def cut(self, start: int = 0, stop: int | None = None, step: int = 1) -> list[Entry]:
+    def cut(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """List the entries from one place to another."""
-        return list(zip(self.keys[start:stop:step], self.ids[start:stop:step], strict=True))
+        return list(zip(self.keys[start:stop], self.ids[start:stop], strict=True))
+
+    def sample(self, start: int, step: int) -> list[Entry]:
+        """List one entry of so many, in whichever order they are: sorting a block only to look at it is dear."""
+        return list(zip(self._keys[start::step], self._ids[start::step], strict=True))
 
     def find(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Tell between which places the entries with `low <= key <= high` are."""
@@ -250,8 +254,8 @@ class Ordering(ABC):
     def _sweep_block(self, at: int) -> bool:
         """Drop a block's stale and repeated entries, if a sample has any; tell whether the next is at `at + 1`."""
         block = self.blocks[at]
-        sample = block.cut(step=_SAMPLED)
-        if len(self.fresh(sample)) == len(sample) and not any(map(eq, sample, block.cut(1, step=_SAMPLED))):
+        sample, followers = block.sample(0, _SAMPLED), block.sample(1, _SAMPLED)
+        if len(self.fresh(sample)) == len(sample) and not any(map(eq, sample, followers)):
             return True
         left = distinct(self.fresh(block.cut()))
         self.filled += len(left) - len(block)
