@@ -144,7 +144,12 @@ def test_a_broker_that_is_away(
     monitor = start_monitor(project)
     assert post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 200
     getattr(broker, harm)()
+
+    def is_away() -> bool:  # the last message may still get through
+        return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 503)
+
     try:
+        wait_until(is_away, timeout=60, what="publishing is refused", detail=monitor.log_tail)
         for _ in range(2):
             for path in ("apply/project.add", "async-apply/project.add", "send-task/any"):
                 seconds, (status, body) = took(lambda path=path: post(monitor, f"/api/task/{path}", {"args": [1, 2]}))
