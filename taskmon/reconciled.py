@@ -48,7 +48,7 @@ class Reconciled:
         self._tasks.place(task, False, True)
         field = FINISHED[outcome.state]
         if outcome.finished is not None and field in self._indexes.known:
-            self._indexes.known[field].append((outcome.finished, task_id))
+            self._indexes.known[field].add(outcome.finished, task_id)
         self._change(task)
 
     def orphan(self, task_id: str) -> None:
@@ -61,7 +61,8 @@ class Reconciled:
         task.reconciled = ORPHANED
         self.orphaned += 1
         self.orphaned_total += 1
-        self._indexes.orphaned.extend([(task.timestamp, task_id)])
+        if task.timestamp is not None:
+            self._indexes.orphaned.add(task.timestamp, task_id)
         self._change(task)
 
     def adopt(self, task_id: str) -> None:
@@ -87,7 +88,7 @@ class Reconciled:
             field = unsettle(task)
             self._tasks.place(task, True, False)
             if field in self._indexes.missing:
-                self._indexes.missing[field].extend([(task.born, task.uuid)])
+                self._indexes.missing[field].add(task.born, task.uuid)
 
     def _begin(self, task_id: str) -> Task:
         task = self._tasks.unfinished[task_id]

@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from .errors import UnknownTask
 from .finding.finder import Finder
-from .finding.indexes import FLUSH_AT, Indexes
+from .finding.indexes import FLUSH_AT, LINGER, Indexes
 from .finding.loading import load_tasks
 from .finding.ordering import BLOCK, distinct
 from .finding.store import SHELF, TaskStore
@@ -69,10 +69,10 @@ class State:
         self._indexes = Indexes(self._tasks)
         self._finder = Finder(self._indexes, self._tasks)
         self._timed = {
-            f"task-{field}": self._indexes.known[field].append
-            for field in ("received", "started", "succeeded", "failed")
+            f"task-{field}": (known.recent_keys.append, known.recent_ids.append)
+            for field, known in self._indexes.known.items()
+            if field != "runtime"
         }
-        self._append_runtime = self._indexes.known["runtime"].append
         self._subscribers: list[Subscriber] = []
         self._of_events: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
@@ -127,7 +127,8 @@ class State:
     def tidy(self) -> bool:
         """Do a millisecond or two of the upkeep that makes later questions cheap; tell whether more is left."""
         indexes = self._indexes
-        indexes.flush()
+        if indexes.flush_some():
+            return True
         indexes.tidy(entries=2 * BLOCK)
         return not indexes.tidied or indexes.zone_blocks(_ZONED) == _ZONED
 
@@ -210,7 +211,7 @@ class State:
             indexes.remember(task_id, task)
         if task is None:
             task = tasks.unfinished[task_id] = Task(task_id, now)
-            indexes.created.append(task)
+            indexes.created[task_id] = task
         if event.hostname is not None:
             if event.type == "task-sent":
                 event.hostname = intern(event.hostname)
@@ -231,23 +232,32 @@ class State:
         if state == RECEIVED:
             self._count_prefetched(task, 1)
         tasks.place(task, before in READY_STATES, state in READY_STATES)
-        append = self._timed.get(event.type)
-        if append is not None:
-            append((event.timestamp, task.uuid))
+        timed = self._timed.get(event.type)
+        if timed is not None:
+            add_key, add_id = timed
+            add_key(event.timestamp)  # type: ignore[arg-type]  # `apply` has set it
+            add_id(task.uuid)
         if task.runtime is not runtime:
             self._note_runtime(task)
         if task.parent_id is not None:
             self._kin_changed = True
-        indexes.changed[task_id] = task
-        if len(indexes.changed) >= FLUSH_AT:
-            indexes.flush()
+        if state in READY_STATES:
+            ended = indexes.ended
+            ended[task_id] = task
+            if len(ended) >= FLUSH_AT:
+                indexes.flush_some()
+        else:
+            changed = indexes.changed
+            changed[task_id] = task
+            if len(changed) >= LINGER:
+                indexes.flush_some()
         return task
 
     def _note_runtime(self, task: Task) -> None:
         if task.runtime is not None:
-            self._append_runtime((task.runtime, task.uuid))
+            self._indexes.known["runtime"].add(task.runtime, task.uuid)
         else:  # an event took it back
-            self._indexes.missing["runtime"].extend([(task.born, task.uuid)])
+            self._indexes.missing["runtime"].add(task.born, task.uuid)
 
     def _apply_to_worker(self, event: Event, now: float) -> Worker | None:
         """Merge an event of a worker; any other event, a custom one without a task, changes nothing."""
@@ -272,12 +282,10 @@ class State:
             self.evicted_total += 1
             if task.timestamp is not None and task.timestamp > self.horizon:
                 self.horizon = task.timestamp
-            self._indexes.changed.pop(task.uuid, None)
+            self._indexes.forget(task.uuid)
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:
                 self._evicted.popitem(last=False)
-        if len(self._indexes.created) >= FLUSH_AT:  # most of them evicted before they changed enough to be indexed
-            self._indexes.flush()
         if surplus > 0:
             self._tasks.clear(shelves=1 + surplus // SHELF)
 

@@ -110,6 +110,7 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
             patch.setattr(module, "BLOCK", block)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
+            patch.setattr(module, "LINGER", 2 * flush_at)
         patch.setattr(ordering, "_STRETCH", max(1, block // 2))
         patch.setattr(ordering, "_SAMPLED", sampled)
         patch.setattr(finder, "_SORTABLE", sortable)

@@ -69,7 +69,8 @@ class Finder:
 
     def find(self, query: TaskQuery) -> Iterator[Task | None]:
         """Yield the tasks that a query asks for, in order; None between two stretches of work."""
-        self._indexes.flush()
+        while self._indexes.flush_some():
+            yield None
         skip = query.offset
         left = query.limit
         for _, tasks in self._batches(query):

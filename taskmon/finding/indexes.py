@@ -1,13 +1,14 @@
 """Indexes: the orders and groups of tasks by which `finder.py` answers without looking at every task.
 
-Tasks that change are only noted; `flush` indexes them together, so a task that saw four events since the last flush
-is indexed once. `tidy` drops what went stale, a little at a time. Event loop only.
+Tasks that change are only noted; they are indexed some at a time, as a rule once they have finished, so that a task
+which saw four events is indexed once. Whoever asks has to `flush` first. `tidy` drops what went stale, a little at a
+time. Event loop only.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from itertools import islice
+from itertools import compress, islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -32,17 +33,16 @@ _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 #: The fields by which tasks are ordered, besides `timestamp` and the facets.
 ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
-#: So many changed tasks are indexed together at the most, which bounds how long a question waits for them.
+#: So many tasks are indexed together, which bounds how long others wait.
 FLUSH_AT: Final = 200
 
-#: Entries that are looked at for staleness for each task that is indexed, and once the indexes have grown stale
-#: faster than idle moments can tidy them. A new task has up to 17 entries; as 32 are far more, memory is bounded.
-_TIDY_PER_TASK: Final = 1
-_TIDY_PER_TASK_PRESSED: Final = 32
+#: So many tasks that have not finished wait until they do, or until somebody asks: each is indexed once then, and not
+#: once an event.
+LINGER: Final = 6_000
 
-#: The indexes are pressed once this many times as many tasks as are held have been created or have changed since
-#: everything was last swept.
-_PRESSED: Final = 6
+#: Entries that are looked at for staleness, for each task that is indexed, while a sweep is due that cannot wait for
+#: an idle moment. A new task has up to 17 entries; as 32 are far more, memory is bounded.
+_TIDY_PER_TASK: Final = 32
 
 #: What it costs to visit a group, in entries looked at: most are small.
 _VISIT: Final = 8
@@ -97,16 +97,13 @@ class Group(Ordering):
 class Known(Ordering):
     """The tasks that have a value in one field, by it."""
 
-    __slots__ = ("append", "field", "get", "is_scattered", "tasks")
+    __slots__ = ("field", "get", "tasks")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
         super().__init__()
         self.tasks = tasks
         self.field = field
-        self.is_scattered = field == "runtime"
         self.get: Get = attrgetter(field)
-        #: Add one entry. It is settled by the next flush, so that this costs no more than appending to a list.
-        self.append = self.recent.append
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still has that value."""
@@ -128,9 +125,13 @@ class Missing(Ordering):
         self.tasks = tasks
         self.get: Get = attrgetter(field)
 
-    def add(self, tasks: list[Task], entries: list[Entry]) -> None:
+    def note(self, tasks: list[Task], born: list[float], ids: list[str]) -> None:
         """Add the entries of those tasks that lack the value so far; later they can only get one."""
-        self.extend([entry for value, entry in zip(map(self.get, tasks), entries, strict=True) if value is None])
+        lacking = [value is None for value in map(self.get, tasks)]
+        if all(lacking):
+            self.extend(born, ids)
+        elif any(lacking):
+            self.extend(list(compress(born, lacking)), list(compress(ids, lacking)))
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still lacks the value."""
@@ -145,39 +146,78 @@ class Missing(Ordering):
 class Facet:
     """The groups of one field."""
 
-    __slots__ = ("field", "get", "groups", "tasks")
+    __slots__ = ("field", "get", "groups", "grown", "kept", "sweeping", "tasks")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
         self.tasks = tasks
         self.field = field
         self.get: Get = attrgetter(field)
         self.groups: dict[Value, Group] = {}
+        self.grown = 0  # entries added since the last sweep
+        self.kept = 0  # entries that it kept
+        self.sweeping = False
 
-    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
-        """Put each task's entry into the group of its value; yield the groups that grew."""
-        added: dict[Value, list[Entry]] = {}
-        for value, entry in zip(map(self.get, tasks), entries, strict=True):
+    @property
+    def wants_sweep(self) -> bool:
+        """Tell whether as many entries have come since the last sweep as it kept: small groups never want one."""
+        return not self.sweeping and self.grown > self.kept + BLOCK
+
+    def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
+        """Put each task's entry into the group of its value; give the groups that grew."""
+        values = list(map(self.get, tasks))
+        if not values or values.count(values[0]) == len(values):
+            return self._add_to_one(values[0], keys, ids) if values else ()
+        return self._add_to_many(values, keys, ids)
+
+    def _add_to_one(self, value: Value, keys: list[float], ids: list[str]) -> Iterable[Group]:
+        if value is None and self.field in _SPARSE:
+            return ()
+        self.grown += len(ids)
+        group = self.groups.get(value) or self._make_group(value)
+        group.extend(keys, ids)
+        return (group,)
+
+    def _add_to_many(self, values: list[Value], keys: list[float], ids: list[str]) -> Iterable[Group]:
+        self.grown += len(ids)
+        added: dict[Value, tuple[list[float], list[str]]] = {}
+        for value, key, task_id in zip(values, keys, ids, strict=True):
             try:
-                added[value].append(entry)
+                value_keys, value_ids = added[value]
             except KeyError:
-                added[value] = [entry]
+                added[value] = [key], [task_id]
+            else:
+                value_keys.append(key)
+                value_ids.append(task_id)
         if self.field in _SPARSE:
             added.pop(None, None)
-        for value, group_entries in added.items():
-            group = self.groups.get(value)
-            if group is None:
-                group = self.groups[value] = self.new_group(value)
-            group.extend(group_entries)
-            yield group
+        groups = [self.groups.get(value) or self._make_group(value) for value in added]
+        for group, entries in zip(groups, added.values(), strict=True):
+            group.extend(*entries)
+        return groups
+
+    def _make_group(self, value: Value) -> Group:
+        group = self.groups[value] = self.new_group(value)
+        return group
 
     def new_group(self, value: Value) -> Group:
         """Make a group without putting it in its place."""
         return Group(self.tasks, self.field, self.get, value)
 
-    def drop(self, group: Group) -> None:
-        """Forget a group in which nothing is left."""
-        if not group and self.groups.get(group.value) is group:
-            del self.groups[group.value]
+    def sweep(self) -> Iterator[int]:
+        """Sweep every group, and forget those in which nothing is left; each step yields what it cost."""
+        self.sweeping = True
+        grown = self.grown
+        kept = 0
+        for group in list(self.groups.values()):
+            yield from group.sweep()
+            if group:
+                kept += len(group)
+            elif self.groups.get(group.value) is group:
+                del self.groups[group.value]
+            yield _VISIT
+        self.grown -= grown
+        self.kept = kept
+        self.sweeping = False
 
 
 class RootFacet(Facet):
@@ -185,22 +225,24 @@ class RootFacet(Facet):
 
     __slots__ = ()
 
-    def add(self, tasks: list[Task], entries: list[Entry]) -> Iterator[Group]:
+    def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
         """Put the entries of all tasks that have a root with other tasks into the root's group."""
         groups = self.groups
-        kin = [
-            (task, entry)
-            for task, entry in zip(tasks, entries, strict=True)
-            if task.root_id is not None and (task.root_id != task.uuid or task.uuid in groups)
+        places = [
+            at
+            for at, task in enumerate(tasks)
+            if (root := task.root_id) is not None and (root != task.uuid or root in groups)
         ]
-        return super().add([task for task, _ in kin], [entry for _, entry in kin])
+        if not places:
+            return ()
+        return super().add([tasks[at] for at in places], [keys[at] for at in places], [ids[at] for at in places])
 
     def new_group(self, value: Value) -> Group:
         """Make a group that has the root itself in it, if that is held."""
         group = super().new_group(value)
         root = self.tasks.get(str(value))
         if root is not None and root.timestamp is not None:
-            group.extend([(root.timestamp, root.uuid)])
+            group.add(root.timestamp, root.uuid)
         return group
 
 
@@ -219,49 +261,72 @@ class Indexes:
         self.orphaned = Group(
             tasks, "reconciled", attrgetter("reconciled"), ORPHANED
         )  # an event ends it: no flush has to look
+        # What waits to be indexed, by id: tasks that have finished, others that have changed, and all new ones.
+        self.ended: dict[str, Task] = {}
         self.changed: dict[str, Task] = {}
-        self.created: list[Task] = []
+        self.created: dict[str, Task] = {}
         self.walks: dict[int, Before] = {}
         self.tidied = True
         self.owed = 0  # entries to look at that the flushes have left to `pay`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
-        self._due: deque[Ordering] = deque()
+        self._large = (self.by_time, self.orphaned, *self.known.values(), *self.missing.values())
+        self._due: deque[Ordering | Facet] = deque()
         self._sweeps = self._sweep_forever()
 
     def flush(self) -> None:
-        """Index what has changed since the last flush."""
-        if not self.changed:
-            self._shelve()  # tasks that have been evicted, all of them
-            return
-        tasks = list(self.changed.values())
-        indexed = len(tasks) + len(self.created)
-        entries: list[Entry] = [(task.timestamp, task.uuid) for task in tasks]
-        grown: list[Ordering] = [self.by_time, *self.known.values()]
-        self.by_time.extend(entries)
-        for known in self.known.values():
-            known.extend([])
-        for facet in self.facets.values():
-            grown += facet.add(tasks, entries)
-        if self.created:
-            entries = [(task.born, task.uuid) for task in self.created]
-            for missing in self.missing.values():
-                missing.add(self.created, entries)
-            grown += self.missing.values()
-            self._shelve()
-        self.changed.clear()
-        for ordering in grown:
-            if ordering.wants_sweep:
-                ordering.sweeping = True
-                self._due.append(ordering)
-        self._unswept += indexed
-        self.tidied = False
-        pressed = self._unswept > _PRESSED * len(self._tasks) + FLUSH_AT
-        self.owed += (_TIDY_PER_TASK_PRESSED if pressed else _TIDY_PER_TASK) * indexed
+        """Index all that has changed."""
+        while self.flush_some():
+            pass
 
-    def _shelve(self) -> None:
-        if self.created:
-            self._tasks.shelve(self.created)
-            self.created = []
+    def flush_some(self) -> bool:
+        """Index some of what has changed, what finished first; tell whether more is left."""
+        self._index(list(islice((self.ended or self.changed).values(), FLUSH_AT)))
+        return bool(self.ended or self.changed)
+
+    def load(self, tasks: list[Task]) -> None:
+        """Index new tasks all at once."""
+        self.created.update([(task.uuid, task) for task in tasks])
+        self._index(tasks)
+
+    def _index(self, tasks: list[Task]) -> None:
+        if not tasks:
+            return
+        ids = [task.uuid for task in tasks]
+        for task_id in ids:
+            self.ended.pop(task_id, None)
+            self.changed.pop(task_id, None)
+        keys: list[Any] = [task.timestamp for task in tasks]
+        self.by_time.extend(keys, ids)
+        for known in self.known.values():
+            known.extend([], [])
+        grown: list[Ordering | Facet] = [*self._large, *self.facets.values()]
+        for facet in self.facets.values():
+            grown += facet.add(tasks, keys, ids)
+        created = self._index_created(ids)
+        for swept in grown:
+            if swept.wants_sweep:
+                swept.sweeping = True
+                self._due.append(swept)
+        self._unswept += len(tasks) + created
+        self.tidied = False
+        if self._due:
+            self.owed += _TIDY_PER_TASK * (len(tasks) + created)
+
+    def _index_created(self, ids: list[str]) -> int:
+        """Index what those tasks lack that are new; tell how many are."""
+        pop = self.created.pop
+        created = [task for task_id in ids if (task := pop(task_id, None)) is not None]
+        if created:
+            born, ids = [task.born for task in created], [task.uuid for task in created]
+            for missing in self.missing.values():
+                missing.note(created, born, ids)
+            self._tasks.shelve(created)
+        return len(created)
+
+    def forget(self, task_id: str) -> None:
+        """Let a task that is evicted wait no longer."""
+        for waiting in (self.ended, self.changed, self.created):
+            waiting.pop(task_id, None)
 
     def remember(self, task_id: str, task: Task | None) -> None:
         """Let every walk know what a task is like, None for not there, before it is made, changes or is evicted."""
@@ -272,9 +337,9 @@ class Indexes:
                 before[task_id] = was
 
     def pay(self) -> None:
-        """Do a share of the tidying that is owed: all at once would hold up too much else."""
+        """Do a share of the sweeps that are due: all at once would hold up too much else."""
         share = max(BLOCK, self.owed // 8)
-        self.owed = max(0, self.owed - share)
+        self.owed = max(0, self.owed - share) if self._due else 0
         self.tidy(share)
 
     def tidy(self, entries: int) -> None:
@@ -307,12 +372,8 @@ class Indexes:
             yield from self._due.popleft().sweep()
 
     def _sweep_all(self) -> Iterator[int]:
-        for ordering in (self.by_time, self.orphaned, *self.known.values(), *self.missing.values()):
-            yield from ordering.sweep()
-            yield from self._sweep_due()
-        for facet in self.facets.values():
-            for group in list(facet.groups.values()):
-                yield from group.sweep()
-                facet.drop(group)
-                yield _VISIT
-            yield from self._sweep_due()
+        everything: list[Ordering | Facet] = [*self._large, *self.facets.values()]
+        for swept in everything:
+            for cost in swept.sweep():
+                yield cost
+                yield from self._sweep_due()

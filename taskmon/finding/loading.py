@@ -1,6 +1,7 @@
 """Many tasks at once, as at the start: into the store and the indexes, a few thousand at a time. Event loop only."""
 
 from collections.abc import Iterator
+from itertools import compress
 from typing import Final
 
 from ..outcomes import ORPHANED
@@ -19,11 +20,13 @@ def load_tasks(store: TaskStore, indexes: Indexes, tasks: list[Task]) -> Iterato
         store.finished.update([(task.uuid, task) for task in some if task.state in READY_STATES])
         store.unfinished.update([(task.uuid, task) for task in some if task.state not in READY_STATES])
         for known in indexes.known.values():
-            values = zip(map(known.get, some), some, strict=True)
-            known.recent += [(value, task.uuid) for value, task in values if value is not None]
-        indexes.orphaned.extend([(task.timestamp, task.uuid) for task in some if task.reconciled == ORPHANED])
-        indexes.created += some
-        indexes.changed.update([(task.uuid, task) for task in some])
-        indexes.flush()
+            values = list(map(known.get, some))
+            has = [value is not None for value in values]
+            known.recent_keys += compress(values, has)
+            known.recent_ids += [task.uuid for task in compress(some, has)]
+        for task in some:
+            if task.reconciled == ORPHANED and task.timestamp is not None:
+                indexes.orphaned.add(task.timestamp, task.uuid)
+        indexes.load(some)
         indexes.owed = 0  # nothing is stale
         yield

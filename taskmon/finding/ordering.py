@@ -8,9 +8,10 @@ entries are fresh a subclass tells. Event loop only.
 from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from math import inf, nextafter
-from operator import eq
+from operator import eq, lt
 from typing import Any, Final
 
 from ..records import Task
@@ -35,6 +36,22 @@ _SAMPLED: Final = 64
 _SAMPLE_COST: Final = 8
 
 
+def sort_entries(keys: list[float], ids: list[str]) -> tuple[list[float], list[str]]:
+    """Sort entries given as keys and ids apart: by key, then by id. Far cheaper than to sort pairs."""
+    if all(map(lt, keys, islice(keys, 1, None))):
+        return keys, ids
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    sorted_keys = [keys[at] for at in order]
+    if any(map(eq, sorted_keys, islice(sorted_keys, 1, None))):
+        return split(sorted(zip(keys, ids, strict=True)))
+    return sorted_keys, [ids[at] for at in order]
+
+
+def split(entries: list[Entry]) -> tuple[list[float], list[str]]:
+    """Give the keys and the ids of entries apart."""
+    return [key for key, _ in entries], [task_id for _, task_id in entries]
+
+
 class Block:
     """A stretch of entries, sorted when somebody reads them; `zone` is what the owner remembers about all its tasks.
 
@@ -44,18 +61,17 @@ class Block:
     __slots__ = ("_ids", "_is_sorted", "_keys", "zone")
     zone: Any
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self._put(entries)
-        self.zone = None
-
-    def _put(self, entries: list[Entry]) -> None:
-        self._keys = array("d", [key for key, _ in entries])
-        self._ids = [task_id for _, task_id in entries]
+    def __init__(self, keys: Sequence[float], ids: list[str]) -> None:
+        self._keys = array("d", keys)
+        self._ids = ids
         self._is_sorted = True
+        self.zone = None
 
     def _settle(self) -> None:
         if not self._is_sorted:
-            self._put(sorted(zip(self._keys, self._ids, strict=True)))
+            keys, self._ids = sort_entries(self._keys.tolist(), self._ids)
+            self._keys = array("d", keys)
+            self._is_sorted = True
 
     @property
     def keys(self) -> "array[float]":
@@ -83,37 +99,41 @@ class Block:
         """List one entry of so many, in whichever order they are: sorting a block only to look at it is dear."""
         return list(zip(self._keys[start::step], self._ids[start::step], strict=True))
 
+    def repeats(self, step: int) -> bool:
+        """Tell whether a sample shows that entries are there more than once; of an unsorted block look at all."""
+        if self._is_sorted:
+            return any(map(eq, self.sample(0, step), self.sample(1, step)))
+        return len(set(self._ids)) < len(self._ids)
+
     def find(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Tell between which places the entries with `low <= key <= high` are."""
         keys = self.keys
         start = 0 if low is None else bisect_left(keys, low)
         return start, len(keys) if high is None else bisect_right(keys, high)
 
-    def append(self, entries: list[Entry]) -> None:
-        """Add sorted entries that come after all others."""
-        was_sorted = self._is_sorted
-        self.add(entries)
-        self._is_sorted = was_sorted
-
-    def add(self, entries: list[Entry]) -> None:
+    def add(self, keys: list[float], ids: list[str]) -> None:
         """Add entries somewhere; whoever reads next puts them in their places."""
-        self._keys.extend([key for key, _ in entries])
-        self._ids += [task_id for _, task_id in entries]
+        self._keys.fromlist(keys)
+        self._ids += ids
         self._is_sorted = False
         self.zone = None
 
+    def append(self, keys: list[float], ids: list[str]) -> None:
+        """Add sorted entries that come after all others."""
+        was_sorted = self._is_sorted
+        self.add(keys, ids)
+        self._is_sorted = was_sorted
+
 
 class Ordering(ABC):
-    """Entries in ascending order. A small ordering lives in `recent` alone, a large one in `blocks`."""
+    """Entries in ascending order. A small ordering lives in what is recent alone, a large one in `blocks`."""
 
-    __slots__ = ("blocks", "filled", "kept", "lasts", "recent", "sweeping")
-
-    #: Whether keys have nothing to do with the time at which they come: then they are not sorted before they are put
-    #: into their blocks, where nearly each of them goes to another one.
-    is_scattered: bool = False
+    __slots__ = ("blocks", "filled", "kept", "lasts", "recent_ids", "recent_keys", "sweeping")
 
     def __init__(self) -> None:
-        self.recent: list[Entry] = []  # in any order, always the same list
+        # What is recent, in any order: always the same lists.
+        self.recent_keys: list[float] = []
+        self.recent_ids: list[str] = []
         self.blocks: list[Block] = []
         self.lasts: list[Entry] = []  # the last entry of each block
         self.filled = 0  # entries in the blocks
@@ -130,69 +150,87 @@ class Ordering(ABC):
 
     def __len__(self) -> int:
         """Count the entries, stale ones included."""
-        return self.filled + len(self.recent)
+        return self.filled + len(self.recent_ids)
+
+    @property
+    def recent(self) -> list[Entry]:
+        """The entries that are in no block."""
+        return list(zip(self.recent_keys, self.recent_ids, strict=True))
 
     @property
     def wants_sweep(self) -> bool:
         """Tell whether as many entries have come since the last sweep as it kept: half may be stale."""
         return not self.sweeping and self.filled > 2 * self.kept + BLOCK
 
-    def extend(self, entries: list[Entry]) -> None:
+    def add(self, key: float, task_id: str) -> None:
+        """Add one entry; whoever extends or reads next settles it."""
+        self.recent_keys.append(key)
+        self.recent_ids.append(task_id)
+
+    def extend(self, keys: list[float], ids: list[str]) -> None:
         """Add entries in any order."""
-        self.recent += entries
-        if len(self.recent) >= _PATIENCE * BLOCK:
+        self.recent_keys += keys
+        self.recent_ids += ids
+        if len(self.recent_ids) >= _PATIENCE * BLOCK:
             self.settle()
 
     def settle(self) -> None:
         """Sort what is recent if there is little of it, else put it into blocks."""
-        recent = self.recent
-        if not self.blocks:
-            recent.sort()
-            if len(recent) >= BLOCK:
-                self._append(recent)
-                recent.clear()
-        elif recent:
-            last = self.lasts[-1]
-            after = [entry for entry in recent if entry > last]
-            if len(after) < len(recent):
-                self._insert([entry for entry in recent if entry <= last])
-            recent.clear()
-            after.sort()
-            self._append(after)
+        if not self.recent_ids:
+            return
+        keys, ids = sort_entries(self.recent_keys, self.recent_ids)
+        if not self.blocks and len(ids) < BLOCK:
+            self.recent_keys[:], self.recent_ids[:] = keys, ids
+            return
+        at = self._count_until(self.lasts[-1], keys, ids) if self.lasts else 0
+        self._insert(keys[:at], ids[:at])
+        self._append(keys[at:], ids[at:])
+        self.recent_keys.clear()
+        self.recent_ids.clear()
 
-    def _append(self, entries: list[Entry]) -> None:
+    def _append(self, keys: list[float], ids: list[str]) -> None:
         """Add sorted entries that come after all others."""
-        if not entries:
+        if not ids:
             return
-        self.filled += len(entries)
-        if self.blocks and len(self.blocks[-1]) + len(entries) < 2 * BLOCK:
-            self.blocks[-1].append(entries)
-            self.lasts[-1] = entries[-1]
+        self.filled += len(ids)
+        if self.blocks and len(self.blocks[-1]) + len(ids) < 2 * BLOCK:
+            self.blocks[-1].append(keys, ids)
+            self.lasts[-1] = keys[-1], ids[-1]
             return
-        for start in range(0, len(entries), BLOCK):
-            self.blocks.append(Block(entries[start : start + BLOCK]))
-            self.lasts.append(entries[start : start + BLOCK][-1])
+        for start in range(0, len(ids), BLOCK):
+            self._place(len(self.blocks), 0, keys[start : start + BLOCK], ids[start : start + BLOCK])
 
-    def _insert(self, entries: list[Entry]) -> None:
-        """Add entries, none after all others, each to its block; split those that get full."""
-        self.filled += len(entries)
+    def _place(self, at: int, replaced: int, keys: list[float], ids: list[str]) -> None:
+        """Put a block of sorted entries at its place, in place of so many others."""
+        self.blocks[at : at + replaced] = [Block(keys, ids)]
+        self.lasts[at : at + replaced] = [(keys[-1], ids[-1])]
+
+    def _insert(self, keys: list[float], ids: list[str]) -> None:
+        """Add sorted entries, none after all others, each to its block; split those that get full."""
+        self.filled += len(ids)
         blocks, lasts = self.blocks, self.lasts
-        if not self.is_scattered:
-            entries.sort()
-        start = 0
-        while start < len(entries):
-            at = bisect_left(lasts, entries[start])
-            end = start + 1 if self.is_scattered else bisect_right(entries, lasts[at], start + 1)
-            blocks[at].add(entries[start:end])
-            if len(blocks[at]) >= 2 * BLOCK:
+        start = at = 0
+        while start < len(ids):
+            at = bisect_left(lasts, (keys[start], ids[start]), at)
+            block = blocks[at]
+            end = self._count_until(lasts[at], keys, ids, start + 1)
+            block.add(keys[start:end], ids[start:end])
+            if len(block) >= 2 * BLOCK:
                 self._split(at)
             start = end
 
+    def _count_until(self, last: Entry, keys: list[float], ids: list[str], start: int = 0) -> int:
+        """Count the entries, of sorted ones, that come no later than another; so many of them are known to."""
+        end = bisect_right(keys, last[0], start)
+        while end > start and keys[end - 1] == last[0] and ids[end - 1] > last[1]:
+            end -= 1
+        return end
+
     def _split(self, at: int) -> None:
-        entries = self.blocks[at].cut()
-        parts = [entries[start : start + BLOCK] for start in range(0, len(entries), BLOCK)]
-        self.blocks[at : at + 1] = map(Block, parts)
-        self.lasts[at : at + 1] = [part[-1] for part in parts]
+        keys, ids = self.blocks[at].keys, self.blocks[at].ids
+        parts = [(keys[start : start + BLOCK], ids[start : start + BLOCK]) for start in range(0, len(ids), BLOCK)]
+        self.blocks[at : at + 1] = [Block(*part) for part in parts]
+        self.lasts[at : at + 1] = [(part_keys[-1], part_ids[-1]) for part_keys, part_ids in parts]
 
     def stretches(
         self,
@@ -239,8 +277,8 @@ class Ordering(ABC):
         self.sweeping = True
         self.settle()
         if not self.blocks:
-            looked = len(self.recent)
-            self.recent[:] = distinct(self.fresh(self.recent))
+            looked = len(self)
+            self.recent_keys[:], self.recent_ids[:] = split(distinct(self.fresh(self.recent)))
             yield looked
         at = 0
         while at < len(self.blocks):
@@ -254,8 +292,8 @@ class Ordering(ABC):
     def _sweep_block(self, at: int) -> bool:
         """Drop a block's stale and repeated entries, if a sample has any; tell whether the next is at `at + 1`."""
         block = self.blocks[at]
-        sample, followers = block.sample(0, _SAMPLED), block.sample(1, _SAMPLED)
-        if len(self.fresh(sample)) == len(sample) and not any(map(eq, sample, followers)):
+        sample = block.sample(0, _SAMPLED)
+        if len(self.fresh(sample)) == len(sample) and not block.repeats(_SAMPLED):
             return True
         left = distinct(self.fresh(block.cut()))
         self.filled += len(left) - len(block)
@@ -263,12 +301,11 @@ class Ordering(ABC):
             return True
         before = self.blocks[at - 1] if at else None
         if left and (before is None or len(before) + len(left) > BLOCK):
-            self.blocks[at] = Block(left)
-            self.lasts[at] = left[-1]
+            self._place(at, 1, *split(left))
             return True
         if before is not None and left:
-            self.blocks[at - 1] = Block(before.cut() + left)
-            self.lasts[at - 1] = left[-1]
+            self._place(at - 1, 2, *split(before.cut() + left))
+            return False
         del self.blocks[at], self.lasts[at]
         return False
 

@@ -19,8 +19,9 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.indexes import FACETS, ORDERS
+from taskmon.finding.indexes import FACETS, FLUSH_AT, LINGER, ORDERS
 from taskmon.finding.ordering import _SAMPLED, Ordering
+from taskmon.query import TaskQuery
 from taskmon.records import Event
 from taskmon.state import State
 
@@ -121,13 +122,40 @@ def test_memory_is_bounded_however_many_tasks_pass_through(max_tasks: int, at_a_
             state.apply(batch[start : start + 24])
         most = max(most, count_entries(state) if first % 500 == 0 else 0)
     assert len(state) == max_tasks
-    # Up to 1,000 changes wait to be indexed, and a sweep of everything begins when all is about five times over.
-    assert most < 6 * ENTRIES_PER_TASK * (max_tasks + 1_000)
-    assert len(state._indexes.created) <= 1_100
+    # A sweep is due when all is twice over.
+    assert most < 3 * ENTRIES_PER_TASK * (max_tasks + 1_000)
+    assert len(state._indexes.created) <= max_tasks
     tidy_up(state)
     assert count_entries(state) <= 1.2 * ENTRIES_PER_TASK * max_tasks
     assert len(state._indexes.facets["root_id"].groups) <= max_tasks
     assert len(state._indexes.facets["parent_id"].groups) <= max_tasks
+
+
+def test_tasks_side_by_side_are_indexed_once_each() -> None:
+    lives = [make_life(f"id{number}", timestamp=START + number) for number in range(5_000)]
+    state = State()
+    for events in zip(*lives, strict=True):  # all sent, then all received, and so on
+        for start in range(0, len(events), 24):
+            state.apply(events[start : start + 24])
+    tasks = held_tasks(state)
+    assert len(state._indexes.by_time) + len(state._indexes.ended) == len(tasks)
+    assert not state._indexes.changed
+    assert count_entries(state) < (ENTRIES_PER_TASK + 1) * len(tasks)
+
+
+def test_unfinished_tasks_wait_until_there_are_many_or_somebody_asks() -> None:
+    state = State()
+    for number in range(LINGER - 1):
+        state.apply([make_event("received", f"id{number}", timestamp=START + number)])
+    assert not state._indexes.by_time
+    state.apply([make_event("received", "last", timestamp=START)])
+    assert len(state._indexes.by_time) == FLUSH_AT
+    steps = list(state.find(TaskQuery(sort_by="timestamp", limit=2)))
+    assert steps.count(None) > (LINGER - FLUSH_AT) // FLUSH_AT - 2  # others may run in between
+    assert [task.uuid for task in steps if task is not None] == ["id0", "last"]
+    assert len(state._indexes.by_time) == LINGER
+    assert not state._indexes.changed
+    assert not state._indexes.created
 
 
 def test_an_event_that_comes_again_and_again_takes_no_memory() -> None:
@@ -144,7 +172,7 @@ def test_a_flush_of_nothing_but_evicted_tasks() -> None:
     state = State(max_tasks=0)
     state.apply([make_event("sent", "a")])
     assert find_ids(state) == []
-    assert state._indexes.created == []
+    assert state._indexes.created == {}
     assert count_entries(state) == 0
 
 

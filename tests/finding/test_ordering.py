@@ -7,7 +7,7 @@ from factories import list_entries, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.ordering import BLOCK, Block, Entry, Ordering, distinct
+from taskmon.finding.ordering import BLOCK, Block, Entry, Ordering, distinct, split
 from taskmon.records import Task
 
 ENTRIES = st.tuples(st.integers(0, 12).map(float), st.sampled_from("abcdef"))
@@ -26,10 +26,10 @@ class Numbers(Ordering):
     def says(self, entry: Entry, task: Task) -> bool:
         raise AssertionError("there are no tasks")
 
-    def add(self, entries: list[Entry]) -> None:
+    def put(self, entries: list[Entry]) -> None:
         """Add entries that are true."""
         self.truth.update(entries)
-        self.extend(entries)
+        self.extend(*split(entries))
 
 
 def walk(ordering: Ordering, **bounds: object) -> list[Entry]:
@@ -53,7 +53,7 @@ def test_everything_put_in_comes_out_in_order(batches: list[list[Entry]], block:
     with small_blocks(block):
         ordering = Numbers()
         for batch in batches:
-            ordering.add(batch)
+            ordering.put(batch)
             if random.random() < 0.3:
                 assert walk(ordering) == sorted(set(list_entries(ordering)))
             check(ordering)
@@ -73,7 +73,7 @@ def test_bounds(entries: list[Entry], low: float | None, high: float | None, blo
     with small_blocks(block):
         ordering = Numbers()
         for entry in entries:
-            ordering.add([entry])
+            ordering.put([entry])
         every = [e for e in entries if (low is None or e[0] >= low) and (high is None or e[0] <= high)]
         within = sorted(set(every))
         assert walk(ordering, low=low, high=high) == within
@@ -88,14 +88,14 @@ def test_sweeping_drops_stale_entries_and_nothing_else(
     with small_blocks(block, sampled=1):
         ordering = Numbers()
         for entry in entries:
-            ordering.add([entry])
+            ordering.put([entry])
         ordering.truth -= stale
         late: list[Entry] = []
         for _ in ordering.sweep():
             check(ordering)
             if random.random() < 0.3:  # entries that come while a sweep goes on
                 late.append((random.choice([0.0, 5.0, 20.0]), "late"))
-                ordering.add(late[-1:])
+                ordering.put(late[-1:])
         assert ordering.sweeping is False
         check(ordering)
         kept = [e for e in entries if e not in stale]
@@ -107,7 +107,7 @@ def test_sweeping_drops_stale_entries_and_nothing_else(
 def test_a_sweep_drops_empty_blocks_and_joins_small_ones() -> None:
     with small_blocks(4, sampled=1):
         ordering = Numbers()
-        ordering.add([(float(number), "a") for number in range(64)])
+        ordering.put([(float(number), "a") for number in range(64)])
         assert len(ordering.blocks) == 16
         ordering.truth = {(float(number), "a") for number in range(64) if number % 4 == 1}
         looked = sum(ordering.sweep())
@@ -118,22 +118,22 @@ def test_a_sweep_drops_empty_blocks_and_joins_small_ones() -> None:
         ordering.truth.clear()
         list(ordering.sweep())
         assert (len(ordering), ordering.blocks, ordering.lasts) == (0, [], [])
-        ordering.add([(1.0, "a")])
+        ordering.put([(1.0, "a")])
         assert walk(ordering) == [(1.0, "a")]
 
 
 def test_a_sweep_looks_at_a_sample_of_a_block_that_is_fresh() -> None:
     ordering = Numbers()
-    ordering.add([(float(number), "a") for number in range(10 * BLOCK)])
+    ordering.put([(float(number), "a") for number in range(10 * BLOCK)])
     assert sum(ordering.sweep()) <= len(ordering) // 8  # as a sample is dear
 
 
 def test_a_sweep_is_wanted_when_half_may_be_stale() -> None:
     ordering = Numbers()
     entries = [(float(number), "a") for number in range(4 * BLOCK)]
-    ordering.add(entries[:BLOCK])
+    ordering.put(entries[:BLOCK])
     assert not ordering.wants_sweep
-    ordering.add(entries[BLOCK:])
+    ordering.put(entries[BLOCK:])
     assert ordering.wants_sweep
     steps = ordering.sweep()
     next(steps)
@@ -145,12 +145,12 @@ def test_a_sweep_is_wanted_when_half_may_be_stale() -> None:
 def test_what_is_remembered_of_a_block_is_forgotten_when_it_changes() -> None:
     with small_blocks(4):
         ordering = Numbers()
-        ordering.add([(float(number), "a") for number in range(16)])
+        ordering.put([(float(number), "a") for number in range(16)])
         for number in (0.5, 6.5, 20.0):
             for block in ordering.blocks:
                 block.zone = "known"
             before = {id(block): len(block) for block in ordering.blocks}
-            ordering.extend([(number, "b")])
+            ordering.extend([number], ["b"])
             ordering.settle()
             changed = [block for block in ordering.blocks if before.get(id(block)) != len(block)]
             assert [block.zone for block in changed] == [None] * len(changed)
@@ -160,7 +160,7 @@ def test_what_is_remembered_of_a_block_is_forgotten_when_it_changes() -> None:
 def test_only_what_is_picked_of_a_block_is_given() -> None:
     with small_blocks(4):
         ordering = Numbers()
-        ordering.add([(float(number), "a") for number in range(12)])
+        ordering.put([(float(number), "a") for number in range(12)])
         ordering.settle()
         second = ordering.blocks[1]
 
@@ -174,11 +174,11 @@ def test_only_what_is_picked_of_a_block_is_given() -> None:
 def test_adding_while_somebody_reads_never_raises() -> None:
     with small_blocks(4, sampled=1):
         ordering = Numbers()
-        ordering.add([(float(number), "a") for number in range(32)])
+        ordering.put([(float(number), "a") for number in range(32)])
         read = []
         for entries in ordering.stretches():
             read += entries
-            ordering.add([(number + 0.5, "b") for number in range(0, 32, 5)])
+            ordering.put([(number + 0.5, "b") for number in range(0, 32, 5)])
             ordering.truth -= set(read[::2])
             list(ordering.sweep())
         assert [entry for entry in read if entry[1] == "a"] == [(float(number), "a") for number in range(32)]

@@ -23,7 +23,7 @@ def test_shelves_hold_what_is_held(seed: int, max_tasks: int, shelf: int) -> Non
             if random.random() < 0.7:
                 state._indexes.flush()
             shelved = [id(task) for shelf in state._tasks.shelves for task in shelf]
-            shelved += [id(task) for task in state._indexes.created]
+            shelved += [id(task) for task in state._indexes.created.values()]
             assert len(shelved) == len(set(shelved))
             assert set(shelved) >= {id(task) for task in held_tasks(state)}
             assert state._tasks._shelved == sum(map(len, state._tasks.shelves))

@@ -29,7 +29,7 @@ def make(random: Random, count: int, **fields: Any) -> tuple[Block, TaskStore]:
         task.worker, task.queue = random.choice(["a", None]), random.choice(["b", None])
         for field, value in fields.items():
             setattr(task, field, value(number))
-    return Block([(float(number), f"t{number:04}") for number in range(count)]), store
+    return Block([float(number) for number in range(count)], [f"t{number:04}" for number in range(count)]), store
 
 
 def matches(task: Task | None, ranges: Ranges, values: Values) -> bool:
