@@ -1,8 +1,9 @@
 """EventConsumer: the thread that takes Celery's events from the broker, and the one hop to the event loop.
 
-The thread `taskmon-events` connects, receives and decodes, and connects again when the broker goes. Batches of events
-wait in a deque; `_pump` runs on the event loop and hands them to `apply`, for a few milliseconds at a time. Nothing
-else crosses between the two but the status, which only the loop writes.
+The thread `taskmon-events` connects and receives, and connects again when the broker goes. Messages wait in a deque;
+`_pump` runs on the event loop, decodes them and hands their events to `apply`, for a few milliseconds at a time. To
+decode there costs less than to let objects cross from one processor's cache to the other's; but what takes long to
+decode the thread decodes. Nothing else crosses between the two but the status, which only the loop writes.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,7 @@ from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
 from .masking import mask_passwords
-from .receiving.decoding import EventDecoder
+from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
 from .receiving.pieces import Drain
 from .receiving.queue import EventQueue
@@ -36,11 +37,11 @@ BACKOFF: Final = (1.0, 30.0)
 #: So long the loop applies events before it lets others run, in seconds.
 SLICE: Final = 0.004
 
-#: As many events may wait for the loop; the thread then stops receiving until half of them are gone.
-MAX_WAITING: Final = 400_000
+#: So many bytes of messages may wait for the loop; the thread then stops receiving until half of them are gone.
+MAX_WAITING: Final = 128 << 20
 
-#: As many events at least go to the loop together, where as many were read at once; a message stays whole.
-_TOGETHER: Final = 256
+#: So many bytes of messages at least go to the loop together, where as many were read at once: some 200 events.
+_TOGETHER: Final = 65_536
 
 _CONNECT_TIMEOUT: Final = 5.0
 _HEARTBEAT: Final = 20
@@ -67,13 +68,21 @@ class BrokerStatus:
 
 
 class Counts(Protocol):
-    """Where the consumer counts what it receives and refuses, from its own thread."""
+    """Where the consumer counts what it receives and refuses."""
 
     def received(self, n: int) -> None:
-        """Count events received."""
+        """Count events received; on the loop."""
 
     def rejected(self, reason: str, n: int = 1) -> None:
-        """Count messages or events refused."""
+        """Count messages or events refused; in either thread."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages that go to the loop together, each as its body or, where that takes long to decode, as its events."""
+
+    messages: list[bytes | str | list[Event]] = field(default_factory=list)
+    size: int = 0  # bytes of their bodies
 
 
 class EventConsumer:
@@ -104,10 +113,10 @@ class EventConsumer:
             self._reject,
         )
         self._queue = EventQueue(celery_app, settings)
-        self._pending: list[Event] = []  # read, but not handed over yet; the thread's alone
-        self._batches: deque[list[Event]] = deque()
-        self._received = 0  # events, counted by the thread alone
-        self._applied = 0  # events, counted by the loop alone
+        self._pending = Batch()  # read, but not handed over yet; the thread's alone
+        self._batches: deque[Batch] = deque()
+        self._received = 0  # bytes of messages, counted by the thread alone
+        self._applied = 0  # bytes of messages, counted by the loop alone
         self._tag = 0  # of the last message that came through kombu
         self._pumping = False
         self._room = threading.Event()
@@ -142,11 +151,13 @@ class EventConsumer:
         deadline = time.monotonic() + SLICE
         while self._batches:
             batch = self._batches.popleft()
-            self._applied += len(batch)
             try:
-                self._apply(batch)
+                events = self._read(batch)
+                self._counts.received(len(events))
+                self._apply(events)
             except Exception:  # else nobody would ever pump again
                 log.exception("A batch of events could not be applied")
+            self._applied += batch.size
             if time.monotonic() > deadline:
                 break
         if self._received - self._applied < MAX_WAITING // 2:
@@ -157,6 +168,13 @@ class EventConsumer:
         self._pumping = False
         if self._batches:  # the thread may have looked at the flag just before
             self._wake()
+
+    def _read(self, batch: Batch) -> list[Event]:
+        """Decode the messages of a batch, where that is still to be done."""
+        events: list[Event] = []
+        for message in batch.messages:
+            events += message if isinstance(message, list) else self._decode(message)
+        return events
 
     def _connected(self, url: str) -> None:
         self.status.connected, self.status.reason, self.status.url = True, "", url
@@ -259,27 +277,32 @@ class EventConsumer:
     def _deliver(
         self, body: bytes | str, content_type: str | None, content_encoding: str | None, compression: str | None
     ) -> None:
-        try:
-            events = self._decoder.decode(body, content_type, content_encoding, compression)
-        except Exception:  # whatever a message does to us, it may not end the thread
-            self._fail()
-            return
-        self._pending += events
-        if len(self._pending) >= _TOGETHER:
+        plain = is_plain(body, content_type, content_encoding, compression)
+        message = body if plain else self._decode(body, content_type, content_encoding, compression)
+        self._pending.messages.append(message)
+        self._pending.size += len(body)
+        if self._pending.size >= _TOGETHER:
             self._hand_over()
+
+    def _decode(self, body: bytes | str, *how: str | None) -> list[Event]:
+        """Decode a message; in either thread."""
+        try:
+            return self._decoder.decode(body, *how)
+        except Exception:  # whatever a message does to us, it may end nothing
+            self._fail()
+            return []
 
     def _fail(self) -> None:
         self._reject("failed", "see the log at level debug")
         log.debug("A message could not be decoded", exc_info=True)
 
     def _hand_over(self) -> None:
-        """Let the loop have the events that were read; wait while too many wait for it."""
-        if not self._pending:
+        """Let the loop have the messages that were read; wait while too many wait for it."""
+        if not self._pending.messages:
             return
-        events, self._pending = self._pending, []
-        self._counts.received(len(events))
-        self._received += len(events)
-        self._batches.append(events)
+        batch, self._pending = self._pending, Batch()
+        self._received += batch.size
+        self._batches.append(batch)
         if not self._pumping:
             self._wake()
         if self._received - self._applied > MAX_WAITING and not self._stopping.is_set():

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
 from taskmon import events
-from taskmon.events import BrokerStatus, EventConsumer
+from taskmon.events import Batch, BrokerStatus, EventConsumer
 from taskmon.receiving.deliveries import Delivery
 from taskmon.records import Event
 from taskmon.settings import Settings
@@ -235,7 +236,7 @@ async def test_elsewhere_than_on_rabbitmq_no_queue_is_durable(
 async def test_what_is_received_while_stopping_is_applied(memory_broker: str) -> None:
     scene = Consuming(make_app(memory_broker))
     scene.consumer._stopping.set()
-    scene.consumer._batches += [[Event("task-sent", uuid=uuid)] for uuid in "ab"]
+    scene.consumer._batches += [Batch([[Event("task-sent", uuid=uuid)]]) for uuid in "ab"]
     scene.consumer.start()
     await scene.consumer.stop()
     assert [event.uuid for event in scene.applied] == ["a", "b"]
@@ -262,24 +263,36 @@ def test_a_message_like_none_other_is_counted() -> None:
 def test_a_decoder_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Consuming(make_app())
     monkeypatch.setattr(scene.consumer._decoder, "decode", lambda *_: 1 / 0)
-    scene.consumer._on_message(message("[]"))
-    assert scene.counts.reasons == {"failed": 1}
+    scene.consumer._on_message(message("[]"))  # decoded on the loop, and this one in the thread
+    scene.consumer._on_message(message("[]", "application/x-own"))
+    scene.consumer._pump()
+    assert scene.counts.reasons == {"failed": 2}
+    assert scene.batches == [[], []]
 
 
 def test_what_is_read_at_once_goes_to_the_loop_together() -> None:
-    scene = Consuming(make_app())
-    consumer = scene.consumer
-    body = b'[{"type": "x"}, {"type": "x"}]'
+    consumer = Consuming(make_app()).consumer
+    body = b'[{"type": "x"}, {"type": "x"}]  '  # 32 bytes
 
     def drain(timeout: float) -> None:
-        for _ in range(events._TOGETHER // 2 + 1):
+        for _ in range(events._TOGETHER // len(body) + 1):
             consumer._deliver(body, JSON, "utf-8", None)
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
         consumer._drain(drain, 0.1)  # type: ignore[arg-type]
-    assert [len(batch) for batch in consumer._batches] == [events._TOGETHER, 2]
-    assert scene.counts.total == events._TOGETHER + 2
+    assert [batch.size for batch in consumer._batches] == [events._TOGETHER, len(body)]
+    assert sum(len(consumer._read(batch)) for batch in consumer._batches) == 2 * (events._TOGETHER // len(body) + 1)
+
+
+def test_what_takes_long_to_decode_the_thread_decodes() -> None:
+    consumer = Consuming(make_app()).consumer
+    bodies = b'[{"type": "x"}]', b'[{"type": "x"}, {"type": "y"}]' + b" " * 70_000, zlib.compress(b'[{"type": "x"}]')
+    for body, compression in zip(bodies, (None, None, "application/x-gzip"), strict=True):
+        consumer._deliver(body, JSON, "utf-8", compression)
+    consumer._hand_over()
+    found = [message for batch in consumer._batches for message in batch.messages]
+    assert [len(message) if isinstance(message, list) else message for message in found] == [bodies[0], 2, 1]
 
 
 # What is logged
@@ -294,6 +307,7 @@ def test_a_reason_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch, caplo
         caplog.clear()
         for body in bodies:
             scene.consumer._on_message(message(body))
+        scene.consumer._pump()
         return [record.getMessage() for record in caplog.records]
 
     first = feed("x", "x", "5", "x\n\x1b[31m", "5")
@@ -330,7 +344,7 @@ async def test_the_loop_may_do_other_things_between_slices(monkeypatch: pytest.M
 
     monkeypatch.setattr(scene.consumer, "_apply", apply_slowly)
     scene.consumer._loop = asyncio.get_running_loop()
-    scene.consumer._batches.extend([[Event("x")]] * 3)
+    scene.consumer._batches.extend([Batch([[Event("x")]])] * 3)
     scene.consumer._wake()
     asyncio.get_running_loop().call_soon(order.append, "other")
     await eventually(lambda: order.count("batch") == 3)
@@ -341,7 +355,7 @@ async def test_the_loop_may_do_other_things_between_slices(monkeypatch: pytest.M
 
 async def test_a_slice_takes_as_many_batches_as_fit() -> None:
     scene = Consuming(make_app())
-    scene.consumer._batches.extend([[Event("x")]] * 50)
+    scene.consumer._batches.extend([Batch([[Event("x")]])] * 50)
     scene.consumer._pump()
     assert len(scene.batches) == 50
 
@@ -360,17 +374,17 @@ async def test_what_arrives_while_the_pump_ends_is_not_forgotten() -> None:
             holds = len(self) > 0
             self.looked += not holds
             if self.looked == 2 and not holds:
-                self.append([Event("late")])
+                self.append(Batch([[Event("late")]]))
             return holds
 
-    consumer._batches = Late([[Event("first")]])
+    consumer._batches = Late([Batch([[Event("first")]])])
     consumer._wake()
     await eventually(lambda: len(scene.batches) == 2)
     assert [event.type for event in scene.applied] == ["first", "late"]
 
 
 async def test_the_thread_stops_receiving_while_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_WAITING", 10)
+    monkeypatch.setattr(events, "MAX_WAITING", 10 * 30)
     scene = Consuming(make_app())
     consumer = scene.consumer
     consumer._loop = asyncio.get_running_loop()
@@ -386,7 +400,7 @@ async def test_the_thread_stops_receiving_while_too_much_waits(monkeypatch: pyte
     thread = threading.Thread(target=lambda: [consumer._on_message(message(body)) for _ in range(50)], daemon=True)
     thread.start()
     assert cleared.wait(5)  # this test holds the loop: nothing is applied meanwhile
-    assert consumer._received == 12
+    assert consumer._received == 11 * len(body)
     assert not scene.batches
     await eventually(lambda: len(scene.applied) == 100)
     await eventually(lambda: not thread.is_alive())
@@ -400,7 +414,7 @@ async def test_stopping_does_not_wait_for_room(monkeypatch: pytest.MonkeyPatch) 
     body = b'[{"type": "x"}, {"type": "x"}]'
     consumer._thread = threading.Thread(target=lambda: consumer._on_message(message(body)), daemon=True)
     consumer._thread.start()
-    wait_until(lambda: consumer._received == 2)
+    wait_until(lambda: consumer._received == len(body))
     await consumer.stop()
     await eventually(lambda: not consumer._thread.is_alive(), timeout=1)
 
@@ -433,7 +447,7 @@ def test_a_loop_that_is_closed_is_no_error() -> None:
     scene.consumer._loop = loop
     scene.consumer._pumping = False
     scene.consumer._on_message(message('[{"type": "x"}]'))
-    assert scene.counts.total == 2
+    assert len(scene.consumer._batches) == 2
 
 
 # Brokers that are away, hang or break

@@ -1,7 +1,6 @@
 """Counts: what is counted of events as they are applied, and of messages as they come.
 
-Runs on the event loop, but for two methods of the consumer thread. `received` takes no lock: only one thread at a
-time may call it, and the loop only reads its number. `rejected` takes one, and any thread may call it.
+Runs on the event loop, but for `rejected`, which takes a lock: any thread may call it.
 """
 
 import re
@@ -89,7 +88,7 @@ class Counts:
         self._no_pair = Pair("", self._no_times)
 
     def received(self, n: int) -> None:
-        """Count events taken from the broker. Consumer thread only."""
+        """Count events taken from the broker."""
         self.taken += n
 
     def rejected(self, reason: str, n: int = 1) -> None:

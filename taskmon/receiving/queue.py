@@ -45,13 +45,13 @@ class Acks:
         self._due = 0.0  # in monotonic seconds
 
     def note(self, tag: int, received: int) -> None:
-        """Take note that the messages up to this tag are here, with which so many events have been received."""
+        """Take note that the messages up to this tag are here, with which so many bytes have been received."""
         if tag > self._last:
             self._last = tag
             self._open.append((received, tag))
 
     def settle(self, applied: int) -> None:
-        """Acknowledge the messages whose events are among so many that were applied; every 50 ms."""
+        """Acknowledge the messages that are among so many bytes whose events were applied; every 50 ms."""
         now = time.monotonic()
         if now < self._due:
             return
