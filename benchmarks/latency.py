@@ -28,7 +28,7 @@ CLIENTS = 50
 ASKS = 10
 
 #: Tasks that a monitor may hold: as many as taskmon does when it is not told otherwise.
-_MAX_TASKS = 100_000
+_MAX_TASKS = 200_000
 
 #: Seconds of events before the clients begin.
 _AHEAD = 2.0

@@ -186,7 +186,7 @@ class State:
                 self.failed_total += 1
                 log.exception("An event of type %.100r could not be applied", event.type)
         self._make_room()
-        if self._indexes.owed:
+        if self._indexes.due:
             self._indexes.pay()
         self._tell((*self._of_events, *self._subscribers), changes)
 

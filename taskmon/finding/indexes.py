@@ -6,32 +6,22 @@ time. Event loop only.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from copy import copy
-from itertools import compress, islice
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
 from ..outcomes import ORPHANED
 from ..records import Task
-from .ordering import BLOCK, Entry, Ordering
+from .facets import FACETS, Facet, Group, RootFacet
+from .ordering import BLOCK, Ordering
+from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
 from .zones import Zones
 
-Value = str | int | None
-Get = Callable[[Task], Any]
-
 #: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
 Before = dict[str, Task | None]
-
-#: The fields by whose value tasks are grouped, each group in the order of `timestamp`.
-FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
-
-#: The facets without a group for the tasks that lack a value: nothing is sorted by them.
-_SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
-
-#: The fields by which tasks are ordered, besides `timestamp` and the facets.
-ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
 #: So many tasks are indexed together, which bounds how long others wait.
 FLUSH_AT: Final = 200
@@ -44,206 +34,9 @@ LINGER: Final = 6_000
 #: an idle moment. A new task has up to 17 entries; as 32 are far more, memory is bounded.
 _TIDY_PER_TASK: Final = 32
 
-#: What it costs to visit a group, in entries looked at: most are small.
-_VISIT: Final = 8
-
-
-class ByTime(Ordering):
-    """All tasks by `timestamp`."""
-
-    __slots__ = ("tasks",)
-
-    def __init__(self, tasks: TaskStore) -> None:
-        super().__init__()
-        self.tasks = tasks
-
-    def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Keep the entries whose task still has that `timestamp`."""
-        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
-        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0]]
-
-    def says(self, entry: Entry, task: Task) -> bool:
-        """Tell whether the task has that `timestamp`."""
-        return bool(task.timestamp == entry[0])
-
-
-class Group(Ordering):
-    """The tasks that share one value of a facet, by `timestamp`."""
-
-    __slots__ = ("field", "get", "tasks", "value")
-
-    def __init__(self, tasks: TaskStore, field: str, get: Get, value: Value) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.field = field
-        self.get = get
-        self.value = value
-
-    def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Keep the entries whose task still has that `timestamp` and this value."""
-        finished, unfinished = self.tasks.finished.get, self.tasks.unfinished.get
-        get, value = self.get, self.value
-        return [
-            e
-            for e in entries
-            if (t := finished(e[1]) or unfinished(e[1])) and t.timestamp == e[0] and get(t) == value
-        ]
-
-    def says(self, entry: Entry, task: Task) -> bool:
-        """Tell whether the task has that `timestamp` and this value."""
-        return bool(task.timestamp == entry[0] and self.get(task) == self.value)
-
-
-class Known(Ordering):
-    """The tasks that have a value in one field, by it."""
-
-    __slots__ = ("field", "get", "tasks")
-
-    def __init__(self, tasks: TaskStore, field: str) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.field = field
-        self.get: Get = attrgetter(field)
-
-    def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Keep the entries whose task still has that value."""
-        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
-        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
-
-    def says(self, entry: Entry, task: Task) -> bool:
-        """Tell whether the task has that value."""
-        return bool(self.get(task) == entry[0])
-
-
-class Missing(Ordering):
-    """The tasks that lack a value in one field, by `born`: so one that was evicted and comes back is there once."""
-
-    __slots__ = ("get", "tasks")
-
-    def __init__(self, tasks: TaskStore, field: str) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.get: Get = attrgetter(field)
-
-    def note(self, tasks: list[Task], born: list[float], ids: list[str]) -> None:
-        """Add the entries of those tasks that lack the value so far; later they can only get one."""
-        lacking = [value is None for value in map(self.get, tasks)]
-        if all(lacking):
-            self.extend(born, ids)
-        elif any(lacking):
-            self.extend(list(compress(born, lacking)), list(compress(ids, lacking)))
-
-    def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Keep the entries whose task still lacks the value."""
-        finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
-        return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and t.born == e[0] and get(t) is None]
-
-    def says(self, entry: Entry, task: Task) -> bool:
-        """Tell whether the task lacks the value."""
-        return bool(task.born == entry[0] and self.get(task) is None)
-
-
-class Facet:
-    """The groups of one field."""
-
-    __slots__ = ("field", "get", "groups", "grown", "kept", "sweeping", "tasks")
-
-    def __init__(self, tasks: TaskStore, field: str) -> None:
-        self.tasks = tasks
-        self.field = field
-        self.get: Get = attrgetter(field)
-        self.groups: dict[Value, Group] = {}
-        self.grown = 0  # entries added since the last sweep
-        self.kept = 0  # entries that it kept
-        self.sweeping = False
-
-    @property
-    def wants_sweep(self) -> bool:
-        """Tell whether as many entries have come since the last sweep as it kept: small groups never want one."""
-        return not self.sweeping and self.grown > self.kept + BLOCK
-
-    def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
-        """Put each task's entry into the group of its value; give the groups that grew."""
-        values = list(map(self.get, tasks))
-        if not values or values.count(values[0]) == len(values):
-            return self._add_to_one(values[0], keys, ids) if values else ()
-        return self._add_to_many(values, keys, ids)
-
-    def _add_to_one(self, value: Value, keys: list[float], ids: list[str]) -> Iterable[Group]:
-        if value is None and self.field in _SPARSE:
-            return ()
-        self.grown += len(ids)
-        group = self.groups.get(value) or self._make_group(value)
-        group.extend(keys, ids)
-        return (group,)
-
-    def _add_to_many(self, values: list[Value], keys: list[float], ids: list[str]) -> Iterable[Group]:
-        self.grown += len(ids)
-        added: dict[Value, tuple[list[float], list[str]]] = {}
-        for value, key, task_id in zip(values, keys, ids, strict=True):
-            try:
-                value_keys, value_ids = added[value]
-            except KeyError:
-                added[value] = [key], [task_id]
-            else:
-                value_keys.append(key)
-                value_ids.append(task_id)
-        if self.field in _SPARSE:
-            added.pop(None, None)
-        groups = [self.groups.get(value) or self._make_group(value) for value in added]
-        for group, entries in zip(groups, added.values(), strict=True):
-            group.extend(*entries)
-        return groups
-
-    def _make_group(self, value: Value) -> Group:
-        group = self.groups[value] = self.new_group(value)
-        return group
-
-    def new_group(self, value: Value) -> Group:
-        """Make a group without putting it in its place."""
-        return Group(self.tasks, self.field, self.get, value)
-
-    def sweep(self) -> Iterator[int]:
-        """Sweep every group, and forget those in which nothing is left; each step yields what it cost."""
-        self.sweeping = True
-        grown = self.grown
-        kept = 0
-        for group in list(self.groups.values()):
-            yield from group.sweep()
-            if group:
-                kept += len(group)
-            elif self.groups.get(group.value) is group:
-                del self.groups[group.value]
-            yield _VISIT
-        self.grown -= grown
-        self.kept = kept
-        self.sweeping = False
-
-
-class RootFacet(Facet):
-    """The groups of `root_id`. A task that is its own and nobody else's root, as most are, needs no group."""
-
-    __slots__ = ()
-
-    def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
-        """Put the entries of all tasks that have a root with other tasks into the root's group."""
-        groups = self.groups
-        places = [
-            at
-            for at, task in enumerate(tasks)
-            if (root := task.root_id) is not None and (root != task.uuid or root in groups)
-        ]
-        if not places:
-            return ()
-        return super().add([tasks[at] for at in places], [keys[at] for at in places], [ids[at] for at in places])
-
-    def new_group(self, value: Value) -> Group:
-        """Make a group that has the root itself in it, if that is held."""
-        group = super().new_group(value)
-        root = self.tasks.get(str(value))
-        if root is not None and root.timestamp is not None:
-            group.add(root.timestamp, root.uuid)
-        return group
+#: So many full orderings may wait, each for a call of `pay`: as all grow alike, many get full at the same time, and
+#: to settle one takes a millisecond.
+_FULL: Final = 8
 
 
 class Indexes:
@@ -258,9 +51,8 @@ class Indexes:
         }
         self.known = {field: Known(tasks, field) for field in ORDERS}
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
-        self.orphaned = Group(
-            tasks, "reconciled", attrgetter("reconciled"), ORPHANED
-        )  # an event ends it: no flush has to look
+        # What is reconciled goes in here at once, and an event ends it: no flush has to look.
+        self.orphaned = Group(tasks, "reconciled", attrgetter("reconciled"), ORPHANED)
         # What waits to be indexed, by id: tasks that have finished, others that have changed, and all new ones.
         self.ended: dict[str, Task] = {}
         self.changed: dict[str, Task] = {}
@@ -270,6 +62,7 @@ class Indexes:
         self.owed = 0  # entries to look at that the flushes have left to `pay`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
         self._large = (self.by_time, self.orphaned, *self.known.values(), *self.missing.values())
+        self._full: deque[Ordering] = deque()
         self._due: deque[Ordering | Facet] = deque()
         self._sweeps = self._sweep_forever()
 
@@ -287,6 +80,9 @@ class Indexes:
         """Index new tasks all at once."""
         self.created.update([(task.uuid, task) for task in tasks])
         self._index(tasks)
+        while self._full:
+            self._settle_one()
+        self.owed = 0  # nothing is stale
 
     def _index(self, tasks: list[Task]) -> None:
         if not tasks:
@@ -297,20 +93,33 @@ class Indexes:
             self.changed.pop(task_id, None)
         keys: list[Any] = [task.timestamp for task in tasks]
         self.by_time.extend(keys, ids)
-        for known in self.known.values():
-            known.extend([], [])
-        grown: list[Ordering | Facet] = [*self._large, *self.facets.values()]
+        grown: list[Ordering] = list(self._large)
         for facet in self.facets.values():
             grown += facet.add(tasks, keys, ids)
-        created = self._index_created(ids)
-        for swept in grown:
-            if swept.wants_sweep:
-                swept.sweeping = True
-                self._due.append(swept)
-        self._unswept += len(tasks) + created
+        indexed = len(tasks) + self._index_created(ids)
+        for ordering in grown:
+            if ordering.is_full and not ordering.settling:
+                ordering.settling = True
+                self._full.append(ordering)
+        if len(self._full) > _FULL:
+            self._settle_one()
+        self._look_for_sweeps(grown)
+        self._unswept += indexed
         self.tidied = False
         if self._due:
-            self.owed += _TIDY_PER_TASK * (len(tasks) + created)
+            self.owed += _TIDY_PER_TASK * indexed
+
+    def _look_for_sweeps(self, grown: list[Ordering]) -> None:
+        candidates: list[Ordering | Facet] = [*grown, *self.facets.values()]
+        for candidate in candidates:
+            if candidate.wants_sweep:
+                candidate.sweeping = True
+                self._due.append(candidate)
+
+    def _settle_one(self) -> None:
+        ordering = self._full.popleft()
+        ordering.settling = False
+        ordering.settle()
 
     def _index_created(self, ids: list[str]) -> int:
         """Index what those tasks lack that are new; tell how many are."""
@@ -336,8 +145,16 @@ class Indexes:
             for before in unaware:
                 before[task_id] = was
 
+    @property
+    def due(self) -> bool:
+        """Tell whether there is upkeep that cannot wait for an idle moment."""
+        return bool(self._full or self.owed)
+
     def pay(self) -> None:
-        """Do a share of the sweeps that are due: all at once would hold up too much else."""
+        """Do a share of the upkeep that is due: all at once would hold up too much else."""
+        if self._full:
+            self._settle_one()
+            return
         share = max(BLOCK, self.owed // 8)
         self.owed = max(0, self.owed - share) if self._due else 0
         self.tidy(share)

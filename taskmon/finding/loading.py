@@ -28,5 +28,4 @@ def load_tasks(store: TaskStore, indexes: Indexes, tasks: list[Task]) -> Iterato
             if task.reconciled == ORPHANED and task.timestamp is not None:
                 indexes.orphaned.add(task.timestamp, task.uuid)
         indexes.load(some)
-        indexes.owed = 0  # nothing is stale
         yield

@@ -23,7 +23,10 @@ BLOCK: Final = 1000
 
 
 #: Recent entries are put into their blocks once they would fill so many: more at once cost each less.
-_PATIENCE: Final = 3
+_PATIENCE: Final = 2
+
+#: So many blocks are split at once, as long as none is far too long: blocks that fill up alike get full together.
+_SPLITS: Final = 3
 
 #: Entries in a stretch: a page is often found in the first.
 _STRETCH: Final = 256
@@ -128,7 +131,7 @@ class Block:
 class Ordering(ABC):
     """Entries in ascending order. A small ordering lives in what is recent alone, a large one in `blocks`."""
 
-    __slots__ = ("blocks", "filled", "kept", "lasts", "recent_ids", "recent_keys", "sweeping")
+    __slots__ = ("blocks", "filled", "kept", "lasts", "recent_ids", "recent_keys", "settling", "sweeping")
 
     def __init__(self) -> None:
         # What is recent, in any order: always the same lists.
@@ -138,6 +141,7 @@ class Ordering(ABC):
         self.lasts: list[Entry] = []  # the last entry of each block
         self.filled = 0  # entries in the blocks
         self.kept = 0  # entries that the last sweep kept
+        self.settling = False  # somebody is going to settle it
         self.sweeping = False
 
     @abstractmethod
@@ -158,21 +162,24 @@ class Ordering(ABC):
         return list(zip(self.recent_keys, self.recent_ids, strict=True))
 
     @property
+    def is_full(self) -> bool:
+        """Tell whether so much is recent that it should be put into blocks."""
+        return len(self.recent_ids) >= _PATIENCE * BLOCK
+
+    @property
     def wants_sweep(self) -> bool:
         """Tell whether as many entries have come since the last sweep as it kept: half may be stale."""
         return not self.sweeping and self.filled > 2 * self.kept + BLOCK
 
     def add(self, key: float, task_id: str) -> None:
-        """Add one entry; whoever extends or reads next settles it."""
+        """Add one entry."""
         self.recent_keys.append(key)
         self.recent_ids.append(task_id)
 
     def extend(self, keys: list[float], ids: list[str]) -> None:
-        """Add entries in any order."""
+        """Add entries in any order; whoever reads has them sorted, or whoever finds the ordering full."""
         self.recent_keys += keys
         self.recent_ids += ids
-        if len(self.recent_ids) >= _PATIENCE * BLOCK:
-            self.settle()
 
     def settle(self) -> None:
         """Sort what is recent if there is little of it, else put it into blocks."""
@@ -209,14 +216,15 @@ class Ordering(ABC):
         """Add sorted entries, none after all others, each to its block; split those that get full."""
         self.filled += len(ids)
         blocks, lasts = self.blocks, self.lasts
-        start = at = 0
+        start = at = splits = 0
         while start < len(ids):
             at = bisect_left(lasts, (keys[start], ids[start]), at)
             block = blocks[at]
             end = self._count_until(lasts[at], keys, ids, start + 1)
             block.add(keys[start:end], ids[start:end])
-            if len(block) >= 2 * BLOCK:
+            if len(block) >= (2 if splits < _SPLITS else 3) * BLOCK:
                 self._split(at)
+                splits += 1
             start = end
 
     def _count_until(self, last: Entry, keys: list[float], ids: list[str], start: int = 0) -> int:
@@ -275,7 +283,9 @@ class Ordering(ABC):
         Each step yields how many entries it looked at.
         """
         self.sweeping = True
+        recent = len(self.recent_ids)
         self.settle()
+        yield recent
         if not self.blocks:
             looked = len(self)
             self.recent_keys[:], self.recent_ids[:] = split(distinct(self.fresh(self.recent)))

@@ -19,8 +19,10 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.indexes import FACETS, FLUSH_AT, LINGER, ORDERS
+from taskmon.finding.facets import FACETS
+from taskmon.finding.indexes import FLUSH_AT, LINGER
 from taskmon.finding.ordering import _SAMPLED, Ordering
+from taskmon.finding.orders import ORDERS
 from taskmon.query import TaskQuery
 from taskmon.records import Event
 from taskmon.state import State
@@ -156,6 +158,22 @@ def test_unfinished_tasks_wait_until_there_are_many_or_somebody_asks() -> None:
     assert len(state._indexes.by_time) == LINGER
     assert not state._indexes.changed
     assert not state._indexes.created
+
+
+def test_orderings_that_get_full_together_are_settled_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[Ordering] = []
+    settle = Ordering.settle
+    monkeypatch.setattr(Ordering, "settle", lambda self: (settled.append(self), settle(self)))
+    with small_blocks(8, flush_at=40):
+        state = State()
+        for number in range(40):
+            events = [make_event("succeeded", f"{number}-{name}", name=f"name{name}") for name in range(40)]
+            before = len(settled)
+            state.apply(events)
+            assert len(settled) - before <= 2 + len(state._indexes._due)
+        groups = state._indexes.facets["name"].groups.values()
+        assert all(group.blocks for group in groups)
+        assert max(len(group.recent_ids) for group in groups) < 40
 
 
 def test_an_event_that_comes_again_and_again_takes_no_memory() -> None:

@@ -30,6 +30,8 @@ class Numbers(Ordering):
         """Add entries that are true."""
         self.truth.update(entries)
         self.extend(*split(entries))
+        if self.is_full:
+            self.settle()
 
 
 def walk(ordering: Ordering, **bounds: object) -> list[Entry]:
