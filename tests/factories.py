@@ -115,6 +115,7 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
         patch.setattr(ordering, "_SAMPLED", sampled)
         patch.setattr(finder, "_SORTABLE", sortable)
         patch.setattr(finder, "_SPARE", 1)
+        patch.setattr(finder, "_SMALL", 4 * block)
         patch.setattr(sorting, "_RUN", max(1, block // 2))
         patch.setattr(sorting, "_MERGED", 2)
         yield

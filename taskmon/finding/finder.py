@@ -36,6 +36,9 @@ _SORTABLE: Final = 20_000
 #: So many more tasks than twice a page are collected before the worst of them are dropped.
 _SPARE: Final = 1000
 
+#: Of a group of so many entries the zones are soon made.
+_SMALL: Final = 4 * BLOCK
+
 #: A search is put to all tasks at once only after so many entries of the order that was asked for.
 _TRIED: Final = 4_000
 
@@ -250,8 +253,7 @@ class Finder:
         """Give the sources that hold every task, in the order asked for."""
         field, descending = query.sort_by or "timestamp", query.descending
         if _is_by_time(query):
-            narrow = [self._group(name, value) for name, value in _facets(query)]
-            return [Source(min(narrow, key=len, default=self._indexes.by_time), descending or query.sort_by is None)]
+            return [Source(self._by_time(query), descending or query.sort_by is None)]
         if field in self._indexes.known:
             known = Source(self._indexes.known[field], descending)
             missing = Source(self._indexes.missing[field], descending)
@@ -259,6 +261,17 @@ class Finder:
         groups = self._indexes.facets[field].groups
         values = sorted(groups, key=nulls_first, reverse=descending)
         return [Source(groups[value], descending=True) for value in values]
+
+    def _by_time(self, query: TaskQuery) -> Ordering:
+        """Give the smallest ordering by `timestamp` that holds all matches.
+
+        Where there is more to ask for than its own value, a large group is no good: idle moments make only the zones
+        of all tasks.
+        """
+        facets = _facets(query)
+        smallest = min((self._group(name, value) for name, value in facets), key=len, default=self._indexes.by_time)
+        more = len(facets) > 1 or _ranges(query)
+        return self._indexes.by_time if more and len(smallest) > _SMALL else smallest
 
     def _narrowest(self, query: TaskQuery, look: Look) -> Source | None:
         """Give the smallest source that holds all matches, None when no filter has an index."""

@@ -99,18 +99,24 @@ def _pick(block: Block, zone: Zone, ranges: Ranges, values: Values) -> list[Entr
     selected = _select(zone, values, len(block)) if values else None
     if values and selected is None:
         return []
+    within = [_within(zone.times[field], *bounds) for field, bounds in ranges.items()]
+    if not all(within):
+        return []
     chosen: set[int] | None = None
-    for field, (low, high) in ranges.items():
-        times, places = zone.times[field]
-        start = 0 if low is None else bisect_left(times, low)
-        stop = len(times) if high is None else bisect_right(times, high)
-        if start >= stop:
-            return []
-        chosen = set(places[start:stop]) if chosen is None else chosen.intersection(places[start:stop])
+    for places in within:
+        if len(places) < len(block):
+            chosen = set(places) if chosen is None else chosen.intersection(places)
     if chosen is None:
         return list(compress(block, selected)) if selected else block.cut()
     keys, ids = block.keys, block.ids
     return [(keys[at], ids[at]) for at in sorted(chosen) if selected is None or selected[at]]
+
+
+def _within(times: Times, low: float | None, high: float | None) -> "array[int]":
+    """Give the places whose time is within the bounds."""
+    start = 0 if low is None else bisect_left(times[0], low)
+    stop = len(times[0]) if high is None else bisect_right(times[0], high)
+    return times[1][start:stop]
 
 
 def _select(zone: Zone, values: Values, size: int) -> bytes | None:

@@ -4,6 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from factories import START, find_ids, make_event, small_blocks, tidy_up
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from taskmon.finding.ordering import Block
 from taskmon.finding.store import TaskStore
 from taskmon.finding.zones import FACETS, Ranges, Values, Zones
 from taskmon.records import Task
+from taskmon.state import State
 
 BOUND = st.none() | st.integers(-1, 6).map(float)
 RANGES = st.dictionaries(st.sampled_from(["received", "started"]), st.tuples(BOUND, BOUND))
@@ -67,6 +69,18 @@ def test_a_field_is_looked_at_when_it_is_first_asked_for() -> None:
     assert not block.zone.complete
     zones.complete(block)
     assert block.zone.complete
+
+
+def test_two_filters_and_a_large_group_go_by_the_zones_of_all_tasks() -> None:
+    """They are there as a rule, and those of a group are not."""
+    with small_blocks(4, flush_at=4):
+        state = State()
+        for number in range(200):
+            state.apply([make_event("received", f"t{number:03}", timestamp=START + number, name="a")])
+        tidy_up(state)
+        found = find_ids(state, name="a", received_end=START + 20, limit=3)
+        assert found == ["t020", "t019", "t018"]
+        assert all(block.zone is None for block in state._indexes.facets["name"].groups["a"].blocks)
 
 
 @pytest.mark.parametrize("names", [256, 257])
