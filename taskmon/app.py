@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TIDY_EVERY: Final = 0.05
-_BUSY: Final = 250  # events since the last time
+_BUSY: Final = 50  # events since the last time: 1,000 a second
 _FLOODED: Final = 2_500
 _PURGE_EVERY: Final = 10.0
 _SWEEP_EVERY: Final = 1.0
