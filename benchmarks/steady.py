@@ -36,11 +36,11 @@ def make_templates() -> list[bytes]:
     ]
 
 
-def renew(template: bytes, number: int, now: int) -> bytes:
-    """Give a message new ids and the present time."""
+def renew(template: bytes, number: int, now: float) -> bytes:
+    """Give a message new ids and the present time, to which the parts of seconds in it add microseconds."""
     body = template.replace(b"%08x", b"%08x" % number)
     for second in range(3):
-        body = body.replace(b": %d." % (_BEGAN + second), b": %d." % (now + second))
+        body = body.replace(b": %d." % (_BEGAN + second), b": %.3f" % (now + second))
     return body
 
 
@@ -56,7 +56,7 @@ def publish(url: str, rate: int, seconds: int) -> tuple[int, float]:
         early = began + number * _WINDOW / rate - time.perf_counter()
         if early > 0:
             time.sleep(early)
-        now = int(time.time())
+        now = time.time()
         for template in templates:
             publisher.send(renew(template, number, now))
     publisher.close()

@@ -24,11 +24,10 @@ _VISIT: Final = 8
 class Group(Ordering):
     """The tasks that share one value of a facet, by `timestamp`."""
 
-    __slots__ = ("field", "get", "tasks", "value")
+    __slots__ = ("field", "get", "value")
 
     def __init__(self, tasks: TaskStore, field: str, get: Get, value: Value) -> None:
-        super().__init__()
-        self.tasks = tasks
+        super().__init__(tasks)
         self.field = field
         self.get = get
         self.value = value
@@ -51,7 +50,7 @@ class Group(Ordering):
 class Facet:
     """The groups of one field."""
 
-    __slots__ = ("field", "get", "groups", "grown", "kept", "sweeping", "tasks")
+    __slots__ = ("field", "get", "groups", "grown", "is_due", "kept", "tasks")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
         self.tasks = tasks
@@ -60,12 +59,12 @@ class Facet:
         self.groups: dict[Value, Group] = {}
         self.grown = 0  # entries added since the last sweep
         self.kept = 0  # entries that it kept
-        self.sweeping = False
+        self.is_due = False  # somebody is going to sweep it
 
     @property
     def wants_sweep(self) -> bool:
         """Tell whether as many entries have come since the last sweep as it kept: small groups never want one."""
-        return not self.sweeping and self.grown > self.kept + BLOCK
+        return not self.is_due and self.grown > self.kept + BLOCK
 
     def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
         """Put each task's entry into the group of its value; give the groups that grew."""
@@ -110,7 +109,6 @@ class Facet:
 
     def sweep(self) -> Iterator[int]:
         """Sweep every group, and forget those in which nothing is left; each step yields what it cost."""
-        self.sweeping = True
         grown = self.grown
         kept = 0
         for group in list(self.groups.values()):
@@ -122,7 +120,6 @@ class Facet:
             yield _VISIT
         self.grown -= grown
         self.kept = kept
-        self.sweeping = False
 
 
 class RootFacet(Facet):

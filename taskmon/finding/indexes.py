@@ -64,6 +64,7 @@ class Indexes:
         self._large = (self.by_time, self.orphaned, *self.known.values(), *self.missing.values())
         self._full: deque[Ordering] = deque()
         self._due: deque[Ordering | Facet] = deque()
+        self._paying = self._sweep_due()
         self._sweeps = self._sweep_forever()
 
     def flush(self) -> None:
@@ -113,7 +114,7 @@ class Indexes:
         candidates: list[Ordering | Facet] = [*grown, *self.facets.values()]
         for candidate in candidates:
             if candidate.wants_sweep:
-                candidate.sweeping = True
+                candidate.is_due = True
                 self._due.append(candidate)
 
     def _settle_one(self) -> None:
@@ -156,8 +157,16 @@ class Indexes:
             self._settle_one()
             return
         share = max(BLOCK, self.owed // 8)
-        self.owed = max(0, self.owed - share) if self._due else 0
-        self.tidy(share)
+        self.owed = max(1, self.owed - share)
+        while share > 0:
+            cost = next(self._paying, None)
+            if cost is not None:
+                share -= cost
+            elif self._due:
+                self._paying = self._sweep_due()
+            else:
+                self.owed = 0
+                return
 
     def tidy(self, entries: int) -> None:
         """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
@@ -173,9 +182,8 @@ class Indexes:
         return len(blocks)
 
     def _sweep_forever(self) -> Iterator[int]:
-        """Sweep what is due; then everything in turn, if anything has changed since the last time."""
+        """Sweep everything in turn, if anything has changed since the last time."""
         while True:
-            yield from self._sweep_due()
             if self._unswept:
                 swept = self._unswept
                 yield from self._sweep_all()
@@ -186,11 +194,11 @@ class Indexes:
 
     def _sweep_due(self) -> Iterator[int]:
         while self._due:
-            yield from self._due.popleft().sweep()
+            swept = self._due.popleft()
+            yield from swept.sweep()
+            swept.is_due = False
 
     def _sweep_all(self) -> Iterator[int]:
         everything: list[Ordering | Facet] = [*self._large, *self.facets.values()]
         for swept in everything:
-            for cost in swept.sweep():
-                yield cost
-                yield from self._sweep_due()
+            yield from swept.sweep()

@@ -15,6 +15,7 @@ from operator import eq, lt
 from typing import Any, Final
 
 from ..records import Task
+from .store import TaskStore
 
 Entry = tuple[Any, str]
 
@@ -131,9 +132,10 @@ class Block:
 class Ordering(ABC):
     """Entries in ascending order. A small ordering lives in what is recent alone, a large one in `blocks`."""
 
-    __slots__ = ("blocks", "filled", "kept", "lasts", "recent_ids", "recent_keys", "settling", "sweeping")
+    __slots__ = ("blocks", "filled", "is_due", "kept", "lasts", "recent_ids", "recent_keys", "settling", "tasks")
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: TaskStore) -> None:
+        self.tasks = tasks
         # What is recent, in any order: always the same lists.
         self.recent_keys: list[float] = []
         self.recent_ids: list[str] = []
@@ -142,7 +144,7 @@ class Ordering(ABC):
         self.filled = 0  # entries in the blocks
         self.kept = 0  # entries that the last sweep kept
         self.settling = False  # somebody is going to settle it
-        self.sweeping = False
+        self.is_due = False  # somebody is going to sweep it
 
     @abstractmethod
     def fresh(self, entries: list[Entry]) -> list[Entry]:
@@ -169,7 +171,7 @@ class Ordering(ABC):
     @property
     def wants_sweep(self) -> bool:
         """Tell whether as many entries have come since the last sweep as it kept: half may be stale."""
-        return not self.sweeping and self.filled > 2 * self.kept + BLOCK
+        return not self.is_due and self.filled > 2 * self.kept + BLOCK
 
     def add(self, key: float, task_id: str) -> None:
         """Add one entry."""
@@ -282,7 +284,6 @@ class Ordering(ABC):
 
         Each step yields how many entries it looked at.
         """
-        self.sweeping = True
         recent = len(self.recent_ids)
         self.settle()
         yield recent
@@ -297,15 +298,15 @@ class Ordering(ABC):
             swept = not at or self.blocks[at - 1] is not block
             yield len(block) if swept else len(block) // _SAMPLE_COST
         self.kept = len(self)
-        self.sweeping = False
 
     def _sweep_block(self, at: int) -> bool:
         """Drop a block's stale and repeated entries, if a sample has any; tell whether the next is at `at + 1`."""
         block = self.blocks[at]
         sample = block.sample(0, _SAMPLED)
-        if len(self.fresh(sample)) == len(sample) and not block.repeats(_SAMPLED):
+        fresh = len(self.fresh(sample))
+        if fresh == len(sample) and not block.repeats(_SAMPLED):
             return True
-        left = distinct(self.fresh(block.cut()))
+        left = [] if not fresh and self.tasks.have_none(block.ids) else distinct(self.fresh(block.cut()))
         self.filled += len(left) - len(block)
         if len(left) == len(block):
             return True

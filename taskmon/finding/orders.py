@@ -18,11 +18,10 @@ ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 class ByTime(Ordering):
     """All tasks by `timestamp`."""
 
-    __slots__ = ("tasks",)
+    __slots__ = ()
 
     def __init__(self, tasks: TaskStore) -> None:
-        super().__init__()
-        self.tasks = tasks
+        super().__init__(tasks)
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still has that `timestamp`."""
@@ -37,11 +36,10 @@ class ByTime(Ordering):
 class Known(Ordering):
     """The tasks that have a value in one field, by it."""
 
-    __slots__ = ("field", "get", "tasks")
+    __slots__ = ("field", "get")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
-        super().__init__()
-        self.tasks = tasks
+        super().__init__(tasks)
         self.field = field
         self.get: Get = attrgetter(field)
 
@@ -58,11 +56,10 @@ class Known(Ordering):
 class Missing(Ordering):
     """The tasks that lack a value in one field, by `born`: so one that was evicted and comes back is there once."""
 
-    __slots__ = ("get", "tasks")
+    __slots__ = ("get",)
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
-        super().__init__()
-        self.tasks = tasks
+        super().__init__(tasks)
         self.get: Get = attrgetter(field)
 
     def note(self, tasks: list[Task], born: list[float], ids: list[str]) -> None:

@@ -40,6 +40,10 @@ class TaskStore:
         """Give the task of an id, or None."""
         return self.finished.get(task_id) or self.unfinished.get(task_id)
 
+    def have_none(self, task_ids: list[str]) -> bool:
+        """Tell whether none of these tasks is held."""
+        return self.finished.keys().isdisjoint(task_ids) and self.unfinished.keys().isdisjoint(task_ids)
+
     def place(self, task: Task, was_finished: bool, is_finished: bool) -> None:
         """Put a task last, among the finished or the unfinished ones."""
         if is_finished:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.finding.ordering import BLOCK, Block, Entry, Ordering, distinct, split
+from taskmon.finding.store import TaskStore
 from taskmon.records import Task
 
 ENTRIES = st.tuples(st.integers(0, 12).map(float), st.sampled_from("abcdef"))
@@ -17,7 +18,7 @@ class Numbers(Ordering):
     """An ordering whose fresh entries are given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TaskStore())
         self.truth: set[Entry] = set()
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
@@ -98,7 +99,6 @@ def test_sweeping_drops_stale_entries_and_nothing_else(
             if random.random() < 0.3:  # entries that come while a sweep goes on
                 late.append((random.choice([0.0, 5.0, 20.0]), "late"))
                 ordering.put(late[-1:])
-        assert ordering.sweeping is False
         check(ordering)
         kept = [e for e in entries if e not in stale]
         assert set(kept) | set(late) <= set(walk(ordering))
@@ -137,10 +137,10 @@ def test_a_sweep_is_wanted_when_half_may_be_stale() -> None:
     assert not ordering.wants_sweep
     ordering.put(entries[BLOCK:])
     assert ordering.wants_sweep
-    steps = ordering.sweep()
-    next(steps)
-    assert not ordering.wants_sweep  # one is under way
-    list(steps)
+    ordering.is_due = True
+    assert not ordering.wants_sweep  # somebody is going to
+    ordering.is_due = False
+    list(ordering.sweep())
     assert not ordering.wants_sweep
 
 
