@@ -16,10 +16,10 @@ from celery.states import RECEIVED
 from msgspec import UNSET
 
 from .errors import UnknownTask
+from .finding.blocks import BLOCK, distinct
 from .finding.finder import Finder
 from .finding.indexes import FLUSH_AT, LINGER, Indexes
 from .finding.loading import load_tasks
-from .finding.ordering import BLOCK, distinct
 from .finding.store import SHELF, TaskStore
 from .outcomes import ORPHANED
 from .query import TaskQuery

@@ -5,7 +5,8 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ..records import Task
-from .ordering import BLOCK, Entry, Ordering
+from .blocks import BLOCK, Entry
+from .ordering import Ordering
 from .store import TaskStore
 
 Value = str | int | None

@@ -13,10 +13,11 @@ from msgspec import Struct
 
 from ..query import TaskQuery, make_filter
 from ..records import Task
+from .blocks import BLOCK, Block, Entry, distinct
 from .facets import FACETS, Group
 from .indexes import Before, Indexes
 from .look import Look
-from .ordering import BLOCK, Block, Entry, Ordering, distinct
+from .ordering import Ordering
 from .orders import ByTime, Known
 from .sieve import make_sieve
 from .sorting import in_order, nulls_first

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from ..outcomes import ORPHANED
 from ..records import Task
+from .blocks import BLOCK
 from .facets import FACETS, Facet, Group, RootFacet
-from .ordering import BLOCK, Ordering
+from .ordering import Ordering
 from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
 from .zones import Zones

@@ -6,7 +6,8 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ..records import Task
-from .ordering import Entry, Ordering
+from .blocks import Entry
+from .ordering import Ordering
 from .store import TaskStore
 
 Get = Callable[[Task], Any]

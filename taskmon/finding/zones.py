@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from ..records import Task
-from .ordering import Block, Entry
+from .blocks import Block, Entry
 from .store import TaskStore
 
 Value = str | int | None

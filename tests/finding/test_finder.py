@@ -20,8 +20,8 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon.finding.blocks import BLOCK, Entry
 from taskmon.finding.finder import Source
-from taskmon.finding.ordering import BLOCK, Entry
 from taskmon.query import SORT_KEYS, TaskQuery, make_filter
 from taskmon.records import Event, Task
 from taskmon.search import parse_search

@@ -7,7 +7,8 @@ from factories import list_entries, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.ordering import BLOCK, Block, Entry, Ordering, distinct, split
+from taskmon.finding.blocks import BLOCK, Block, Entry, distinct, split
+from taskmon.finding.ordering import Ordering
 from taskmon.finding.store import TaskStore
 from taskmon.records import Task
 

@@ -8,7 +8,7 @@ from factories import START, find_ids, make_event, small_blocks, tidy_up
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.ordering import Block
+from taskmon.finding.blocks import Block
 from taskmon.finding.store import TaskStore
 from taskmon.finding.zones import FACETS, Ranges, Values, Zones
 from taskmon.records import Task
