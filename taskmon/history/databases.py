@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.sql import Select
 
 from ..masking import mask_passwords
+from ..outcomes import ORPHANED
 from .columns import clean_row
-from .schema import workers
+from .schema import tasks, workers
 from .terms import Texts
 
 Row = tuple[Any, ...]
@@ -31,7 +32,8 @@ class Away(Exception):
 class Batch(Struct):
     """What is written in one transaction: rows of tasks, documents of workers with their `seen`, and counters.
 
-    `counters` belong to `monitor`, and `now` is the time, in epoch seconds.
+    `counters` belong to `monitor`, and `now` is the time, in epoch seconds. `adopted` are the ids of those tasks that
+    were marked as orphaned and are no longer: without a newer event, merging would keep the mark.
     """
 
     tasks: list[Row]
@@ -40,6 +42,7 @@ class Batch(Struct):
     counters: str | None
     monitor: str
     now: float
+    adopted: list[str] = []
 
 
 class Database(ABC):
@@ -120,6 +123,8 @@ class Database(ABC):
         with self.writing() as connection, refusing():
             if rows:
                 self.upsert_tasks(connection, rows)
+            if batch.adopted:
+                connection.execute(_adopt(batch.adopted))
             self._write_rest(connection, batch)
 
     def _sift(self, rows: list[Row]) -> list[Row]:
@@ -206,3 +211,8 @@ def literal_condition(sql: str, **values: str) -> ColumnElement[bool]:
 
 def _forget(cluster: str, hostname: str) -> Any:
     return workers.delete().where(workers.c.cluster == cluster, workers.c.hostname == hostname)
+
+
+def _adopt(task_ids: list[str]) -> Any:
+    marked = tasks.c.uuid.in_(task_ids), tasks.c.reconciled == ORPHANED
+    return tasks.update().where(*marked).values(reconciled=None)

@@ -21,8 +21,8 @@ from ..cluster.calls import Lane
 from ..errors import TaskmonError, Unavailable
 from ..query import TaskQuery
 from ..records import Event, Task, Worker
-from ..state import State
-from .columns import merge_tasks, to_row
+from ..state import RECONCILED, State
+from .columns import FIELDS, merge_tasks, to_row
 from .databases import Away, Batch, Database, Row
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,9 @@ _COUNTERS_EVERY: Final = 0.9
 _COUNTERS_SHARE: Final = 50
 
 _FOREVER: Final = 86_400.0
+
+_UUID: Final = FIELDS.index("uuid")
+_RECONCILED: Final = FIELDS.index("reconciled")
 
 
 class Status(Struct):
@@ -115,6 +118,7 @@ class Recorder:
         self._dirty: dict[str, Task] = {}
         self._writing: dict[str, Task] = {}
         self._earlier: dict[str, Task] = {}  # what unwritten tasks were before they left the memory and came back
+        self._adopted: set[str] = set()  # unwritten tasks that were orphaned and then found
         self._seen: dict[str, float] = {}  # of each worker, as it was written
         self._gone: set[str] = set()
         self._counters_saved: str | None = None
@@ -157,8 +161,14 @@ class Recorder:
                 if noted is not record:  # it left the memory, and has come back knowing little
                     self._keep(noted)
                     dirty[record.uuid] = record
+        if changes and changes[0][0].type == RECONCILED:  # it comes alone
+            self._note_adopted(changes[0][1])
         if len(dirty) > self._state.max_tasks + TOGETHER:
             self._drop()
+
+    def _note_adopted(self, task: Task | Worker | None) -> None:
+        if type(task) is Task and task.reconciled is None:
+            self._adopted.add(task.uuid)
 
     def forget(self, hostname: str) -> None:
         """Note a worker that State has dropped."""
@@ -273,13 +283,15 @@ class Recorder:
         for task in tasks:
             del self._dirty[task.uuid]
         try:
+            rows = await self._copy(tasks)
             batch = Batch(
-                tasks=await self._copy(tasks),
+                tasks=rows,
                 workers=[(one.hostname, one.seen, _encode(one)) for one in workers],
                 gone=[hostname for hostname in gone if hostname not in self._state.workers],
                 counters=counters,
                 monitor=self._monitor,
                 now=time.time(),
+                adopted=self._find_adopted(rows),
             )
             self.status.unfit += await self._call(partial(self._database.write, batch))
         except BaseException:
@@ -291,6 +303,8 @@ class Recorder:
             raise
         finally:
             self._writing = {}
+        if self._adopted:
+            self._adopted.difference_update([row[_UUID] for row in rows])
         self.status.written += len(tasks)
         self._seen.update([(hostname, seen) for hostname, seen, _ in batch.workers])
 
@@ -307,6 +321,12 @@ class Recorder:
                     self.horizon = task.timestamp or 0.0
             await asyncio.sleep(0)
         return rows
+
+    def _find_adopted(self, rows: list[Row]) -> list[str]:
+        """List those of these tasks whose mark as orphaned is to be taken away."""
+        if not self._adopted:
+            return []
+        return [row[_UUID] for row in rows if row[_RECONCILED] is None and row[_UUID] in self._adopted]
 
     def _recall_last(self, task: Task) -> Task:
         """Give a task with what it was before; while it is being written, that is kept with it."""
@@ -352,6 +372,7 @@ class Recorder:
         for task_id in list(islice(self._dirty, too_many)):
             del self._dirty[task_id]
             self._earlier.pop(task_id, None)
+            self._adopted.discard(task_id)
         self.status.dropped += too_many
         self._incomplete = True
 

@@ -258,6 +258,29 @@ async def test_a_task_that_left_and_came_back_before_it_was_written_is_whole(
         assert (row.succeeded, row.result) == (START + 2, "3")
 
 
+async def test_a_mark_that_was_taken_away_is_said_until_it_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
+    state = make_state(max_tasks=10)
+    async with recording_to(path, state) as (recorder, database):
+        state.apply([make_event("started", name) for name in ("a", "b", "c")])
+        for name in ("a", "b"):
+            state.reconciled.orphan(name)
+        await recorder.flush()
+        database.error = Away("gone")
+        for name in ("a", "b"):
+            state.reconciled.adopt(name)
+        state.reconciled.orphan("b")  # again
+        failures = recorder.status.failures
+        await eventually(lambda: recorder.status.failures > failures)
+        database.error = None
+        await eventually(lambda: recorder.status.available and recorder.backlog == 0)
+        state.apply([make_event("started", name) for name in ("a", "b", "c")])
+        await recorder.flush()
+        assert [batch.adopted for batch in database.batches if batch.adopted] == [["a"]]
+
+
 async def test_an_upkeep_that_fails_waits_for_the_next_round(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> bool:
         raise Away("busy")

@@ -31,6 +31,7 @@ from taskmon.history.reading import read_children, read_names
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.schema import VERSION
+from taskmon.outcomes import ORPHANED
 from taskmon.records import Event, Task, Worker
 from taskmon.search import parse_search
 
@@ -270,6 +271,24 @@ async def test_each_of_two_taskmons_answers_for_all(database: PostgresDatabase, 
             assert (await served.get("/api/task/info/id-03")).json()["children"] == ["shared"]
             tree = (await served.get("/api/task/tree/id-03")).json()
             assert list(tree["tasks"]) == ["id-03", "shared"]
+
+
+async def test_a_mark_is_taken_away_without_a_newer_event(
+    database: PostgresDatabase, postgres: PostgresServer
+) -> None:
+    async with serving(history=postgres.url("history")) as served:
+        history, reconciled = served.taskmon.services.history, served.state.reconciled
+        assert history is not None
+        served.apply(make_event("started", "a"), make_event("started", "b"))
+        for task_id in ("a", "b"):
+            reconciled.orphan(task_id)
+        for step, marked in ((reconciled.adopt, "b"), (reconciled.orphan, "ab"), (reconciled.adopt, "b")):
+            await history.flush()
+            step("a")
+            await history.flush()
+            rows = read_all_rows(database).values()
+            assert "".join(sorted(row.uuid for row in rows if row.reconciled == ORPHANED)) == marked
+            assert (await served.get("/api/task/info/a")).json()["orphaned"] is ("a" in marked)
 
 
 async def test_a_postgresql_that_is_stopped_and_started(
