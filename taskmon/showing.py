@@ -19,7 +19,7 @@ import msgspec
 from .auth import Role
 from .errors import InvalidSetting
 from .records import Task
-from .search import Search, Term, only_wanted
+from .search import Search, compile_terms, compile_twice, only_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +121,24 @@ class Showing:
         return self._formatted(task) if self._format is not None else task
 
     def guard(self, search: Search, role: Role) -> Search:
-        """Let a search look only at what this role is shown: else it would tell what is hidden, by yes and no."""
+        """Let a search look only at what this role is shown: else it would tell what is hidden, by yes and no.
+
+        What a term asks for must be in a task both as it is and as it is shown, what it forbids not as it is shown.
+        """
+        if search.terms is None:
+            return search
+        wanted = only_wanted(search.terms)
+        may_match = (lambda task: True) if wanted is None else compile_terms(wanted)
+        tells = compile_twice(search.terms)
         matches, show = search.matches, self.show
 
         def check(task: Task) -> bool:
-            return matches(task) and ((shown := show(task, role)) is task or matches(shown))
+            if not may_match(task):
+                return False
+            shown = show(task, role)
+            return matches(task) if shown is task else tells(task, shown)
 
-        if _has_not(search.terms):
-            return Search(search.text, lambda task: matches(show(task, role)), only_wanted(search.terms))
-        return Search(search.text, check, search.terms)
+        return Search(search.text, check, wanted)
 
     def value(self, value: Any, role: Role) -> Any:
         """Give a result as this role may see it."""
@@ -189,12 +198,6 @@ def load_function(path: str) -> Callable[[Any], Any]:
     if not callable(found):
         raise InvalidSetting("format_task", "must name a function", path)
     return found  # type: ignore[no-any-return]
-
-
-def _has_not(terms: Any) -> bool:
-    if isinstance(terms, Term):
-        return not terms.wanted
-    return terms is not None and any(map(_has_not, terms.members))
 
 
 def _as_text(value: object) -> str | None:

@@ -118,6 +118,12 @@ def test_who_sees_arguments() -> None:
         ("name:add -hunter2", False, True, True),
         ("name:add -x1y", False, True, False),
         ("name:add OR hunter2", True, True, True),
+        ('"***" OR hunter2', True, False, False),
+        ('("***" OR hunter2) -nope', True, False, False),
+        ("\"'password': *\" OR hunter2", True, False, False),
+        ("-hunter2", False, True, True),
+        ("-hunter2 OR nope", False, True, True),
+        ("-kwargs:password=hunter2 name:add", False, True, True),
         ("", True, True, True),
     ],
 )
@@ -127,6 +133,30 @@ def test_a_search_does_not_tell_what_is_hidden(text: str, raw: bool, hidden: boo
     assert search.matches(one) is raw
     assert Showing(MASKER, None).guard(search, Role.VIEWER).matches(one) is hidden
     assert Showing(MASKER, Role.VIEWER).guard(search, Role.VIEWER).matches(one) is masked
+
+
+PIECES = ["hunter2", "other", "***", "x1y", "'password': *", "name:add", "kwargs:password=hunter2", "args:x1y"]
+ASKED = st.lists(
+    st.tuples(st.sampled_from([" ", " OR ", " -", " OR -"]), st.sampled_from(PIECES)), min_size=1, max_size=5
+)
+
+
+@given(ASKED)
+def test_no_search_tells_two_secrets_apart(asked: list[tuple[str, str]]) -> None:
+    text = "".join(f'{sign}"{piece}"' if ":" not in piece or "'" in piece else sign + piece for sign, piece in asked)
+    search = parse_search(text.removeprefix(" OR ").strip())
+    for showing in (Showing(MASKER, Role.VIEWER), Showing(MASKER, None), Showing(MASKER, Role.VIEWER, cover)):
+        guarded = showing.guard(search, Role.VIEWER)
+        told = {
+            guarded.matches(task(name="add", args="('x1y',)", kwargs=f"{{'password': '{secret}'}}"))
+            for secret in ("hunter2", "other", "x1y")
+        }
+        assert len(told) == 1
+
+
+def cover(task: Task) -> Task:
+    task.args = "x1y"
+    return task
 
 
 def test_what_a_worker_says_of_its_tasks() -> None:

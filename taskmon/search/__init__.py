@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .language import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, MIN_SUBSTRING, Node, Term, Terms, only_wanted, parse_terms
-from .matching import compile_terms
+from .matching import compile_terms, compile_twice
 from .pairs import pair_words
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ __all__ = [
     "Search",
     "Term",
     "Terms",
+    "compile_terms",
+    "compile_twice",
     "only_wanted",
     "pair_words",
     "parse_search",
