@@ -53,7 +53,8 @@ class Masker:
     def __init__(self, patterns: Iterable[str]) -> None:
         patterns = tuple(patterns)
         whole = "|".join(translate(_plain(pattern)) for pattern in patterns)
-        self._hints = tuple({max(_WORD.findall(_plain(pattern)), key=len, default="") for pattern in patterns})
+        #: In each text that has something to mask in it, in small letters, is one of these.
+        self.hints = _shortest({max(_WORD.findall(_plain(pattern)), key=len, default="") for pattern in patterns})
         self._matches = re.compile(whole).match if whole else None
         self.is_secret = lru_cache(maxsize=4096)(self._is_secret)
         self._short = lru_cache(maxsize=_MOST_CACHED)(self._mask)
@@ -63,7 +64,7 @@ class Masker:
         if not text or self._matches is None:
             return text
         lower = text.lower()
-        for hint in self._hints:
+        for hint in self.hints:
             if hint in lower:
                 break
         else:  # as in nearly all texts
@@ -125,7 +126,7 @@ class Showing:
 
         What a term asks for must be in a task both as it is and as it is shown, what it forbids not as it is shown.
         """
-        if search.terms is None:
+        if search.terms is None or (self.sees(role) and self._format is None and not self.masker.hints):
             return search
         wanted = only_wanted(search.terms)
         may_match = (lambda task: True) if wanted is None else compile_terms(wanted)
@@ -138,7 +139,11 @@ class Showing:
             shown = show(task, role)
             return matches(task) if shown is task else tells(task, shown)
 
-        return Search(search.text, check, wanted)
+        if self._format is not None:
+            return Search(search.text, check, wanted)
+        if not self.sees(role):
+            return Search(search.text, check, search.terms, hides=True)
+        return Search(search.text, check, search.terms, hints=self.masker.hints)
 
     def value(self, value: Any, role: Role) -> Any:
         """Give a result as this role may see it."""
@@ -198,6 +203,11 @@ def load_function(path: str) -> Callable[[Any], Any]:
     if not callable(found):
         raise InvalidSetting("format_task", "must name a function", path)
     return found  # type: ignore[no-any-return]
+
+
+def _shortest(words: set[str]) -> tuple[str, ...]:
+    """Leave out the words that have another one in them."""
+    return tuple(sorted(word for word in words if not any(other in word for other in words - {word})))
 
 
 def _as_text(value: object) -> str | None:

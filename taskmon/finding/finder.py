@@ -46,6 +46,9 @@ _TRIED: Final = 4_000
 #: To go through tasks in the order of their memory takes this part of the time that a walk by an index takes.
 _SCAN: Final = 3
 
+#: A search walks on only where it promises to take this part of the time that a scan takes.
+_WORTH: Final = 2
+
 
 class Source(Struct, frozen=True):
     """A stretch of an ordering: entries with `low <= key <= high`, and one way to go through them."""
@@ -91,7 +94,7 @@ class Finder:
             yield None
 
     def _batches(self, query: TaskQuery) -> Iterator[Batch]:
-        sieve = None if query.search is None else make_sieve(query.search.terms, self._values, self._tasks.plain_ids)
+        sieve = None if query.search is None else make_sieve(query.search, self._values, self._tasks.plain_ids)
         look = Look(make_filter(query), sieve, is_slow=query.search is not None)
         if look.is_vain:
             return iter(())
@@ -123,7 +126,7 @@ class Finder:
                 if len(found) >= needed:
                     yield cost, found
                     return
-                if looked > _TRIED and needed * looked * _SCAN > len(found) * len(self._tasks):
+                if looked > _TRIED and _WORTH * needed * looked * _SCAN > len(found) * len(self._tasks):
                     break
                 yield cost, []
             else:

@@ -6,7 +6,8 @@ from typing import Final
 
 from ..query import Match
 from ..records import Task
-from .sieve import Sieve, TooLong, let_all, let_none
+from .sieve import Sieve, let_all, let_none
+from .texts import TooLong
 
 #: Tasks that are looked at together at first, and at the most: more would not save any more time.
 _FIRST: Final = 256

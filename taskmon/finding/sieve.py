@@ -6,18 +6,28 @@ be asked for a match: it may let through too much, never too little. Pure.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from ..records import Task
-from ..search import Node, Term, Terms, pair_words
+from ..search import Node, Search, Term, Terms, pair_pattern, pair_words
 from .store import PLAIN
+from .texts import (
+    READERS,
+    Read,
+    Sift,
+    Tasks,
+    Texts,
+    by_any,
+    by_every,
+    by_pattern,
+    read_ids,
+    read_ids_and_texts,
+    read_nothing,
+    read_texts,
+)
 
-Tasks = list[Task]
-Sift = Callable[[Tasks], Tasks]
 Get = Callable[[Task], Any]
-Read = Callable[[Tasks], list[str]]
 
 #: A field, those of its values that a term is in, and whether these are all.
 Hits = tuple[Get, set[str], bool]
@@ -37,18 +47,10 @@ _SPARSE: Final = frozenset({"queue"})
 #: The ranks of sieves: a field has a value; texts have all of some needles; anything else.
 _ONE_VALUE, _TEXT, _OTHER = range(3)
 
-#: Characters that are looked at together at the most, and tasks whose texts are read together.
-_MOST_TEXT: Final = 500_000
-_READ: Final = 64
-
 _ID: Final = frozenset(PLAIN)
 
-#: Stands between two tasks. No term has a NUL; a text that has this one makes the parts too many, which shows.
-_BETWEEN: Final = "\0\n\0"
-
-
-class TooLong(Exception):
-    """The texts of so many tasks are too long to be looked at together."""
+#: The texts, None for what a plain term looks into, that may be hidden, or have something masked in them.
+_MASKED: Final = frozenset({None, "args", "kwargs", "result"})
 
 
 class Sieve(NamedTuple):
@@ -62,18 +64,18 @@ class Sieve(NamedTuple):
     rank: int = _ONE_VALUE
 
 
-def make_sieve(terms: Node | None, values: Values, plain_ids: bool) -> Sieve | None:
+def make_sieve(search: Search, values: Values, plain_ids: bool) -> Sieve | None:
     """Make the sieve of a search, None where there is nothing to be gained by one.
 
     With `plain_ids`, no id has anything but `PLAIN` in it.
     """
-    if terms is None:
+    if search.terms is None:
         return None
-    fields = [term.field for term in _leaves(terms)]
+    leaves = list(_leaves(search.terms))
     facets = {*_PLAIN_FACETS, "queue"}
-    if len(fields) * sum(len(values(field)) for field in facets) > MOST_VALUES:
+    if len(leaves) * sum(len(values(field)) for field in facets) > MOST_VALUES:
         return None
-    return _Compiler(values, plain_ids).compile(terms)
+    return _Compiler(search, leaves, values, plain_ids).compile(search.terms)
 
 
 def _leaves(node: Node) -> Iterator[Term]:
@@ -97,9 +99,14 @@ def let_none(tasks: Tasks) -> Tasks:
 class _Compiler:
     """Makes sieves of terms and groups of them."""
 
-    def __init__(self, values: Values, plain_ids: bool) -> None:
+    def __init__(self, search: Search, leaves: list[Term], values: Values, plain_ids: bool) -> None:
+        self._hides = search.hides
+        self._hints = search.hints
         self._values = values
-        self._plain_ids = plain_ids
+        self._is_ascii = all((term.key or "").isascii() and term.text.isascii() for term in leaves)
+        needles = [term.text.casefold() for term in leaves if term.field is None]
+        self._reads_ids = not plain_ids or any(set(needle) <= _ID for needle in needles)
+        self._texts: dict[str | None, Texts] = {}
 
     def compile(self, node: Node) -> Sieve:
         """Make the sieve of a term or a group."""
@@ -110,7 +117,7 @@ class _Compiler:
             if isinstance(member, Terms):
                 parts.append(self.compile(member))
             elif member.key is not None:
-                parts.append(_pair(member))
+                parts.append(self._pair(member))
             elif member.field in ("root_id", "parent_id"):
                 parts.append(_exact(member))
             elif member.field in ("state", "name", "worker", "queue"):
@@ -122,16 +129,33 @@ class _Compiler:
         for field, members in texts.items():
             wanted = sorted((term.text.casefold() for term in members if term.wanted), key=len, reverse=True)
             unwanted = [term.text.casefold() for term in members if not term.wanted]
-            rank = _TEXT if terms.every and wanted else _OTHER
-            read = _READERS[field] if field else self._plain_reader(wanted + unwanted)
-            parts.append(Sieve(_by_text(read, wanted, unwanted, terms.every), rank=rank))
+            parts.append(self._by_text(field, wanted, unwanted, terms.every))
         return _every(parts) if terms.every else _any(parts)
 
-    def _plain_reader(self, needles: list[str]) -> Read:
-        """Give what reads the texts for plain terms, without the ids where none of them can be in one."""
-        if self._plain_ids and not any(set(needle) <= _ID for needle in needles):
-            return _read_texts
-        return _read_ids_and_texts
+    def _by_text(self, field: str | None, wanted: list[str], unwanted: list[str], every: bool) -> Sieve:
+        """Sift by a text, or by all that a plain term looks into but for the fields of few values."""
+        hints = self._hints if field in _MASKED else ()
+        rank = _TEXT if every and wanted else _OTHER
+        return Sieve((by_every if every else by_any)(self._texts_of(field), wanted, unwanted, hints), rank=rank)
+
+    def _texts_of(self, field: str | None) -> Texts:
+        """Give the texts of a field, or for plain terms, without the ids where none of them can be in one."""
+        if field not in self._texts:
+            read: Read = read_nothing
+            if not self._hides or field not in _MASKED:
+                read = READERS[field] if field else read_ids_and_texts if self._reads_ids else read_texts
+            elif field is None and self._reads_ids:
+                read = read_ids
+            self._texts[field] = Texts(read, self._is_ascii)
+        return self._texts[field]
+
+    def _pair(self, term: Term) -> Sieve:
+        """Sift by a pair of kwargs: its words must be there; one that is not wanted needs a closer look."""
+        if not term.wanted:
+            return Sieve(let_all)
+        if self._hides:
+            return Sieve(let_none)
+        return Sieve(by_pattern(self._texts_of("kwargs"), pair_words(term), pair_pattern(term)), rank=_TEXT)
 
     def _by_value(self, term: Term) -> Sieve:
         """Sift by a field of few values."""
@@ -164,11 +188,11 @@ class _Compiler:
         if any(is_all for _, _, is_all in found):
             return Sieve(let_all if term.wanted else let_none)
         folded = [term.text.casefold()]
-        read = self._plain_reader(folded)
         if term.wanted:
-            return Sieve(_union([_by_hits(hits, True, False), _by_text(read, folded, [], True)]), rank=_OTHER)
-        others = _by_hits(hits, False, False)
-        return Sieve(_chain([others, _by_text(read, [], folded, True)]), rank=_OTHER)
+            in_texts = self._by_text(None, folded, [], True)
+            return Sieve(_union([_by_hits(hits, True, False), in_texts.sift]), rank=_OTHER)
+        in_texts = self._by_text(None, [], folded, True)
+        return Sieve(_chain([_by_hits(hits, False, False), in_texts.sift]), rank=_OTHER)
 
 
 def _containing(values: Iterable[Hashable], folded: str) -> set[str]:
@@ -180,14 +204,6 @@ def _exact(term: Term) -> Sieve:
     field = str(term.field)
     sift = _by_hits([(attrgetter(field), {term.text})], term.wanted, False)
     return Sieve(sift, ((field, term.text),)) if term.wanted else Sieve(sift, rank=_OTHER)
-
-
-def _pair(term: Term) -> Sieve:
-    """Sift by a pair of kwargs: its words must be there; one that is not wanted needs a closer look."""
-    words = list(pair_words(term))
-    if not term.wanted or not words:
-        return Sieve(let_all)
-    return Sieve(_by_text(_READERS["kwargs"], words, [], True), rank=_TEXT)
 
 
 def _by_hits(found: list[tuple[Get, set[str]]], wanted: bool, is_all: bool) -> Sift:
@@ -207,88 +223,6 @@ def _by_hits(found: list[tuple[Get, set[str]]], wanted: bool, is_all: bool) -> S
     return sift
 
 
-# Texts
-
-
-def _read_texts(tasks: Tasks) -> list[str]:
-    """Give the texts that a plain term looks into, but for the id and the fields of few values."""
-    return [f"{t.args or ''}\0{t.kwargs or ''}\0{t.result or ''}" for t in tasks]
-
-
-def _read_ids_and_texts(tasks: Tasks) -> list[str]:
-    return [f"{t.uuid}\0{t.args or ''}\0{t.kwargs or ''}\0{t.result or ''}" for t in tasks]
-
-
-_READERS: Final[dict[str, Read]] = {
-    "args": lambda tasks: [t.args or "" for t in tasks],
-    "kwargs": lambda tasks: [t.kwargs or "" for t in tasks],
-    "result": lambda tasks: [t.result or "" for t in tasks],
-    "exception": lambda tasks: [t.exception or "" for t in tasks],
-}
-
-
-def _by_text(read: Read, wanted: list[str], unwanted: list[str], every: bool) -> Sift:
-    """Sift by the needles that are, and are not, in the texts of a task: all of these conditions, or any."""
-
-    fold = _fold_ascii if all(map(str.isascii, wanted + unwanted)) else str.casefold
-
-    def sift(tasks: Tasks) -> Tasks:
-        text = fold(_BETWEEN.join(_read_some(read, tasks)))
-        if every and not all(needle in text for needle in wanted):
-            return []
-        present = wanted if every else [needle for needle in wanted if needle in text]
-        absent = [needle for needle in unwanted if needle in text]
-        if (every and not wanted and not absent) or (not every and len(absent) < len(unwanted)):
-            return tasks
-        if not present and not absent:
-            return []
-        parts = text.split(_BETWEEN)
-        if len(parts) != len(tasks):
-            return tasks
-        return _pick(tasks, parts, present, absent, every)
-
-    return sift
-
-
-def _read_some(read: Read, tasks: Tasks) -> list[str]:
-    """Read the texts of tasks, some at a time, to give up early: a text may have 65,536 characters and more."""
-    if len(tasks) == 1:
-        return read(tasks)
-    texts: list[str] = []
-    left = _MOST_TEXT
-    for start in range(0, len(tasks), _READ):
-        some = read(tasks[start : start + _READ])
-        left -= sum(map(len, some))
-        if left < 0:
-            raise TooLong
-        texts += some
-    return texts
-
-
-def _fold_ascii(text: str) -> str:
-    """Fold as much of a text as a needle in ASCII can be in: of other letters up to ÿ, only ß folds to ASCII."""
-    if not text.isascii() and "ß" not in text:
-        with suppress(UnicodeEncodeError):
-            return text.encode("latin-1").lower().decode("latin-1")
-    return text.casefold()
-
-
-def _pick(tasks: Tasks, texts: list[str], wanted: list[str], unwanted: list[str], every: bool) -> Tasks:
-    """Pick the tasks whose text has what is wanted in it and lacks what is not: all of it, or any."""
-    if not every:
-        return [
-            task
-            for task, text in zip(tasks, texts, strict=True)
-            if any(needle in text for needle in wanted) or any(needle not in text for needle in unwanted)
-        ]
-    pairs = list(zip(tasks, texts, strict=True))
-    for needle in wanted:
-        pairs = [pair for pair in pairs if needle in pair[1]]
-    for needle in unwanted:
-        pairs = [pair for pair in pairs if needle not in pair[1]]
-    return [task for task, _ in pairs]
-
-
 # Groups
 
 
@@ -305,7 +239,7 @@ def _any(parts: list[Sieve]) -> Sieve:
 
 
 def _chain(sifts: list[Sift]) -> Sift:
-    """Sift what the one before let through."""
+    """Sift what the one before let through; the one that refuses most of what it sees comes first the next time."""
     if let_none in sifts:
         return let_none
     sifts = [sift for sift in sifts if sift is not let_all]
@@ -313,10 +247,18 @@ def _chain(sifts: list[Sift]) -> Sift:
         return sifts[0] if sifts else let_all
 
     def sift(tasks: Tasks) -> Tasks:
-        for one in sifts:
+        best, least = 0, 0.5
+        for place, one in enumerate(sifts):
             if not tasks:
                 break
+            seen = len(tasks)
             tasks = one(tasks)
+            if place and len(tasks) < least * seen:
+                best, least = place, len(tasks) / seen
+            elif not place:
+                least = min(least, len(tasks) / seen)
+        if best:
+            sifts.insert(0, sifts.pop(best))
         return tasks
 
     return sift

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .language import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, MIN_SUBSTRING, Node, Term, Terms, only_wanted, parse_terms
 from .matching import compile_terms, compile_twice
-from .pairs import pair_words
+from .pairs import pair_pattern, pair_words
 
 if TYPE_CHECKING:
     from ..records import Task
@@ -23,6 +23,7 @@ __all__ = [
     "compile_terms",
     "compile_twice",
     "only_wanted",
+    "pair_pattern",
     "pair_words",
     "parse_search",
 ]
@@ -30,11 +31,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search that follows the grammar; two are equal when their texts are. None as terms matches every task."""
+    """A search that follows the grammar; two are equal when their texts are. None as terms matches every task.
+
+    `matches` is what counts, and may see less of a task than the terms look into: with `hides`, no args, kwargs and
+    result. Of these it may see others where one of the `hints` is in them, folded: there, what must not be in them
+    may be hidden from it.
+    """
 
     text: str
     matches: Callable[["Task"], bool] = field(repr=False, compare=False)
     terms: Node | None = field(default=None, repr=False, compare=False)
+    hides: bool = field(default=False, repr=False, compare=False)
+    hints: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def parse_search(text: str) -> Search:

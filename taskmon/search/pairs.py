@@ -23,11 +23,7 @@ _STRUCTURE: Final = re.compile(
 
 def make_pair_check(key: str, value: str, wanted: bool) -> Callable[["Task", str], bool]:
     """Look for `key: value` among the outermost pairs of kwargs, the value a string or anything else."""
-    keys, strings = _alternatives(_quoted(key)), _alternatives(_quoted(value))
-    shown = rf"{strings}(?=\s*(?:[,}}]|\.\.\.|\Z))"  # a string is whole even where the text is cut after it
-    if _is_one_value(value):
-        shown += rf"|{re.escape(value.casefold())}(?=\s*[,}}])"
-    pair = re.compile(rf"{keys}\s*:\s*(?:{shown})")
+    pair = _pattern(key, value)
     hint = _longest_word(key)
 
     def check(task: "Task", text: str) -> bool:
@@ -42,6 +38,19 @@ def make_pair_check(key: str, value: str, wanted: bool) -> Callable[["Task", str
         return not wanted
 
     return check
+
+
+def pair_pattern(term: Term) -> re.Pattern[str]:
+    """Give the pattern that the kwargs, folded, have in them wherever a pair is, at whichever depth."""
+    return _pattern(term.key or "", term.text)
+
+
+def _pattern(key: str, value: str) -> re.Pattern[str]:
+    keys, strings = _alternatives(_quoted(key)), _alternatives(_quoted(value))
+    shown = rf"{strings}(?=\s*(?:[,}}]|\.\.\.|\Z))"  # a string is whole even where the text is cut after it
+    if _is_one_value(value):
+        shown += rf"|{re.escape(value.casefold())}(?=\s*[,}}])"
+    return re.compile(rf"{keys}\s*:\s*(?:{shown})")
 
 
 def pair_words(term: Term) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """A sieve lets through every task that matches, and few others; a search finds what a look at every task finds."""
 
+import sys
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -8,6 +10,7 @@ from factories import find_tasks, held_tasks, make_event, make_state, small_bloc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon.auth import Role
 from taskmon.errors import InvalidSearch
 from taskmon.finding import finder, look
 from taskmon.finding.look import Look
@@ -16,6 +19,8 @@ from taskmon.finding.store import PLAIN
 from taskmon.query import SORT_KEYS, TaskQuery
 from taskmon.records import Event, Task
 from taskmon.search import only_wanted, parse_search
+from taskmon.settings import Settings
+from taskmon.showing import Masker, Showing
 from taskmon.state import State
 
 #: What texts and terms are made of: letters that fold to others, the words of fields, what separates texts.
@@ -118,8 +123,8 @@ def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bo
         found = {getattr(task, field) for task in tasks}
         return found - {None} if field == "queue" else found
 
-    terms = parse_search(search).terms
-    return make_sieve(only_wanted(terms) if wanted else terms, values, plain_ids)
+    asked = parse_search(search)
+    return make_sieve(replace(asked, terms=only_wanted(asked.terms)) if wanted else asked, values, plain_ids)
 
 
 @given(SEARCHES, st.lists(TASKS, max_size=12) | st.lists(PLAIN_TASKS, max_size=12))
@@ -137,6 +142,109 @@ def test_what_matches_goes_through(search: str, tasks: list[Task]) -> None:
     assert less is None or set(map(id, less.sift(tasks))) >= {id(task) for task in tasks if matches(task)}
     for field, value in sieve.groups:
         assert all(getattr(task, field) == value for task in tasks if matches(task))
+
+
+# A search that sees less than there is
+
+
+def change(task: Task) -> Task:
+    """Show a task otherwise than it is, as a function of --format-task may."""
+    task.args, task.kwargs = "order-12 abc", task.args
+    task.name = None
+    return task
+
+
+SECRETS = [
+    "{'password': 'abc', 'mode': 'order-1'}",
+    "{'user_id': 42, 'api_key': [1, 'order-12', 2]}",
+    "token=abc, abc",
+    "to\N{KELVIN SIGN}en=abc",
+    '{"dbPassword":"ss"}',
+    "the secret order-1",
+    "***",
+]
+GUARDS = {
+    "masked": Showing(Masker(Settings().mask_keys), Role.VIEWER),
+    "everything masked": Showing(Masker(["*"]), Role.VIEWER),
+    "hidden": Showing(Masker([]), None),
+    "changed": Showing(Masker(Settings().mask_keys), Role.VIEWER, change),
+    "changed and hidden": Showing(Masker([]), None, change),
+}
+
+
+@st.composite
+def veiled_tasks(draw: st.DrawFn) -> list[Task]:
+    """Draw tasks of which some have something to mask in their texts."""
+    tasks = draw(st.lists(TASKS | PLAIN_TASKS, max_size=12))
+    for task in tasks:
+        for field in draw(st.sets(st.sampled_from(["args", "kwargs", "result", "exception"]))):
+            setattr(task, field, draw(st.sampled_from(SECRETS)))
+    return tasks
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+@given(search=SEARCHES, tasks=veiled_tasks())
+def test_what_matches_as_it_is_shown_goes_through(guard: str, search: str, tasks: list[Task]) -> None:
+    asked = GUARDS[guard].guard(parse_search(search), Role.VIEWER)
+    plain_ids = all(set(task.uuid) <= set(PLAIN) for task in tasks)
+    values = {field: {getattr(task, field) for task in tasks} for field in ("name", "state", "worker", "queue")}
+    values["queue"] -= {None}
+    sieve = make_sieve(asked, values.__getitem__, plain_ids)
+    let = tasks if sieve is None else sieve.sift(tasks)
+    assert [task for task in let if asked.matches(task)] == [task for task in tasks if asked.matches(task)]
+
+
+@pytest.mark.parametrize(
+    ("guard", "search", "let"),
+    [
+        ("masked", "-abc", [1, 2]),  # the first one's is masked, for all that the sieve knows
+        ("masked", "-args:abc", [0, 1, 2]),
+        ("masked", "-kwargs:abc", [1, 2]),
+        ("masked", "-abc OR nope", [1, 2]),
+        ("hidden", "abc", []),
+        ("hidden", "-abc", [0, 1, 2, 3]),
+        ("hidden", "kwargs:password=abc", []),
+        ("hidden", "exception:abc", [0]),
+        ("hidden", "12345", [1]),
+    ],
+)
+def test_a_sieve_knows_what_is_veiled(guard: str, search: str, let: list[int]) -> None:
+    tasks = [
+        Task("0", kwargs="{'mode': 'abc'}", exception="abc"),
+        Task("123456", kwargs="{'password': 'abc'}"),
+        Task("2", kwargs="{'password': 'xyz'}"),
+        Task("3", args="('abc',)", kwargs="{'mode': 'abc'}"),
+    ]
+    asked = GUARDS[guard].guard(parse_search(search), Role.VIEWER)
+    sieve = make_sieve(asked, lambda field: {None} if field != "state" else {"PENDING"}, True)
+    assert sieve is not None
+    assert [tasks.index(task) for task in sieve.sift(tasks)] == let
+
+
+def test_many_needles_are_looked_for_as_few_are() -> None:
+    tasks = [Task(str(number), args=f"order-{number} customer") for number in range(100, 140)]
+    numbers = [f"order-{number}" for number in (101, 7, 120, 300, 139, 8, 9)]
+    for search, found in {
+        " OR ".join(numbers): ["101", "120", "139"],
+        f"customer {' '.join(f'-{number}' for number in numbers)}": [
+            task.uuid for task in tasks if task.uuid not in ("101", "120", "139")
+        ],
+        f"customer order-1 order- order 101 {numbers[0]}": ["101"],
+        f"{numbers[0]} customer order-1 order- order 102": [],
+    }.items():
+        sieve = sieve_of(search, tasks)
+        assert sieve is not None
+        for _ in range(3):  # each time in another order perhaps
+            assert [task.uuid for task in sieve.sift(list(tasks))] == found
+
+
+def test_no_hint_is_missed_where_texts_are_folded() -> None:
+    """A text has something masked where a hint is in its small letters; a sieve looks for it in the folded ones."""
+    plain = set("abcdefghijklmnopqrstuvwxyz0123456789")
+    letters = [chr(code) for code in range(sys.maxunicode + 1)]
+    lowered = [letter for letter in letters if plain & set(letter.lower())]
+    assert "\N{KELVIN SIGN}" in lowered
+    assert [letter for letter in lowered if letter.casefold() != letter.lower()] == []
 
 
 # A search, put to State
@@ -232,8 +340,8 @@ def test_values_decide_before_texts_are_read() -> None:
 
 def test_too_many_values_go_without_a_sieve() -> None:
     names = [f"name-{number}" for number in range(MOST_VALUES)]
-    assert make_sieve(parse_search("name-1").terms, lambda field: names, False) is None
-    assert make_sieve(parse_search("").terms, lambda field: [], False) is None
+    assert make_sieve(parse_search("name-1"), lambda field: names, False) is None
+    assert make_sieve(parse_search(""), lambda field: [], False) is None
 
 
 def test_what_cannot_match_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
