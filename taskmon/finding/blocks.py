@@ -6,8 +6,8 @@ An entry is `(key, task id)`. Event loop only.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from operator import eq, lt
+from itertools import compress, islice
+from operator import eq, le
 from typing import Any, Final
 
 Entry = tuple[Any, str]
@@ -18,13 +18,22 @@ BLOCK: Final = 1000
 
 def sort_entries(keys: list[float], ids: list[str]) -> tuple[list[float], list[str]]:
     """Sort entries given as keys and ids apart: by key, then by id. Far cheaper than to sort pairs."""
-    if all(map(lt, keys, islice(keys, 1, None))):
-        return keys, ids
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    sorted_keys = [keys[at] for at in order]
-    if any(map(eq, sorted_keys, islice(sorted_keys, 1, None))):
-        return split(sorted(zip(keys, ids, strict=True)))
-    return sorted_keys, [ids[at] for at in order]
+    if not all(map(le, keys, islice(keys, 1, None))):
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        keys, ids = [keys[at] for at in order], [ids[at] for at in order]
+    equal = list(compress(range(len(keys)), map(eq, keys, islice(keys, 1, None))))
+    return keys, _sort_equal(keys, ids, equal) if equal else ids
+
+
+def _sort_equal(keys: list[float], ids: list[str], equal: list[int]) -> list[str]:
+    """Sort the ids of equal keys, which are at these places and right behind them."""
+    ids = ids.copy()
+    end = 0
+    for start in equal:
+        if start >= end:
+            end = bisect_right(keys, keys[start], start)
+            ids[start:end] = sorted(ids[start:end])
+    return ids
 
 
 def split(entries: list[Entry]) -> tuple[list[float], list[str]]:

@@ -79,9 +79,8 @@ class Indexes:
         return bool(self.ended or self.changed)
 
     def load(self, tasks: list[Task]) -> None:
-        """Index new tasks all at once."""
-        self.created.update([(task.uuid, task) for task in tasks])
-        self._index(tasks)
+        """Index new tasks all at once; in the order of time, which most orderings are in, none has to sort them."""
+        self._add(sorted(tasks, key=attrgetter("timestamp")), tasks)
         while self._full:
             self._settle_one()
         self.owed = 0  # nothing is stale
@@ -89,16 +88,23 @@ class Indexes:
     def _index(self, tasks: list[Task]) -> None:
         if not tasks:
             return
+        created: list[Task] = []
+        for task in tasks:
+            self.ended.pop(task.uuid, None)
+            self.changed.pop(task.uuid, None)
+            if self.created.pop(task.uuid, None) is not None:
+                created.append(task)
+        self._add(tasks, created)
+
+    def _add(self, tasks: list[Task], created: list[Task]) -> None:
         ids = [task.uuid for task in tasks]
-        for task_id in ids:
-            self.ended.pop(task_id, None)
-            self.changed.pop(task_id, None)
         keys: list[Any] = [task.timestamp for task in tasks]
         self.by_time.extend(keys, ids)
         grown: list[Ordering] = list(self._large)
         for facet in self.facets.values():
             grown += facet.add(tasks, keys, ids)
-        indexed = len(tasks) + self._index_created(ids)
+        self._add_created(created)
+        indexed = len(tasks) + len(created)
         for ordering in grown:
             if ordering.is_full and not ordering.settling:
                 ordering.settling = True
@@ -123,16 +129,13 @@ class Indexes:
         ordering.settling = False
         ordering.settle()
 
-    def _index_created(self, ids: list[str]) -> int:
-        """Index what those tasks lack that are new; tell how many are."""
-        pop = self.created.pop
-        created = [task for task_id in ids if (task := pop(task_id, None)) is not None]
+    def _add_created(self, created: list[Task]) -> None:
+        """Index what those tasks lack that are new."""
         if created:
             born, ids = [task.born for task in created], [task.uuid for task in created]
             for missing in self.missing.values():
                 missing.note(created, born, ids)
             self._tasks.shelve(created)
-        return len(created)
 
     def forget(self, task_id: str) -> None:
         """Let a task that is evicted wait no longer."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import compress
+from operator import not_
 from typing import Final
 
 from ..outcomes import ORPHANED
@@ -17,13 +18,14 @@ def load_tasks(store: TaskStore, indexes: Indexes, tasks: list[Task]) -> Iterato
     """Put tasks in that are not held yet, in the order in which they would be evicted; yield after some."""
     for start in range(0, len(tasks), _TOGETHER):
         some = tasks[start : start + _TOGETHER]
-        store.finished.update([(task.uuid, task) for task in some if task.state in READY_STATES])
-        store.unfinished.update([(task.uuid, task) for task in some if task.state not in READY_STATES])
+        ids = [task.uuid for task in some]
+        finished = [task.state in READY_STATES for task in some]
+        store.finished.update(compress(zip(ids, some, strict=True), finished))
+        store.unfinished.update(compress(zip(ids, some, strict=True), map(not_, finished)))
         for known in indexes.known.values():
             values = list(map(known.get, some))
             has = [value is not None for value in values]
-            known.recent_keys += compress(values, has)
-            known.recent_ids += [task.uuid for task in compress(some, has)]
+            known.extend(list(compress(values, has)), list(compress(ids, has)))
         for task in some:
             if task.reconciled == ORPHANED and task.timestamp is not None:
                 indexes.orphaned.add(task.timestamp, task.uuid)

@@ -7,7 +7,7 @@ from factories import list_entries, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.blocks import BLOCK, Block, Entry, distinct, split
+from taskmon.finding.blocks import BLOCK, Block, Entry, distinct, sort_entries, split
 from taskmon.finding.ordering import Ordering
 from taskmon.finding.store import TaskStore
 from taskmon.records import Task
@@ -50,6 +50,13 @@ def check(ordering: Ordering) -> None:
     flat = [entry for block in blocks for entry in block]
     assert flat == sorted(flat)
     assert len(ordering) == len(list_entries(ordering))
+
+
+@given(st.lists(ENTRIES, max_size=40))
+def test_keys_and_ids_apart_are_sorted_as_pairs_are(entries: list[Entry]) -> None:
+    keys, ids = split(entries)
+    assert list(zip(*sort_entries(keys, ids), strict=True)) == sorted(entries)
+    assert (keys, ids) == split(entries), "what was given is changed"
 
 
 @given(st.lists(st.lists(ENTRIES, max_size=12), max_size=12), st.sampled_from([2, 4, 1000]), st.randoms())
