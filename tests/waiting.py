@@ -1,13 +1,18 @@
-"""Waiting for something to hold, with a deadline: no test sleeps for a fixed time."""
+"""Waiting for something to hold, with a deadline: no test sleeps for a fixed time.
+
+The deadline is there so that a test ends that would never pass; it says nothing about how long something may take.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable
 
+from patience import PATIENCE
+
 _STEP = 0.005
 
 
-def wait_until(predicate: Callable[[], object], what: str = "", timeout: float = 5.0) -> None:
+def wait_until(predicate: Callable[[], object], what: str = "", timeout: float = PATIENCE) -> None:
     """Poll until the predicate holds, in a test without a loop or in a thread; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not predicate():
@@ -15,7 +20,7 @@ def wait_until(predicate: Callable[[], object], what: str = "", timeout: float =
         time.sleep(_STEP)
 
 
-async def eventually(predicate: Callable[[], object], what: str = "", timeout: float = 5.0) -> None:
+async def eventually(predicate: Callable[[], object], what: str = "", timeout: float = PATIENCE) -> None:
     """Poll until the predicate holds while the loop goes on; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not predicate():

@@ -91,11 +91,12 @@ class _Errand:
     """One call as the thread sees it; it ends when nothing is pending, or nobody has replied for a while.
 
     `wait` is how long that is, `longest` how long it takes at the most, `linger` how long it goes on for those who
-    reply though nobody knows of them; all in seconds.
+    reply though nobody knows of them; all in seconds. `known` is whether anybody is awaited by name.
     """
 
     commands: Sequence[Command]
     pending: set[tuple[str, str]]
+    known: bool
     wait: float
     longest: float
     linger: float
@@ -156,9 +157,11 @@ class Mailbox:
     def _errand(self, commands: Sequence[Command], awaited: Collection[str], read: Reader) -> _Errand:
         names = [command.name for command in commands if command.reply]
         wait = self.timeout if names else 0.0
+        pending = {(hostname, name) for hostname in awaited for name in names}
         return _Errand(
             commands=commands,
-            pending={(hostname, name) for hostname in awaited for name in names},
+            pending=pending,
+            known=bool(pending),
             wait=wait,
             longest=wait if len(awaited) == 1 or not names else max(wait, _LONGEST),
             linger=_LINGER if any(command.reply and command.to is None for command in commands) else 0.0,
@@ -271,10 +274,10 @@ def connected(celery_app: Celery) -> Iterator[Connection]:
 
 def _collect(connection: Connection, errand: _Errand) -> None:
     """Take replies until none is pending, or nobody has replied for a while."""
-    known = bool(errand.pending)
     began = errand.heard = time.monotonic()
     while not errand.abandoned.is_set():
-        quiet = errand.linger if known and not errand.pending else errand.wait
+        # A reply may have come while the last command was sent.
+        quiet = errand.linger if errand.known and not errand.pending else errand.wait
         left = min(errand.heard + quiet, began + errand.longest) - time.monotonic()
         if left <= 0:
             return

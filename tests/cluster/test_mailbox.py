@@ -1,14 +1,18 @@
 """The mailbox: commands reach workers as Celery's own do, replies are read with care, nothing takes too long."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import Connection
 from kombu.serialization import register, unregister
+from patience import PATIENCE
 from remote import answering, fine, saying
 from serving import AWAY, make_app, silent_server
 from waiting import eventually
@@ -79,6 +83,23 @@ async def test_telling_waits_for_nobody(app: Celery, lane: Lane) -> None:
     with answering(app, W1, one=saying(1)) as remote:
         await make(app, lane, 20.0).tell(Command("one", reply=False), Command("two", reply=False))
         await eventually(lambda: remote.heard == [("one", {}), ("two", {})])
+
+
+async def test_a_reply_that_comes_while_the_next_command_is_sent_ends_the_wait(
+    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = module._collect
+
+    def collect_late(connection: Connection, errand: Any) -> None:
+        while errand.pending:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.1)
+        collect(connection, errand)
+
+    monkeypatch.setattr(module, "_collect", collect_late)
+    with answering(app, W1, ping=fine("pong")):
+        async with asyncio.timeout(PATIENCE):
+            assert W1 in await make(app, lane, 100 * PATIENCE).ask([Command("ping", to=(W1,))], [W1])
 
 
 async def test_a_call_leaves_nothing_behind(app: Celery, lane: Lane) -> None:

@@ -1,0 +1,24 @@
+"""taskmon's own time limits, so long that no busy machine reaches them. To be imported before any other part of it.
+
+Most tests are not about how long taskmon waits for a broker, a result backend, a provider or a thread. A machine that
+stands still for seconds must not turn their answers into 503. Tests that are about that set the limits themselves, or
+start taskmon as it is.
+"""
+
+from importlib import import_module
+
+#: Seconds. Longer than this takes nothing that comes to an end, however busy the machine is.
+PATIENCE = 60.0
+
+#: In an order in which no module has been imported by another before its limits are set: others copy them.
+_LIMITS = {
+    "taskmon.cluster.calls": ("LIMIT",),
+    "taskmon.cluster.connections": ("CONNECT_TIMEOUT", "ANSWER_TIMEOUT"),
+    "taskmon.cluster.mailbox": ("SEND_LIMIT",),
+    "taskmon.cluster.results": ("_LAST_LOOK",),
+    "taskmon.credentials.fetching": ("TIMEOUT",),
+}
+
+for _module, _names in _LIMITS.items():
+    for _name in _names:
+        setattr(import_module(_module), _name, PATIENCE)
