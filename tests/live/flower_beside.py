@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from brokers import LOOPBACK, free_port, listens
+from celery.result import AsyncResult
 from monitor import PASSWORD, Monitor
+from patience import PATIENCE
 from processes import Process, wait_until
 from workers import Project, Worker
 
@@ -20,8 +22,11 @@ VENV = ROOT / ".venv-flower"
 #: The name of a task with characters that HTML has other words for.
 QUOTED = "it's & <so>"
 
-#: Seconds that both wait for a worker: one that starts or stops the processes of its pool is busy for a while.
-PATIENCE = 3.0
+#: Seconds that Flower listens when it asks all workers, however soon they have replied.
+LISTENING = 3.0
+
+#: What Flower shows of every worker, once it has heard all of it.
+GENERAL = {"stats", "active_queues", "registered", "conf"}
 
 
 def prepare_flower() -> str | None:
@@ -47,7 +52,7 @@ class Flower(Monitor):
             [
                 *(str(VENV / "bin" / "python"), "-m", "celery", "-A", "project", "flower"),
                 *(f"--port={self.port}", f"--address={LOOPBACK}", f"--basic-auth=user:{PASSWORD}"),
-                f"--inspect-timeout={PATIENCE * 1000:.0f}",
+                f"--inspect-timeout={LISTENING * 1000:.0f}",
             ],
             directory=Path(__file__).parent,
             log=directory / "flower.log",
@@ -57,7 +62,7 @@ class Flower(Monitor):
     def start(self) -> None:
         """Start it and wait until it serves."""
         Process.start(self)
-        self.wait_until(lambda: listens(self.port), timeout=60, what="Flower serves")
+        self.wait_until(lambda: listens(self.port), timeout=PATIENCE, what="Flower serves")
 
 
 @contextmanager
@@ -80,10 +85,12 @@ def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
     add = project.signature
     chained = project.chain(add("add", 2, 3), add("add", 20), add("echo")).apply_async()
     group = project.group(add("add", 1, 1), add("add", 2, 2)).apply_async()
-    revoked = project.send("sleep", 0, countdown=1)
-    revoked.revoke()  # it shows when its time comes
     sent = {
-        "revoked": (revoked, "REVOKED"),
+        "revoked": (revoke_in_time(lambda: project.send("sleep", 0, countdown=2), monitors[0]), "REVOKED"),
+        "expired": (
+            revoke_in_time(lambda: project.send("echo", 1, countdown=2, expires=1), monitors[0], False),
+            "REVOKED",
+        ),
         "success": (project.send("add", 2, 3), "SUCCESS"),
         "failure": (project.send("fail", kwargs={"message": "lost"}), "FAILURE"),
         "retried": (project.send("retry_then_succeed", 2), "SUCCESS"),
@@ -92,7 +99,6 @@ def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
         "cut": (project.send("echo", "x" * 3000), "SUCCESS"),
         "quoted": (project.send("echo", 'it\'s <é> "\\n" & more'), "SUCCESS"),
         "not-a-number": (project.send("not_a_number"), "SUCCESS"),
-        "expired": (project.send("echo", 1, countdown=1, expires=0.5), "REVOKED"),
         "eta": (project.send("sleep", 0, eta=datetime.now(UTC) + timedelta(hours=1)), "RECEIVED"),
         "pending": (project.send("add", 1, 2, queue=f"{project.queue}-unattended"), "PENDING"),
         "quoted-name": (project.app.send_task(QUOTED, queue=f"{project.queue}-unattended"), "PENDING"),
@@ -106,6 +112,28 @@ def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
         for result, state in sent.values():
             monitor.wait_for(result.id, state)
     return {kind: result.id for kind, (result, _) in sent.items()}
+
+
+def revoke_in_time(send: Callable[[], AsyncResult], monitor: Monitor, by_us: bool = True) -> AsyncResult:
+    """Send a task with a countdown that never runs, revoked by us or expired, but that a worker has received.
+
+    On a machine that stood still for the seconds that this takes, another one is sent.
+    """
+    found: list[AsyncResult] = []
+
+    def revoked() -> bool:
+        found.append(send())
+        if by_us:
+            found[-1].revoke()  # it shows when its time comes
+        task_id = found[-1].id
+        monitor.wait_until(
+            lambda: monitor.task(task_id).get("state") in ("SUCCESS", "REVOKED"), timeout=PATIENCE, what="it ends"
+        )
+        task = monitor.task(task_id)
+        return task["state"] == "REVOKED" and task["received"] is not None
+
+    wait_until(revoked, timeout=PATIENCE, what="a task is revoked in time")
+    return found[-1]
 
 
 def name_places(project: Project, worker: Worker, spare: Worker) -> dict[str, str]:
@@ -134,6 +162,8 @@ def wait_for_workers(monitor: Monitor, *workers: Worker) -> None:
     def known() -> bool:
         refresh = "?refresh=1" if isinstance(monitor, Flower) else ""  # it asks at its start only
         found, alive = monitor.get(f"/api/workers{refresh}")[1], monitor.get("/api/workers?status=1")[1]
-        return all("stats" in found.get(worker.hostname, {}) and alive.get(worker.hostname) for worker in workers)
+        return all(
+            found.get(worker.hostname, {}).keys() >= GENERAL and alive.get(worker.hostname) for worker in workers
+        )
 
-    wait_until(known, timeout=60, what=f"{monitor.url} knows the workers", detail=monitor.log_tail)
+    wait_until(known, timeout=2 * PATIENCE, what=f"{monitor.url} knows the workers", detail=monitor.log_tail)

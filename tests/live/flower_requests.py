@@ -19,6 +19,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from patience import PATIENCE
+
 READING = """
 GET /healthcheck
 HEAD /healthcheck
@@ -185,8 +187,8 @@ POST /api/task/apply/project.add {"args": [1, 2]}
 POST /api/task/apply/project.echo {"kwargs": {"value": [1, "it's", null, {"a": 1.5}]}}
 POST /api/task/apply/project.fail {"args": ["lost"]}
 POST /api/task/apply/project.add {"args": [1, 2], "countdown": 0.1}
-POST /api/task/apply/project.sleep {"args": [0.5], "timeout": 0.2}
-POST /api/task/apply/project.sleep?timeout=0.2 {"args": [0.5]}
+POST /api/task/apply/project.sleep {"args": [60], "timeout": 0.2}
+POST /api/task/apply/project.sleep?timeout=0.2 {"args": [8]}
 POST /api/task/apply/project.nothing {"args": []}
 POST /api/task/apply/project.add {"args": [1, 2], "task_id": "<success>"}
 POST /api/task/apply/project.add {"args": [1]}
@@ -339,6 +341,11 @@ class Request:
         return found[1] or "", found[2], found[3], found[4] or ""
 
     @property
+    def momentary(self) -> bool:
+        """Whether the answer is about this moment, of which two that are asked one after the other cannot agree."""
+        return self.words[2].startswith(("/metrics", "/api/workers", "/api/queues/length"))
+
+    @property
     def shape_only(self) -> bool:
         """Whether the values of the answers may differ."""
         return self.words[0] == "shape"
@@ -362,7 +369,7 @@ class Request:
             f"{url}{path}{'?' * bool(query)}{query}", data=body, headers=headers, method=method
         )
         try:
-            with urllib.request.urlopen(asked, timeout=20) as response:
+            with urllib.request.urlopen(asked, timeout=2 * PATIENCE) as response:
                 return _read(response.status, response)
         except urllib.error.HTTPError as refused:
             with refused:

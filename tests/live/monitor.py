@@ -1,4 +1,8 @@
-"""A real taskmon for the live tests, in a process of its own, and a client of its API."""
+"""A real taskmon for the live tests, in a process of its own, and a client of its API.
+
+It waits long for brokers and result backends, as `patience.py` says, so that a machine that is busy for seconds fails
+no test. A test that is about how long it waits starts `program=TASKMON`.
+"""
 
 import base64
 import json
@@ -11,14 +15,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
 from processes import Process, wait_until
 
 PASSWORD = "correct horse"
+
+#: taskmon with patience, and as users start it.
+PATIENT = (sys.executable, str(Path(__file__).with_name("patient.py")))
+TASKMON = (sys.executable, "-m", "taskmon")
+
 _URL = re.compile(r"Serving on (http://\S+)")
 
 
 class Monitor(Process):
-    """`python -m taskmon` on a free port, for `user` with PASSWORD; `program` may be another way to start it."""
+    """taskmon on a free port, for `user` with PASSWORD; `program` is the way to start it."""
 
     def __init__(
         self,
@@ -26,7 +36,7 @@ class Monitor(Process):
         broker_url: str | None,
         *,
         options: Sequence[str] = (),
-        program: Sequence[str] = (sys.executable, "-m", "taskmon"),
+        program: Sequence[str] = PATIENT,
         environment: dict[str, str] | None = None,
     ) -> None:
         command = [*program, *(["--broker", broker_url] if broker_url else []), "--port", "0"]
@@ -42,7 +52,7 @@ class Monitor(Process):
         """Start it and wait until it serves; its broker may be away."""
         before = len(self.log_text())
         super().start()
-        self.wait_until(lambda: _URL.search(self.log_text(), before), timeout=60, what="taskmon serves")
+        self.wait_until(lambda: _URL.search(self.log_text(), before), timeout=PATIENCE, what="taskmon serves")
         found = _URL.search(self.log_text(), before)
         assert found is not None
         self.url = found[1]
@@ -52,7 +62,7 @@ class Monitor(Process):
         credentials = base64.b64encode(f"user:{password}".encode()).decode()
         request = urllib.request.Request(self.url + path, headers={"Authorization": f"Basic {credentials}"})
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=2 * PATIENCE) as response:
                 status, body = response.status, response.read()
         except urllib.error.HTTPError as refused:
             with refused:
@@ -74,13 +84,13 @@ class Monitor(Process):
 
     def wait_ready(self) -> None:
         """Wait until it takes events from its broker."""
-        self.wait_until(lambda: self.get("/readyz")[0] == 200, timeout=60, what="taskmon is connected")
+        self.wait_until(lambda: self.get("/readyz")[0] == 200, timeout=PATIENCE, what="taskmon is connected")
 
     def wait_for(self, task_id: str, state: str) -> dict[str, Any]:
         """Wait until a task has a state; give its task object."""
         wait_until(
             lambda: self.task(task_id).get("state") == state,
-            timeout=60,
+            timeout=PATIENCE,
             what=f"{task_id} becomes {state}",
             detail=lambda: f"{self.task(task_id)}\n{self.log_tail()}",
         )

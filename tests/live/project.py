@@ -6,14 +6,33 @@
 import math
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
+from celery.app.control import Control
 from celery.exceptions import Reject
 
 BROKER_VARIABLE = "LIVE_BROKER"
 BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
 QUEUE_VARIABLE = "LIVE_QUEUE"
+
+#: Seconds that whoever commands a worker waits for its reply: one that starts the processes of its pool is busy.
+REPLY_LIMIT = 60.0
+
+
+class PatientControl(Control):  # type: ignore[misc]
+    """Celery's control, which gives a worker that is named no second to reply, but as long as it takes.
+
+    A command that a worker finds after that second has expired: then nothing happens, and Flower, which asks with
+    this, says that it failed.
+    """
+
+    def broadcast(self, command: str, *args: Any, **options: Any) -> Any:
+        """Send a command, and give the replies."""
+        if options.get("destination") or (len(args) > 1 and args[1]):
+            options["timeout"] = REPLY_LIMIT
+        return super().broadcast(command, *args, **options)
 
 
 def add(x: Any, y: Any) -> Any:
@@ -25,6 +44,12 @@ def sleep(seconds: float) -> float:
     """Keep the worker busy."""
     time.sleep(seconds)
     return seconds
+
+
+def wait(path: str) -> None:
+    """Keep the worker busy until there is such a file."""
+    while not Path(path).exists():
+        time.sleep(0.02)
 
 
 def fail(message: str) -> None:
@@ -62,7 +87,7 @@ def not_a_number() -> float:
 
 def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
     """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
-    app = Celery("project", broker=broker_url, backend=result_backend, set_as_current=False)
+    app = Celery("project", broker=broker_url, backend=result_backend, control=PatientControl, set_as_current=False)
     app.conf.update(
         task_default_queue=queue,
         task_send_sent_event=True,
@@ -70,7 +95,7 @@ def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
     )
-    for function in (add, sleep, fail, echo, not_a_number):
+    for function in (add, sleep, wait, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
     for function in (retry_then_succeed, progress, reject):
         app.task(function, name=f"project.{function.__name__}", bind=True, acks_late=function is reject, shared=False)
