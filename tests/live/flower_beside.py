@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,7 +80,7 @@ def in_utc() -> Iterator[None]:
         time.tzset()
 
 
-def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
+def run_tasks(project: Project, directory: Path, *monitors: Monitor) -> dict[str, str]:
     """Run tasks of all kinds; give their ids by kind once all monitors know how they ended."""
     add = project.signature
     chained = project.chain(add("add", 2, 3), add("add", 20), add("echo")).apply_async()
@@ -93,7 +93,7 @@ def run_tasks(project: Project, *monitors: Monitor) -> dict[str, str]:
         ),
         "success": (project.send("add", 2, 3), "SUCCESS"),
         "failure": (project.send("fail", kwargs={"message": "lost"}), "FAILURE"),
-        "retried": (project.send("retry_then_succeed", 2), "SUCCESS"),
+        "retried": (send_retrying(project, directory / "retry", monitors), "SUCCESS"),
         "rejected": (project.send("reject"), "FAILURE"),
         "progress": (project.send("progress", 50), "SUCCESS"),
         "cut": (project.send("echo", "x" * 3000), "SUCCESS"),
@@ -134,6 +134,20 @@ def revoke_in_time(send: Callable[[], AsyncResult], monitor: Monitor, by_us: boo
 
     wait_until(revoked, timeout=PATIENCE, what="a task is revoked in time")
     return found[-1]
+
+
+def send_retrying(project: Project, path: Path, monitors: Sequence[Monitor]) -> AsyncResult:
+    """Send a task that is retried once all monitors have heard that it was sent, which is told only afterwards.
+
+    A retry is a child of its own, and what Flower makes of the children depends on the order of these events.
+    """
+    sent = project.send("retry_then_succeed", 2, str(path))
+    for monitor in monitors:
+        monitor.wait_until(
+            lambda monitor=monitor: monitor.task(sent.id).get("sent"), timeout=PATIENCE, what="is sent"
+        )
+    path.touch()
+    return sent
 
 
 def name_places(project: Project, worker: Worker, spare: Worker) -> dict[str, str]:

@@ -49,7 +49,7 @@ def sleep(seconds: float) -> float:
 def wait(path: str) -> None:
     """Keep the worker busy until there is such a file."""
     while not Path(path).exists():
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def fail(message: str) -> None:
@@ -57,8 +57,10 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
-def retry_then_succeed(self: Task, times: int) -> int:
-    """Ask for a retry `times` times, then return how many there were."""
+def retry_then_succeed(self: Task, times: int, path: str | None = None) -> int:
+    """Ask for a retry `times` times, not before there is such a file, then return how many there were."""
+    if path is not None:
+        wait(path)
     if self.request.retries < times:
         raise self.retry(countdown=0, max_retries=times)
     return times

@@ -34,7 +34,7 @@ OPTIONS = [
     "project",
     "--metrics-prefix=flower",
     "--metrics-celery-exporter",
-    f"--inspect-timeout={PATIENCE * 1000:.0f}",
+    "--inspect-timeout=20000",
 ]
 
 
@@ -103,7 +103,7 @@ def pair(
         for monitor in (flower, taskmon):
             wait_for_workers(monitor, worker, spare)
         with in_utc():
-            known = name_places(project, worker, spare) | run_tasks(project, flower, taskmon)
+            known = name_places(project, worker, spare) | run_tasks(project, directory, flower, taskmon)
         yield Pair(flower, taskmon, worker, spare, known)
 
 
