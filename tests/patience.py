@@ -19,6 +19,10 @@ _LIMITS = {
     "taskmon.credentials.fetching": ("TIMEOUT",),
 }
 
+#: The limits as users have them, by name.
+REAL: dict[str, float] = {}
+
 for _module, _names in _LIMITS.items():
     for _name in _names:
+        REAL[_name] = getattr(import_module(_module), _name)
         setattr(import_module(_module), _name, PATIENCE)

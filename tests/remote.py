@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
+from patience import PATIENCE
 
 Handler = Callable[..., Any]
 
@@ -53,12 +54,12 @@ def answering(app: Celery, hostname: str = "celery@w1", **handlers: Handler) -> 
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(PATIENCE)
     try:
         yield remote
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 

@@ -16,6 +16,7 @@ import pytest
 from celery import Celery
 from celery.bin.celery import celery as celery_group
 from click.testing import CliRunner, Result
+from patience import PATIENCE
 
 from taskmon import __version__
 from taskmon.auth import Role
@@ -122,7 +123,7 @@ def test_version() -> None:
 def test_help_as_a_module_and_quickly() -> None:
     code = "import sys, taskmon.cli; print(sorted({'celery', 'kombu', 'tornado', 'asyncio'} & sys.modules.keys()))"
     for args, expected in ((["-m", "taskmon", "--help"], "Usage: taskmon [OPTIONS]"), (["-c", code], "[]\n")):
-        done = subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(expected)
 
@@ -285,7 +286,7 @@ def test_load_app_without_anything() -> None:
 def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        _, errors = start("--port", str(port), "--broker=memory://").communicate(timeout=30)
+        _, errors = start("--port", str(port), "--broker=memory://").communicate(timeout=PATIENCE)
     assert errors.endswith(f"Error: Cannot listen on 127.0.0.1 port {port}: Address already in use\n")
     assert "Traceback" not in errors
 
@@ -316,7 +317,7 @@ def start(*args: str) -> "subprocess.Popen[str]":
 def test_serves_until_a_signal(number: signal.Signals) -> None:
     process = start("--port=0", "--broker=memory://")
     assert process.stdout is not None
-    watchdog = threading.Timer(30, process.kill)
+    watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     lines = []
     for line in process.stdout:
@@ -325,7 +326,7 @@ def test_serves_until_a_signal(number: signal.Signals) -> None:
             break
     process.send_signal(number)
     try:
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         watchdog.cancel()
         process.kill()

@@ -24,6 +24,7 @@ from celery import Celery
 from celery.app.amqp import Queue
 from click.testing import CliRunner
 from kombu.transport import memory
+from patience import PATIENCE
 from remote import answering, refusing, saying
 from waiting import wait_until
 
@@ -174,7 +175,7 @@ class Shop:
     def close(self) -> None:
         """Stop it."""
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._running.close()
 
 
@@ -194,7 +195,7 @@ class Running:
     def __init__(self, with_shop: bool = False, **options: Any) -> None:
         self.token, line = new_token("docs", Role.VIEWER)
         settings = Settings(
-            port=0, basic_auth=("user:pass",), token=(line,), inspect_timeout=2000, **(PROVIDER | options)
+            port=0, basic_auth=("user:pass",), token=(line,), inspect_timeout=5000, **(PROVIDER | options)
         )
         celery_app = make_shop()
         if with_shop:
@@ -210,12 +211,12 @@ class Running:
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine on the loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(5 * PATIENCE)
 
     async def _make(self, settings: Settings, celery_app: Celery) -> Taskmon:
         taskmon = Taskmon(settings, celery_app)
         await taskmon.start()
-        deadline = self.loop.time() + 5
+        deadline = self.loop.time() + PATIENCE
         while not taskmon.services.broker.connected:
             assert self.loop.time() < deadline
             await asyncio.sleep(0.01)
@@ -250,7 +251,7 @@ class Running:
         # What was cancelled takes a turn or two of the loop to end, and this loop is about to stop.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
-            _, left = await asyncio.wait(left, timeout=5)
+            _, left = await asyncio.wait(left, timeout=PATIENCE)
         assert not left, left
 
     def close(self) -> None:
@@ -259,7 +260,7 @@ class Running:
         if self.shop is not None:
             self.shop.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         self.loop.close()
 
 
@@ -369,7 +370,7 @@ def ask(running: Running, path: str, method: str = "GET", **headers: str) -> tup
 def send(running: Running, request: Request) -> tuple[int, http.client.HTTPMessage, str]:
     url = urlsplit(request.url)
     assert url.netloc in ("127.0.0.1:5555", "localhost:5555")
-    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(running.taskmon.url).port or 0, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(running.taskmon.url).port or 0, timeout=PATIENCE)
     path = url.path + (f"?{url.query}" if url.query else "")
     headers = {name: value.replace("$TOKEN", running.token) for name, value in request.headers.items()}
     try:

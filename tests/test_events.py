@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 from kombu import Connection, Exchange, Producer
 from kombu.transport import TRANSPORT_ALIASES, memory
+from patience import PATIENCE
 from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
@@ -200,8 +201,9 @@ async def test_the_exchange_of_the_app(memory_broker: str) -> None:
 async def test_no_queue_is_left_behind(memory_broker: str) -> None:
     async with consuming(make_app(memory_broker)) as scene:
         await eventually(lambda: scene.status.connected)
-        assert memory.Channel.queues
-    assert not memory.Channel.queues
+        name = scene.consumer._queue.name
+        assert name in memory.Channel.queues
+    assert name not in memory.Channel.queues
 
 
 def described(**options: Any) -> Any:
@@ -229,7 +231,7 @@ async def test_elsewhere_than_on_rabbitmq_no_queue_is_durable(
     async with consuming(make_app(memory_broker), durable_queue="mine") as scene:
         await eventually(lambda: scene.status.connected)
         assert "mine" in memory.Channel.queues
-    assert not memory.Channel.queues
+    assert "mine" not in memory.Channel.queues
     assert caplog.text.count("events sent while taskmon is down are lost") == 1
 
 
@@ -353,7 +355,8 @@ async def test_the_loop_may_do_other_things_between_slices(monkeypatch: pytest.M
     await eventually(lambda: not scene.consumer._pumping)
 
 
-async def test_a_slice_takes_as_many_batches_as_fit() -> None:
+async def test_a_slice_takes_as_many_batches_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "SLICE", PATIENCE)
     scene = Consuming(make_app())
     scene.consumer._batches.extend([Batch([[Event("x")]])] * 50)
     scene.consumer._pump()
@@ -399,7 +402,7 @@ async def test_the_thread_stops_receiving_while_too_much_waits(monkeypatch: pyte
     monkeypatch.setattr(consumer._room, "clear", clear_and_tell)
     thread = threading.Thread(target=lambda: [consumer._on_message(message(body)) for _ in range(50)], daemon=True)
     thread.start()
-    assert cleared.wait(5)  # this test holds the loop: nothing is applied meanwhile
+    assert cleared.wait(PATIENCE)  # this test holds the loop: nothing is applied meanwhile
     assert consumer._received == 11 * len(body)
     assert not scene.batches
     await eventually(lambda: len(scene.applied) == 100)
@@ -416,7 +419,7 @@ async def test_stopping_does_not_wait_for_room(monkeypatch: pytest.MonkeyPatch) 
     consumer._thread.start()
     wait_until(lambda: consumer._received == len(body))
     await consumer.stop()
-    await eventually(lambda: not consumer._thread.is_alive(), timeout=1)
+    await eventually(lambda: not consumer._thread.is_alive())
 
 
 async def test_no_failure_of_apply_ends_anything(
@@ -468,9 +471,7 @@ async def test_a_broker_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
         assert "refused" in (await served.get("/api/task/info/a")).error["reason"]
         metrics = await served.get("/metrics")
         assert b"taskmon_broker_connected 0" in metrics.body
-        began = time.monotonic()
         await served.taskmon.stop()
-        assert time.monotonic() - began < 1
     assert "trying again in 1 s" in caplog.text
     for text in (caplog.text, repr(status), ready.raw.decode(), metrics.raw.decode()):
         assert "wrong-horse" not in text
@@ -479,17 +480,28 @@ async def test_a_broker_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])
 async def test_a_broker_that_hangs(scheme: str) -> None:
     with silent_server() as port:
-        began = time.monotonic()
         async with serving(make_app(f"{scheme}://user:wrong-horse@127.0.0.1:{port}//")) as served:
-            assert time.monotonic() - began < 1
             ready = await served.get("/readyz", anonymous=True)
             assert ready.status == 503
             assert ready.error["message"] == "The broker is unavailable: not connected"
             assert (await served.get("/api/tasks")).status == 200
-            began = time.monotonic()
-            await served.taskmon.stop()
-            assert time.monotonic() - began < 1.5
     wait_until(lambda: not served.taskmon._consumer._thread.is_alive(), "the thread ends with the connection")
+
+
+@pytest.mark.parametrize("broker", [AWAY, "amqp", "redis"])
+async def test_no_broker_holds_up_the_start_or_the_end(broker: str) -> None:
+    slow: list[tuple[float, float]] = []
+    with silent_server() as port:
+        for _ in range(5):  # on a machine that stands still for a moment one of them takes long
+            began = time.monotonic()
+            async with serving(make_app(broker if "://" in broker else f"{broker}://127.0.0.1:{port}//")) as served:
+                started = time.monotonic()
+                await served.taskmon.stop()
+                took = started - began, time.monotonic() - started
+            if max(took) < 1.5:
+                return
+            slow.append(took)
+    pytest.fail(f"to start and to stop took {slow} s")
 
 
 @pytest.mark.parametrize("broker", ["amqp://user:wrong/horse@127.0.0.1:1//", "redis://:wrong/horse@127.0.0.1:1/0"])
@@ -621,7 +633,7 @@ async def test_heartbeats_are_checked_where_the_broker_has_them(
     monkeypatch.setattr(memory.Transport, "get_heartbeat_interval", lambda *_: 20, raising=False)
     async with consuming(make_app(memory_broker)) as scene:
         await eventually(lambda: scene.status.connected)
-        await eventually(lambda: checks, timeout=5)
+        await eventually(lambda: checks)
 
 
 async def test_a_redis_that_hangs_while_connecting_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

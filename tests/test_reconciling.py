@@ -11,6 +11,7 @@ from celery.utils.saferepr import saferepr
 from factories import START, make_event, make_state, make_worker_event
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from waiting import eventually
 
 from taskmon import reconciling as module
@@ -390,7 +391,7 @@ async def test_it_runs_in_the_background(monkeypatch: pytest.MonkeyPatch, caplog
 async def test_it_is_off(after: float, available: bool) -> None:
     scene = Scene(*started(), after=after)
     scene.available = available
-    await asyncio.wait_for(scene.reconciler.run(), 1)
+    await asyncio.wait_for(scene.reconciler.run(), PATIENCE)
 
 
 RESULTS = st.recursive(

@@ -460,7 +460,7 @@ WORDS = st.sampled_from(
 @example('a"' * 1024, "")
 @example("(" * MAX_LENGTH, "")
 def test_hostile_text_is_refused_or_answered_soon(search: str, text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     try:
         compiled = parse_search(search)
     except InvalidSearch as refusal:
@@ -469,4 +469,4 @@ def test_hostile_text_is_refused_or_answered_soon(search: str, text: str) -> Non
     else:
         assert isinstance(compiled, Search)
         assert isinstance(compiled.matches(Task(uuid="x", name=text, args=text, kwargs=text)), bool)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from issuer import Issuer, Key, claims
+from patience import PATIENCE
 from serving import AWAY, parse, serving
 from tls import make_certificates
 
@@ -114,7 +115,7 @@ def test_no_headers_make_anything_but_an_answer(caplog: pytest.LogCaptureFixture
             head = "".join(f"{name}: {text}\r\n" for name, text in [*known, *more])
             raw = f"{method} {target} HTTP/1.0\r\n{head}\r\n".encode("utf-8", "replace")
             raw = raw.replace(b"\r\n\r\n", b"\r\n\r\n{}", 1) if method == "POST" else raw
-            answer = runner.run(asyncio.wait_for(served.send(raw), 20))
+            answer = runner.run(asyncio.wait_for(served.send(raw), PATIENCE))
             if answer:
                 assert 200 <= parse(answer.partition(b"HTTP/1.1 100 Continue\r\n\r\n")[2] or answer).status < 500
 

@@ -26,3 +26,16 @@ async def eventually(predicate: Callable[[], object], what: str = "", timeout: f
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what or predicate}"
         await asyncio.sleep(_STEP)
+
+
+def quickest(attempt: Callable[[], float], bar: float, tries: int = 5) -> float:
+    """Give the least of several durations, as soon as one is under the bar.
+
+    A machine that stands still for a moment makes one of them long, and what really takes long makes all.
+    """
+    least = attempt()
+    for _ in range(tries - 1):
+        if least < bar:
+            break
+        least = min(least, attempt())
+    return least

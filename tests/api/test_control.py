@@ -18,6 +18,9 @@ from taskmon.credentials.tokens import new_token
 
 W1, W2 = "celery@w1", "celery@w2"
 
+#: Milliseconds within which a worker that answers does, where another one does not.
+ENOUGH = 3000
+
 #: Each worker command: its path, what is sent, and what is answered.
 COMMANDS = {
     f"/api/worker/shutdown/{W1}": ("shutdown", {}, "Shutting down!"),
@@ -176,7 +179,7 @@ async def test_rate_limits(memory_broker: str, limit: str) -> None:
 @pytest.mark.parametrize("path", ["/api/task/rate-limit/app.add?ratelimit=5", "/api/task/timeout/app.add?soft=5"])
 async def test_without_a_worker_all_are_told(memory_broker: str, path: str) -> None:
     limits = {"rate_limit": fine("set"), "time_limit": fine("set")}
-    async with watching(memory_broker, timeout=500) as served:
+    async with watching(memory_broker, timeout=ENOUGH) as served:
         with worker(served, W1, **limits) as one, worker(served, W2, **limits) as two:
             answer = await post(served, path)
             assert (answer.status, answer.json()) == (200, {"message": "set"})
@@ -200,13 +203,13 @@ async def test_a_task_that_no_worker_has(memory_broker: str) -> None:
 
 async def test_what_changes_a_worker_has_it_inspected(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.WorkerPoolGrow, "settles", 0.0)
-    async with watching(memory_broker, timeout=500) as served:
+    async with watching(memory_broker, timeout=ENOUGH) as served:
         with worker(served, pool_grow=fine()) as remote:
             await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
             before = remote.count("stats")
-            await post(served, f"/api/worker/pool/grow/{W1}")
+            assert (await post(served, f"/api/worker/pool/grow/{W1}")).status == 200
             served.apply(event("worker-heartbeat", hostname=W1))
-            await eventually(lambda: remote.count("stats") == before + 1)
+            await eventually(lambda: remote.count("stats") > before)
 
 
 # Revoking
@@ -233,7 +236,7 @@ async def test_revoking_one(memory_broker: str, query: str, terminate: bool, sig
 
 
 async def test_revoking_what_a_worker_has(memory_broker: str) -> None:
-    async with watching(memory_broker, timeout=100) as served:
+    async with watching(memory_broker, timeout=ENOUGH) as served:
         served.apply(
             event("task-received", "waiting"),
             event("task-received", "finished"),

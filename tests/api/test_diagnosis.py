@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from patience import PATIENCE
 from serving import Served, close, event, make_app, serving
 from waiting import eventually
 
@@ -145,7 +146,7 @@ async def test_whoever_asks_may_go_away(monkeypatch: pytest.MonkeyPatch, caplog:
         await writer.drain()
         writer.transport.abort()
         await close(writer)
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), PATIENCE)
         assert (await served.get("/api/task/tree/0")).status == 200
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 

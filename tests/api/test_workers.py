@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from remote import ANSWERS, answering, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually
@@ -44,7 +45,7 @@ async def test_a_worker_is_known_from_its_heartbeats() -> None:
         }  # fmt: skip
         assert found[W1].keys() == OWN
         assert found[W1]["age"] is None
-        assert abs(found[W1]["last_seen"] - time.time()) < 5
+        assert abs(found[W1]["last_seen"] - time.time()) < PATIENCE
         assert found[W1]["heartbeat"]["freq"] == 2.0
         assert found[W1]["heartbeat"]["active"] == 1
         assert (await served.get("/api/workers?status=1")).json() == {W1: True, "stale": False, "gone": False}
@@ -59,8 +60,8 @@ async def test_a_worker_that_comes_is_inspected(memory_broker: str) -> None:
             await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
         worker = (await served.get("/api/workers")).json()[W1]
         assert worker.keys() == OWN | {*GENERAL, "timestamp"}
-        assert 0 <= worker["age"] < 5
-        assert abs(worker["timestamp"] - time.time()) < 5
+        assert 0 <= worker["age"] < PATIENCE
+        assert abs(worker["timestamp"] - time.time()) < PATIENCE
         assert worker["registered"] == ANSWERS["registered"]
         served.state.purge_workers(time.time() + 5)
         assert served.taskmon.services.inspector.inspections == {}
@@ -128,7 +129,7 @@ async def test_a_broker_that_is_away(path: str) -> None:
         async with watching(f"redis://127.0.0.1:{port}/0") as served:
             began = time.monotonic()
             assert (await served.get(path)).status == 503
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ async def test_a_long_listing_is_sent_while_it_is_made(memory_broker: str, monke
 
 async def test_queue_lengths(memory_broker: str) -> None:
     app = make_app(memory_broker, task_default_queue="default")
-    async with serving(app, inspect_timeout=3000, enable_events=False) as served:
+    async with serving(app, inspect_timeout=1000 * PATIENCE, enable_events=False) as served:
         answer = await served.get("/api/queues/length")
         assert answer.json() == {"active_queues": [{"name": "default", "messages": 0, "consumers": None}]}
         with app.connection_for_write() as connection, connection.SimpleQueue("orders") as queue:
@@ -201,7 +202,7 @@ async def test_the_watch_keeps_lengths_for_the_metrics(memory_broker: str) -> No
 
 
 async def test_a_worker_that_answers_with_rubbish(memory_broker: str) -> None:
-    async with watching(memory_broker, timeout=300) as served:
+    async with watching(memory_broker, timeout=3000) as served:
         rubbish = dict.fromkeys((*GENERAL, *OF_TASKS), 5) | {"stats": {"total": float("nan"), "a": "\ud800"}}
         beat(served)
         with answering(make_app(memory_broker), W1, **inspectable(**rubbish)):

@@ -13,6 +13,7 @@ from celery.backends import cache
 from celery.backends.base import KeyValueStoreBackend
 from celery.contrib.abortable import AbortableAsyncResult
 from kombu import Connection, Exchange, Queue
+from patience import PATIENCE
 from serving import AWAY, make_app
 
 from taskmon.cluster import backends
@@ -153,7 +154,7 @@ def test_the_limits_of_redis() -> None:
             read_one(source, "a")
         assert isinstance(source, KeyValueSource)
         limits = source._backend.client.connection_pool.connection_kwargs
-        assert (limits["socket_timeout"], limits["socket_connect_timeout"]) == (2, 1)
+        assert (limits["socket_timeout"], limits["socket_connect_timeout"]) == (PATIENCE, PATIENCE)
         source.close()
     source = source_of(make_app(result_backend="redis+socket:///nowhere/redis.sock"))
     with pytest.raises(Exception, match="nowhere"):

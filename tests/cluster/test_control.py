@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from patience import PATIENCE
 from remote import answering, fine, refusing, saying
 from serving import make_app
 from waiting import eventually
@@ -25,7 +26,7 @@ def app(memory_broker: str) -> Celery:
 @pytest.fixture
 def make(app: Celery) -> Iterator[Callable[..., Control]]:
     lane = Lane("The broker", threads=2, waiting=2)
-    yield lambda timeout=5.0: Control(Mailbox(app, lane, timeout))
+    yield lambda timeout=PATIENCE: Control(Mailbox(app, lane, timeout))
     lane.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu import Connection, Consumer, Exchange, Queue
+from patience import PATIENCE
 from serving import AWAY, event, make_app, serving, silent_server
 from waiting import eventually
 
@@ -95,7 +96,7 @@ class Gate:
 
     def __call__(self, connection: Connection) -> int:
         self.entered += 1
-        assert self._open.wait(20)
+        assert self._open.wait(PATIENCE)
         return 1
 
     def open(self) -> None:
@@ -157,7 +158,7 @@ def test_a_call_that_outlives_its_loop() -> None:
     asyncio.run(begin())
     gate.open()
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 # EventEnabler

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from remote import ANSWERS, answering, inspectable, saying
 from serving import make_app
 from waiting import eventually
@@ -33,7 +34,7 @@ def app(memory_broker: str) -> Celery:
 @pytest.fixture
 def make(app: Celery) -> Iterator[Callable[..., Inspector]]:
     lane = Lane("The broker", threads=2, waiting=2)
-    yield lambda timeout=5.0, **more: Inspector(Mailbox(app, lane, timeout), **more)
+    yield lambda timeout=PATIENCE, **more: Inspector(Mailbox(app, lane, timeout), **more)
     lane.close()
 
 
@@ -63,7 +64,7 @@ async def test_a_worker_that_is_named_tells_all(app: Celery, make: Callable[...,
     answers, at = found.part(["stats", "nothing"])
     assert list(answers) == ["stats"]
     assert at is not None
-    assert abs(time.time() - at) < 5
+    assert abs(time.time() - at) < PATIENCE
     assert Inspection().part(GENERAL) == ({}, None)
 
 
@@ -86,7 +87,7 @@ async def test_a_silent_worker(app: Celery, make: Callable[..., Inspector]) -> N
 
 
 async def test_what_is_not_answered_keeps_its_time(app: Celery, make: Callable[..., Inspector]) -> None:
-    inspector = make(0.3)
+    inspector = make(2.0)
     with answering(app, W1, **inspectable()):
         await inspector.refresh(W1)
     inspector.inspections[W1].times = dict.fromkeys(inspector.inspections[W1].times, 1000.0)

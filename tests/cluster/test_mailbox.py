@@ -24,6 +24,9 @@ from taskmon.errors import Unavailable
 
 W1, W2 = "celery@w1", "celery@w2"
 
+#: Seconds within which those who answer do, where others do not.
+ENOUGH = 2.0
+
 
 @pytest.fixture
 def app(memory_broker: str) -> Celery:
@@ -37,7 +40,7 @@ def lane() -> Iterator[Lane]:
     made.close()
 
 
-def make(app: Celery, lane: Lane, timeout: float = 2.0, **limits: int) -> Mailbox:
+def make(app: Celery, lane: Lane, timeout: float = PATIENCE, **limits: int) -> Mailbox:
     return Mailbox(app, lane, timeout, **limits)
 
 
@@ -64,24 +67,27 @@ async def test_a_silent_worker_is_waited_for_as_long_as_allowed(app: Celery, lan
     with answering(app, W1):
         began = time.monotonic()
         assert await make(app, lane, 0.2).ask([Command("ping", to=(W1,))], [W1]) == {}
-    assert 0.2 <= time.monotonic() - began < 1.2
+    assert 0.2 <= time.monotonic() - began < PATIENCE
 
 
 async def test_of_several_the_silent_one_is_missing(app: Celery, lane: Lane) -> None:
     with answering(app, W1, one=saying(1), two=saying(2)), answering(app, W2, one=saying(3)):
-        replies = await make(app, lane, 0.2).ask([Command("one"), Command("two")], [W1, W2])
+        replies = await make(app, lane, ENOUGH).ask([Command("one"), Command("two")], [W1, W2])
     assert replies == {W1: {"one": 1, "two": 2}, W2: {"one": 3}}
 
 
-async def test_a_worker_that_nobody_knows_is_heard_too(app: Celery, lane: Lane) -> None:
+async def test_a_worker_that_nobody_knows_is_heard_too(
+    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LINGER", ENOUGH)
     with answering(app, W1, one=saying(1)), answering(app, W2, one=saying(2)):
         assert await make(app, lane).ask([Command("one")], [W1]) == {W1: {"one": 1}, W2: {"one": 2}}
-        assert await make(app, lane, 0.2).ask([Command("one")]) == {W1: {"one": 1}, W2: {"one": 2}}
+        assert await make(app, lane, ENOUGH).ask([Command("one")]) == {W1: {"one": 1}, W2: {"one": 2}}
 
 
 async def test_telling_waits_for_nobody(app: Celery, lane: Lane) -> None:
     with answering(app, W1, one=saying(1)) as remote:
-        await make(app, lane, 20.0).tell(Command("one", reply=False), Command("two", reply=False))
+        await make(app, lane).tell(Command("one", reply=False), Command("two", reply=False))
         await eventually(lambda: remote.heard == [("one", {}), ("two", {})])
 
 
@@ -156,7 +162,7 @@ async def hear(
 
     monkeypatch.setattr(Mailbox, "_send", send)
     with answering(app, W2, lie=saying("good")):
-        return await make(app, lane, 5.0, max_reply=10_000).ask([Command("lie")], [W2])
+        return await make(app, lane, max_reply=10_000).ask([Command("lie")], [W2])
 
 
 @pytest.mark.parametrize(
@@ -233,7 +239,7 @@ async def test_a_broker_that_refuses(lane: Lane) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable, match="The broker is unavailable") as caught:
         await make(make_app(AWAY), lane).ask([Command("ping")])
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < PATIENCE
     assert "horse" not in str(caught.value)
 
 
@@ -249,8 +255,8 @@ async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
     with silent_server() as port:
         began = time.monotonic()
         with pytest.raises(Unavailable):
-            await make(make_app(f"{scheme}://127.0.0.1:{port}//"), lane, 60.0).ask([Command("ping")])
-        assert time.monotonic() - began < 3
+            await make(make_app(f"{scheme}://127.0.0.1:{port}//"), lane, 10 * PATIENCE).ask([Command("ping")])
+        assert time.monotonic() - began < PATIENCE
 
 
 async def test_what_could_not_be_sent_in_time_is_not_sent_later(
@@ -261,7 +267,7 @@ async def test_what_could_not_be_sent_in_time_is_not_sent_later(
     connect = module.open_connection
 
     def connect_slowly(celery_app: Celery) -> Any:
-        go.wait(10)
+        go.wait(PATIENCE)
         return connect(celery_app)
 
     monkeypatch.setattr(module, "open_connection", connect_slowly)
@@ -270,7 +276,7 @@ async def test_what_could_not_be_sent_in_time_is_not_sent_later(
         with pytest.raises(Unavailable, match="no answer within"):
             await mailbox.tell(Command("shutdown", reply=False))
         go.set()
-        monkeypatch.setattr(module, "SEND_LIMIT", 5.0)
+        monkeypatch.setattr(module, "SEND_LIMIT", PATIENCE)
         await mailbox.tell(Command("later", reply=False))
         await eventually(lambda: remote.heard)
         assert remote.heard == [("later", {})]
@@ -278,7 +284,7 @@ async def test_what_could_not_be_sent_in_time_is_not_sent_later(
 
 async def test_a_broker_that_stops_answering(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
-    monkeypatch.setattr(module, "_collect", lambda connection, errand: hang.wait(10))
+    monkeypatch.setattr(module, "_collect", lambda connection, errand: hang.wait(PATIENCE))
     monkeypatch.setattr(module, "_GRACE", 0.1)
     with pytest.raises(Unavailable, match="no answer within"):
         await make(app, lane, 0.1).ask([Command("ping", to=(W1,))], [W1])
@@ -321,6 +327,6 @@ async def test_replies_are_read_in_the_thread(app: Celery, lane: Lane) -> None:
         return f"{name} {reply}"
 
     with answering(app, W1, one=saying(1), zero=saying(0)):
-        replies = await make(app, lane, 0.3).ask([Command("one"), Command("zero")], [W1], read)
+        replies = await make(app, lane, ENOUGH).ask([Command("one"), Command("zero")], [W1], read)
     assert replies == {W1: {"one": "one 1"}}
     assert threading.main_thread() not in threads

@@ -12,6 +12,7 @@ from celery import Celery
 from celery.backends.redis import RedisBackend
 from kombu import Connection, Exchange, Queue
 from kombu.messaging import Producer
+from patience import PATIENCE
 from serving import AWAY, make_app, silent_server
 
 from taskmon.cluster import publishing
@@ -163,7 +164,7 @@ async def test_a_broker_that_is_away(scheme: str) -> None:
             began = time.monotonic()
             with pytest.raises(Unavailable, match="The broker is unavailable") as error:
                 await publisher.apply_async(Call("add", [1]))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < PATIENCE
             assert "wrong-horse" not in str(error.value)
 
 
@@ -174,7 +175,7 @@ async def test_a_broker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 await publisher.send_task(Call("any"))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < PATIENCE
 
 
 class Broken:

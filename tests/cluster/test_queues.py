@@ -11,6 +11,7 @@ import pytest
 from amqp.exceptions import AccessRefused, NotFound
 from celery import Celery
 from kombu import Queue
+from patience import PATIENCE
 from serving import AWAY, make_app, silent_server
 from waiting import eventually
 
@@ -108,7 +109,7 @@ async def test_a_broker_that_is_away(lane: Lane) -> None:
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
     with silent_server() as port:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(Unavailable):
                 await Queues(make_app(f"{scheme}://127.0.0.1:{port}//"), lane).lengths()
 
@@ -124,7 +125,7 @@ class Slow(Queues):
 
     def _ask(self, names: Sequence[str]) -> list[QueueLength]:
         self.asked.append(names)
-        self.go.wait(5)
+        self.go.wait(PATIENCE)
         if self.error is not None:
             raise self.error
         return [QueueLength(name, len(self.asked)) for name in names]
@@ -152,7 +153,7 @@ async def test_the_watch(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatc
     await eventually(lambda: len(queues.asked) > 2)
     assert queues.latest["a"].messages
     assert queues.age is not None
-    assert queues.age < 5
+    assert queues.age < PATIENCE
     names.append("b")
     await eventually(lambda: set(queues.latest) == {"a", "b"})
     queues.error = Unavailable("The broker", "away")

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 from asking import ANN, HASH, Clock, ann, ask, basic, coded, request
+from patience import PATIENCE
 
 from taskmon.auth import Role, User
 from taskmon.credentials.basic import MAX_HEADER, BasicAuthenticator
@@ -176,7 +177,7 @@ def test_failure_that_nobody_waits_for_is_not_logged_by_asyncio(caplog: pytest.L
             waiting = asyncio.ensure_future(ask(authenticator, basic("ann", "wrong")))
             await asyncio.sleep(0)
             waiting.cancel()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while authenticator._running:
                     await asyncio.wait(authenticator._running.values())
         gc.collect()

@@ -9,6 +9,7 @@ import pytest
 from asking import ANN, HASH, Clock, ann, ask, basic, coded, request
 from hypothesis import example, given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from tornado.web import Application, RequestHandler
 
 from taskmon.auth import AnonymousAuthenticator, Authentication, Role, User, printable
@@ -164,7 +165,7 @@ def test_over_a_real_connection() -> None:
     async def get(port: int, lines: str) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
         await writer.wait_closed()
         return answer

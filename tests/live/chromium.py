@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from patience import PATIENCE
 from processes import Process
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -50,7 +51,7 @@ class Chromium:
         self._process.start()
         told = self._profile / "DevToolsActivePort"
         self._process.wait_until(
-            lambda: told.exists() and told.read_text().count("\n"), timeout=60, what="Chromium listens"
+            lambda: told.exists() and told.read_text().count("\n"), timeout=PATIENCE, what="Chromium listens"
         )
         self._port = int(told.read_text().split()[0])
 
@@ -73,7 +74,7 @@ class Chromium:
 
     def _new_target(self) -> Any:
         with urlopen(
-            Request(f"http://127.0.0.1:{self._port}/json/new?about:blank", method="PUT"), timeout=20
+            Request(f"http://127.0.0.1:{self._port}/json/new?about:blank", method="PUT"), timeout=PATIENCE
         ) as answer:
             return json.load(answer)
 
@@ -131,7 +132,7 @@ class Tab:
         await self._reading
 
     async def _wait_for_load(self, before: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while self._loads == before:
                 await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from brokers import find_program, free_port
 from chromium import Chromium
+from patience import PATIENCE
 from processes import Process
 from serving import Served, repository, serving
 from tls import make_certificates
@@ -87,7 +88,7 @@ async def behind_nginx(directory: Path) -> AsyncIterator[tuple[Served, int]]:
         try:
             nginx.start()
             await asyncio.to_thread(
-                nginx.wait_until, lambda: (directory / "nginx.pid").exists(), timeout=20, what="nginx serves"
+                nginx.wait_until, lambda: (directory / "nginx.pid").exists(), timeout=PATIENCE, what="nginx serves"
             )
             yield served, port
         finally:
@@ -105,7 +106,7 @@ async def ask(port: int, path: str, who: str | None, method: str = "GET", **head
 
     def send() -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(request, timeout=20, context=tls) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=tls) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as refused:
             with refused:
@@ -194,7 +195,7 @@ async def test_a_page_of_another_site_changes_and_reads_nothing(
         def lines() -> list[dict[str, Any]]:
             return [json.loads(record.getMessage()) for record in caplog.records if record.name == "taskmon.audit"]
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(lines()) < 5:
                 await asyncio.sleep(0.02)
         assert {(line["decision"], line["status"]) for line in lines()} == {("refused", 403)}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from brokers import RedisBroker
 from monitor import PASSWORD, Monitor
+from processes import wait_until
 from workers import Project, Worker, running
 
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ def run_schemathesis(monitor: Monitor, worker: Worker, *options: str) -> None:
     credentials = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")]
     command += ["run", f"{monitor.url}/api/openapi.json", "-H", f"Authorization: Basic {credentials}", *options]
-    command += ["--suppress-health-check", "all", "--no-color", "--request-timeout", "30"]
+    command += ["--suppress-health-check", "all", "--no-color", "--request-timeout", "120"]
     environment = os.environ | {
         "PYTHONPATH": str(HERE),
         "SCHEMATHESIS_HOOKS": "fuzzing",
@@ -64,6 +65,7 @@ def run_schemathesis(monitor: Monitor, worker: Worker, *options: str) -> None:
 def test_no_answer_is_outside_the_document(cluster: tuple[Monitor, Worker]) -> None:
     monitor, worker = cluster
     run_schemathesis(monitor, worker, "--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1")
-    assert monitor.get("/api/workers?status=1&refresh=1") == (200, {worker.hostname: True})
+    alive = (200, {worker.hostname: True})
+    wait_until(lambda: monitor.get("/api/workers?status=1&refresh=1") == alive, timeout=60, what="its heart beats")
     assert worker.running
     assert "Traceback" not in monitor.log_text()

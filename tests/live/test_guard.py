@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 GUARD = Path(__file__).with_name("guard.py")
 PASSES = "def test_a(): pass"
@@ -31,7 +32,7 @@ def run_pytest(suite: Path, *arguments: str, ci: bool) -> tuple[int, str]:
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_ADDOPTS")}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | ({"CI": "true"} if ci else {})
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
     return done.returncode, done.stdout
 
 

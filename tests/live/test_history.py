@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
@@ -17,6 +18,7 @@ from factories import START, held_tasks, make_event, make_life
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monitor import Monitor
+from patience import PATIENCE
 from processes import wait_until
 from serving import Served, serving
 from stored import assert_same, check_listings, lives, make_tasks, plain, read_all_rows, read_ids, watched, write
@@ -71,7 +73,7 @@ class Publisher:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         self._app.close()
 
 
@@ -97,8 +99,13 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
         )
         known = list(monitor.get("/api/tasks?limit=400&sort_by=received")[1])
         counted = monitor.metric("taskmon_events_applied_total")
-        written = int(monitor.metric("taskmon_history_written_total"))
-        wait_until(lambda: monitor.metric("taskmon_history_written_total") > written, timeout=60, what="it writes on")
+        since = time.monotonic()
+
+        def written_since() -> bool:
+            passed = time.monotonic() - since
+            return monitor.metric("taskmon_history_lag_seconds") < passed
+
+        wait_until(written_since, timeout=60, what="all of that is written")
         monitor.kill()
     with sqlite3.connect(tmp_path / "history.sqlite3") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

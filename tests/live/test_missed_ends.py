@@ -20,7 +20,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[Project], Monitor]]:
     monitors: list[Monitor] = []
 
     def start(project: Project) -> Monitor:
-        options = ["--orphan-after", f"{ORPHAN_AFTER:g}", "--no-enable-events"]
+        options = ["--orphan-after", f"{ORPHAN_AFTER:g}", "--no-enable-events", "--inspect-timeout", "5000"]
         if project.result_backend:
             options += ["--result-backend", project.result_backend]
         monitors.append(Monitor(tmp_path, project.broker_url, options=options))
@@ -53,6 +53,7 @@ def test_what_became_of_tasks_whose_end_was_missed(
     new_project: Callable[..., Project],
     start_worker: Callable[..., Any],
     watch: Callable[[Project], Monitor],
+    tmp_path: Path,
 ) -> None:
     project = new_project(redis_broker)
     monitor = watch(project)
@@ -61,20 +62,21 @@ def test_what_became_of_tasks_whose_end_was_missed(
     monitor.wait_for(lost.id, "STARTED")
     killed.kill()
     silent = start_worker(project, pool="threads", concurrency=4, name="silent", events=False)
-    project.app.control.enable_events(destination=[silent.hostname])  # it could not be disabled otherwise
-    slow = project.send("sleep", 8)
+    project.app.control.enable_events(destination=[silent.hostname], reply=True)  # it could not be disabled otherwise
+    slow = project.send("wait", str(tmp_path / "slow"))
     monitor.wait_for(slow.id, "STARTED")
 
     # Its end is told by nobody: the worker has been asked to keep its events to itself.
-    missed = project.send("sleep", 3)
+    missed = project.send("wait", str(tmp_path / "missed"))
     monitor.wait_for(missed.id, "STARTED")
-    project.app.control.disable_events(destination=[silent.hostname])
+    project.app.control.disable_events(destination=[silent.hostname], reply=True)
+    (tmp_path / "missed").touch()
     unseen, failed = project.send("add", 2, 3), project.send("fail", "no stock")
 
     task = wait_for_task(monitor, lost.id, orphaned=True)
     assert (task["state"], task["source"], task["worker"]) == ("STARTED", "events", killed.hostname)
     task = wait_for_task(monitor, missed.id, state="SUCCESS")
-    assert (task["source"], task["orphaned"], task["result"]) == ("result backend", False, "3")
+    assert (task["source"], task["orphaned"], task["result"]) == ("result backend", False, "None")
     assert task["started"] <= task["succeeded"] == task["timestamp"]
     task = wait_for_task(monitor, unseen.id, state="SUCCESS")
     assert (task["source"], task["result"], task["worker"]) == ("result backend", "5", None)
@@ -84,6 +86,7 @@ def test_what_became_of_tasks_whose_end_was_missed(
     assert outcome(monitor, "settled") >= 2
 
     # A task that is only slow is left alone, and a late event wins.
+    (tmp_path / "slow").touch()
     task = wait_for_task(monitor, slow.id, state="SUCCESS")
     assert task["orphaned"] is False
     with project.app.connection_for_write() as connection:
@@ -113,7 +116,9 @@ def test_a_task_that_waits_for_a_worker_is_no_orphan(
     worker.kill()
     wait_for_task(monitor, running.id, orphaned=True)
     assert [monitor.task(task.id)["orphaned"] for task in (prefetched, waiting)] == [False, False]
-    project.app.control.purge()
-    wait_for_task(monitor, prefetched.id, orphaned=True)
-    wait_for_task(monitor, waiting.id, orphaned=True)
-    assert len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
+
+    def all_are_lost() -> bool:
+        project.app.control.purge()
+        return len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
+
+    wait_until(all_are_lost, timeout=60, what="without their messages all are lost", detail=monitor.log_tail)

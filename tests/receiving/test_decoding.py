@@ -275,9 +275,9 @@ def test_too_many_events(one: str) -> None:
 
 def test_a_message_of_the_largest_size_does_not_take_long() -> None:
     body = b"[" + b"{}," * (8 * KIB * KIB // 3 - 1) + b"{}]"
-    began = time.monotonic()
+    began = time.process_time()
     assert refusal(body) == "too-many"
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 # Other serializers

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.transport import pyamqp
 from kombu.transport import redis as kombu_redis
+from patience import PATIENCE
 from redis._parsers.hiredis import _HiredisParser
 from redis.client import PubSub
 from redis.connection import Connection as RedisConnection
@@ -433,7 +434,7 @@ def test_tls(certificate: Path) -> None:
         with pytest.raises(TimeoutError):
             drain(0.01)
         client.close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 # Redis
