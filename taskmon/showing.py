@@ -130,14 +130,16 @@ class Showing:
             return search
         wanted = only_wanted(search.terms)
         may_match = (lambda task: True) if wanted is None else compile_terms(wanted)
-        tells = compile_twice(search.terms)
-        matches, show = search.matches, self.show
+        matches = None if wanted == search.terms else search.matches
+        tells, show = compile_twice(search.terms), self.show
 
         def check(task: Task) -> bool:
             if not may_match(task):
                 return False
             shown = show(task, role)
-            return matches(task) if shown is task else tells(task, shown)
+            if shown is task:
+                return matches is None or matches(task)
+            return tells(task, shown)
 
         if self._format is not None:
             return Search(search.text, check, wanted)

@@ -110,10 +110,10 @@ def _fold_ascii(text: str) -> str:
 def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: Collection[str] = ()) -> Sift:
     """Sift by texts that have every needle that is wanted in them, and none that is not.
 
-    A text with a hint in it may look otherwise to who asks: what is not wanted says nothing of it. The needle that
-    refuses most comes first the next time.
+    A text with a hint in it may look otherwise to who asks: what is not wanted says nothing of it. A needle that
+    refuses most of what it sees comes first the next time.
     """
-    wanted, unwanted = list(wanted), list(unwanted)
+    wanted, unwanted, hints = list(wanted), list(unwanted), list(hints)
 
     def put_first(needle: str) -> None:
         wanted.remove(needle)
@@ -135,13 +135,13 @@ def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints
         left, best = len(tasks), None
         for needle in wanted:
             pairs = [pair for pair in pairs if needle in pair[1]]
-            best = needle if 2 * len(pairs) < left else best
+            best = needle if best is None and 2 * len(pairs) < left else best
             left = len(pairs)
             if not left:
                 break
         if best is not None:
             put_first(best)
-        return [task for task, _ in _without(pairs, found, [hint for hint in hints if found and hint in text])]
+        return [task for task, _ in _without(pairs, found, _present(hints, text) if found else [])]
 
     return sift
 
@@ -171,11 +171,16 @@ def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: 
         parts = texts.parts(tasks)
         if not parts:
             return tasks
-        return [
-            task
-            for task, text in zip(tasks, parts, strict=True)
-            if any(needle in text for needle in present) or any(needle not in text for needle in unwanted)
-        ]
+        pairs: Iterable[tuple[Task, str]] = zip(tasks, parts, strict=True)
+        for needle in present:
+            pairs = [pair for pair in pairs if needle not in pair[1]]
+        for needle in unwanted:
+            pairs = [pair for pair in pairs if needle in pair[1]]
+        refused = [task for task, _ in pairs]
+        if len(refused) == len(tasks):
+            return []
+        ids = set(map(id, refused))
+        return [task for task in tasks if id(task) not in ids]
 
     return sift
 
