@@ -40,9 +40,11 @@ BACKOFF: Final = (1.0, 10.0)
 #: Seconds that what is unwritten may be old before it is said that the database is behind.
 LATE: Final = 5.0
 
-#: Tasks that the search index takes at a time, and the share of a round in which it may.
+#: Tasks that the search index takes at a time; until which share of a round it may, and which share of what writing
+#: took it gets in any case: else it would never get any while a lot is written.
 _INDEXED: Final = 500
 _SPARE: Final = 0.5
+_DUE: Final = 0.25
 
 #: The counters are written less often, where copying them takes long: a fiftieth of the time at the most.
 _COUNTERS_EVERY: Final = 0.9
@@ -349,8 +351,9 @@ class Recorder:
         return document
 
     async def _use_spare_time(self, began: float) -> None:
-        """Let searches find what was written, and delete what is too old, as long as nothing else is to do."""
-        enough = began + max(INTERVAL * _SPARE, time.monotonic() - began)
+        """Let searches find what was written, and delete what is too old, as long as little else is to do."""
+        now = time.monotonic()
+        enough = max(began + INTERVAL * _SPARE, now + (now - began) * _DUE)
         more = True
         while more and time.monotonic() < enough and not self._wanted.is_set():
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -279,6 +280,26 @@ async def test_a_mark_that_was_taken_away_is_said_until_it_is_written(
         state.apply([make_event("started", name) for name in ("a", "b", "c")])
         await recorder.flush()
         assert [batch.adopted for batch in database.batches if batch.adopted] == [["a"]]
+
+
+async def test_upkeep_is_done_while_writing_takes_all_the_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "INTERVAL", 0.01)
+    state = make_state()
+    async with recording_to(path, state) as (_, database):
+        write = database.write
+
+        def write_slowly(batch: Batch) -> int:
+            time.sleep(0.05)
+            return write(batch)
+
+        indexed: list[int] = []
+        monkeypatch.setattr(database, "write", write_slowly)
+        monkeypatch.setattr(database, "index_some", indexed.append)  # which tells that no more are left
+        while len(indexed) < 2 and len(database.batches) < 20:
+            state.apply(make_life(str(time.monotonic())))
+            await asyncio.sleep(0.001)
+        assert len(indexed) >= 2
+        assert all(batch.tasks for batch in database.batches)
 
 
 async def test_an_upkeep_that_fails_waits_for_the_next_round(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
