@@ -3,14 +3,11 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import psutil
 import pytest
 from brokers import Broker
+from health import measuring_health
 from monitor import PASSWORD, TASKMON, Monitor
 from patience import PATIENCE
 from processes import wait_until
@@ -226,46 +224,6 @@ def test_what_is_inspected_and_how_long_queues_are(
         timeout=PATIENCE,
         what="the killed worker shows as stale",
     )
-
-
-#: Asks `/healthcheck` until its standard input ends; prints how often, and the most seconds that an answer took.
-#: Those in which the machine woke nobody do not count: a thread that only sleeps tells how late it was woken.
-MEASURE = """
-import gc, http.client, select, sys, threading, time
-gc.disable()
-late = 0.0
-def sleep():
-    global late
-    while True:
-        began = time.monotonic()
-        time.sleep(0.01)
-        late += max(0.0, time.monotonic() - began - 0.02)
-threading.Thread(target=sleep, daemon=True).start()
-connection = http.client.HTTPConnection(sys.argv[1], timeout=120)
-took, ended = [], []
-while not ended:
-    began, before = time.monotonic(), late
-    connection.request("GET", "/healthcheck")
-    assert connection.getresponse().read() == b"OK"
-    seconds = time.monotonic() - began
-    ended = select.select([sys.stdin], [], [], 0.02)[0]
-    took.append(seconds - (late - before))
-print(len(took), max(took), late)
-"""
-
-
-@contextmanager
-def measuring_health(monitor: Monitor) -> Iterator[Callable[[], float]]:
-    """Ask `/healthcheck` all the time, from another process; gives what tells how many seconds the slowest took."""
-    command = [sys.executable, "-I", "-c", MEASURE, urlsplit(monitor.url).netloc]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        slowest: list[float] = []
-        try:
-            yield lambda: slowest[0]
-        finally:
-            count, seconds, late = process.communicate()[0].split()
-            slowest.append(float(seconds))
-            print(f"/healthcheck {count} times, the slowest in {slowest[0]:.3f} s; woken {float(late):.3f} s late")
 
 
 def test_a_worker_that_is_killed_in_the_middle_is_silence(
