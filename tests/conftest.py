@@ -1,6 +1,6 @@
 """What all tests share: tests that are coroutines run on a loop of their own, and nothing may go wrong on it unseen.
 
-A test that is `async def` gets 300 s. It fails, too, when a callback or a task of the loop raised and nobody looked.
+A test that is `async def` gets 600 s. It fails, too, when a callback or a task of the loop raised and nobody looked.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from kombu.transport import memory
 
-_TIMEOUT = 300.0
+_TIMEOUT = 600.0
 
 # An example that takes long says nothing on a machine that has other things to do. `--hypothesis-profile=thorough`
 # tries more of them, in every test.

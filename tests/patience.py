@@ -8,7 +8,7 @@ start taskmon as it is.
 from importlib import import_module
 
 #: Seconds. Longer than this takes nothing that comes to an end, however busy the machine is.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 #: In an order in which no module has been imported by another before its limits are set: others copy them.
 _LIMITS = {

@@ -148,7 +148,7 @@ def test_backends_that_are_not_read() -> None:
 
 
 def test_the_limits_of_redis() -> None:
-    for url in ("redis://:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0?socket_timeout=90"):
+    for url in ("redis://:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0?socket_timeout=900"):
         source = source_of(make_app(result_backend=url))
         with pytest.raises(Exception, match="onnect"):
             read_one(source, "a")

@@ -18,7 +18,7 @@ from typing import ClassVar
 from processes import Process
 
 LOOPBACK = "127.0.0.1"
-STARTUP_TIMEOUT = 90.0  # RabbitMQ takes 4 to 8 s; a machine shared by several test runs is much slower
+STARTUP_TIMEOUT = 180.0  # RabbitMQ takes 4 to 8 s; a machine shared by several test runs is much slower
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _handed_out: set[int] = set()
@@ -118,7 +118,7 @@ class Broker(ABC):
 
     def stop(self) -> None:
         """Stop the broker in its own good time."""
-        self.server.stop(timeout=20.0)
+        self.server.stop(timeout=60.0)
 
     def kill(self) -> None:
         """Kill the broker: its clients see their connections break."""
@@ -268,7 +268,7 @@ class RabbitBroker(Broker):
         """Start the port mapper, then the node, and wait until it answers."""
         if not self._epmd.running:
             self._epmd.start()
-            self._epmd.wait_until(lambda: listens(self.epmd_port), timeout=10.0, what="epmd listens")
+            self._epmd.wait_until(lambda: listens(self.epmd_port), timeout=120, what="epmd listens")
         super().start()
 
     def control(self, *command: str) -> str:
@@ -276,7 +276,7 @@ class RabbitBroker(Broker):
         program = find_program("/usr/lib/rabbitmq/bin/rabbitmqctl", "rabbitmqctl") or "rabbitmqctl"
         name = ["--node", f"taskmon{self.port}@localhost"]
         done = subprocess.run(
-            [program, *name, *command], env=self._environment(), capture_output=True, text=True, timeout=60
+            [program, *name, *command], env=self._environment(), capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -104,7 +104,7 @@ class Process:
         self.paused = False
         reaper().watch(self.pid)
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: float = 60.0) -> None:
         """Ask it to end (SIGTERM), wait for that, and kill what is left of it and of its children."""
         if self._popen is None:
             return

@@ -125,7 +125,7 @@ def test_many_who_wait_hold_up_nobody(
         def under_way() -> int:
             return len(monitor.get("/api/tasks?taskname=project.wait&state=STARTED")[1])
 
-        wait_until(lambda: under_way() > WAITERS // 2, timeout=60, what="the tasks run", detail=monitor.log_tail)
+        wait_until(lambda: under_way() > WAITERS // 2, timeout=120, what="the tasks run", detail=monitor.log_tail)
         times = sorted(took(lambda: monitor.get(f"/api/task/info/{known}"))[0] for _ in range(30))
         (tmp_path / "go").touch()
         answers = [one.result() for one in waiting]
@@ -144,14 +144,14 @@ def test_a_broker_that_is_away(
     def is_there() -> bool:
         return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 200)
 
-    wait_until(is_there, timeout=60, what="publishing works", detail=monitor.log_tail)
+    wait_until(is_there, timeout=120, what="publishing works", detail=monitor.log_tail)
     getattr(broker, harm)()
 
     def is_away() -> bool:  # the last message may still get through
         return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[0] == 503)
 
     try:
-        wait_until(is_away, timeout=60, what="publishing is refused", detail=monitor.log_tail)
+        wait_until(is_away, timeout=120, what="publishing is refused", detail=monitor.log_tail)
         for _ in range(2):
             for path in ("apply/project.add", "async-apply/project.add", "send-task/any"):
                 seconds, (status, body) = took(lambda path=path: post(monitor, f"/api/task/{path}", {"args": [1, 2]}))
@@ -165,8 +165,8 @@ def test_a_broker_that_is_away(
     def is_back() -> bool:
         return bool(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2], "task_id": "back"})[0] == 200)
 
-    wait_until(is_back, timeout=60, what="publishing works again", detail=monitor.log_tail)
-    wait_until(lambda: monitor.get("/api/task/result/back")[0] == 200, timeout=60, what="results are read again")
+    wait_until(is_back, timeout=120, what="publishing works again", detail=monitor.log_tail)
+    wait_until(lambda: monitor.get("/api/task/result/back")[0] == 200, timeout=120, what="results are read again")
 
 
 def test_a_result_backend_that_is_away(
@@ -191,10 +191,10 @@ def test_a_result_backend_that_is_away(
     def publishes() -> bool:  # RabbitMQ has 2.8 s to answer
         return list(post(monitor, "/api/task/async-apply/project.add", {"args": [1, 2]})[1]) == ["task-id"]
 
-    wait_until(publishes, timeout=60, what="a task is published without its state", detail=monitor.log_tail)
+    wait_until(publishes, timeout=120, what="a task is published without its state", detail=monitor.log_tail)
     store.resume()
     pending = (200, {"task-id": "some", "state": "PENDING"})
-    wait_until(lambda: monitor.get("/api/task/result/some") == pending, timeout=60, what="results are read again")
+    wait_until(lambda: monitor.get("/api/task/result/some") == pending, timeout=120, what="results are read again")
 
 
 def test_no_result_backend(

@@ -43,7 +43,7 @@ class Listener:
                 self._receive()
                 return bool(self.events)
 
-            wait_until(heard, timeout=60, what="the listener hears itself")
+            wait_until(heard, timeout=120, what="the listener hears itself")
 
     def _receive(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -59,7 +59,7 @@ class Listener:
             found.extend(event for event in self.events if wanted.items() <= event.items())
             return bool(found)
 
-        wait_until(received, timeout=60, what=f"the event {wanted}", detail=lambda: repr(self.events))
+        wait_until(received, timeout=120, what=f"the event {wanted}", detail=lambda: repr(self.events))
         return found[0]
 
 
@@ -70,7 +70,7 @@ def test_a_worker_runs_a_task_and_its_events_arrive(project: Project, start_work
 
     with listener.listening():
         result = project.send("add", 2, 3)
-        assert result.get(timeout=60) == 5
+        assert result.get(timeout=120) == 5
         sent = listener.wait_for("task-sent", uuid=result.id)
         succeeded = listener.wait_for("task-succeeded", uuid=result.id)
 
@@ -109,7 +109,7 @@ def test_a_paused_broker_accepts_connections_and_answers_nothing(broker: Broker)
     assert not broker.answers()
 
     broker.restore()
-    wait_until(broker.answers, timeout=60, what="it answers")
+    wait_until(broker.answers, timeout=120, what="it answers")
 
 
 def test_the_tasks_of_the_project_do_what_they_say(
@@ -121,13 +121,13 @@ def test_the_tasks_of_the_project_do_what_they_say(
     project = new_project(rabbitmq_broker, "redis", redis_broker)
     start_worker(project, pool="threads", concurrency=2)
 
-    assert project.send("retry_then_succeed", 2).get(timeout=60) == 2
-    assert project.send("sleep", 0.01).get(timeout=60) == 0.01
+    assert project.send("retry_then_succeed", 2).get(timeout=120) == 2
+    assert project.send("sleep", 0.01).get(timeout=120) == 0.01
     failure = project.send("fail", "on purpose")
-    assert str(failure.get(timeout=60, propagate=False)) == "on purpose"
+    assert str(failure.get(timeout=120, propagate=False)) == "on purpose"
     add = project.signature
-    assert project.chain(add("add", 2, 3), add("add", 4)).apply_async().get(timeout=60) == 9
-    assert project.group(add("add", 1, 1), add("add", 2, 2)).apply_async().get(timeout=60) == [2, 4]
+    assert project.chain(add("add", 2, 3), add("add", 4)).apply_async().get(timeout=120) == 9
+    assert project.group(add("add", 1, 1), add("add", 2, 2)).apply_async().get(timeout=120) == [2, 4]
 
 
 def test_a_worker_without_events_in_another_time_zone(
@@ -138,7 +138,7 @@ def test_a_worker_without_events_in_another_time_zone(
 
     with listener.listening():
         worker = start_worker(project, events=False, timezone="Asia/Tokyo")
-        assert project.send("echo", 1).get(timeout=60) == 1
+        assert project.send("echo", 1).get(timeout=120) == 1
         online = listener.wait_for("worker-online", hostname=worker.hostname)
         project.app.control.enable_events(destination=[worker.hostname], reply=True)
         task_id = project.send("echo", 2).id
@@ -154,7 +154,7 @@ def test_a_redis_with_a_password(
     project = new_project(new_redis(password="open sesame"))
     start_worker(project)
 
-    assert project.send("add", "a", "b").get(timeout=60) == "ab"
+    assert project.send("add", "a", "b").get(timeout=120) == "ab"
 
 
 def test_nothing_is_left_behind_when_the_test_run_is_killed(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_nothing_is_left_behind_when_the_test_run_is_killed(tmp_path: Path) -> N
         pid = int(run.stdout.readline())
         run.kill()
 
-    wait_until(lambda: not _lives(pid), timeout=60, what=f"the process {pid} is gone")
+    wait_until(lambda: not _lives(pid), timeout=120, what=f"the process {pid} is gone")
 
 
 def _lives(pid: int) -> bool:

@@ -123,7 +123,7 @@ def test_a_worker_does_as_told(
         200,
         {"message": f"Growing '{name}' worker's pool by 2"},
     )
-    wait_until(lambda: len(stats()["processes"]) == 3, timeout=60, what="the pool has grown", detail=monitor.log_tail)
+    wait_until(lambda: len(stats()["processes"]) == 3, timeout=120, what="it has grown", detail=monitor.log_tail)
     assert post(monitor, f"/api/worker/queue/add-consumer/{name}", queue="live-other") == (
         200,
         {"message": "add consumer live-other"},

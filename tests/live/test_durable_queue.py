@@ -45,7 +45,7 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
     second = watch("--durable-queue", queue, "--event-queue-max-length", "500000")
     second.wait_until(
         lambda: f"another reads from the queue {queue}" in second.log_text(),
-        timeout=60,
+        timeout=120,
         what="the second one says why it waits",
     )
     assert second.get("/readyz")[0] == 503
@@ -54,11 +54,11 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
 
     first.stop()
     missed = [project.send("add", number, 1) for number in range(30)]
-    assert [task.get(timeout=60) for task in missed] == [number + 1 for number in range(30)]
+    assert [task.get(timeout=120) for task in missed] == [number + 1 for number in range(30)]
     first.start()
     first.wait_until(
         lambda: len(first.get("/api/tasks?taskname=project.add&state=SUCCESS")[1]) == len(missed),
-        timeout=60,
+        timeout=120,
         what="all that happened meanwhile is there",
     )
     assert {task.id for task in missed} == set(first.get("/api/tasks")[1])
@@ -68,17 +68,17 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
     # Killed, it has acknowledged nothing that it had not taken in.
     first.kill()
     missed = [project.send("add", number, 2) for number in range(10)]
-    assert [task.get(timeout=60) for task in missed] == [number + 2 for number in range(10)]
+    assert [task.get(timeout=120) for task in missed] == [number + 2 for number in range(10)]
     first.start()
     first.wait_until(
         lambda: {task.id for task in missed} <= set(first.get("/api/tasks?state=SUCCESS")[1]),
-        timeout=60,  # RabbitMQ may not have noticed yet that the first reader is gone
+        timeout=120,  # RabbitMQ may not have noticed yet that the first reader is gone
         what="all that happened meanwhile is there again",
     )
 
     with project.app.connection_for_write() as connection:
         channel = connection.default_channel
-        wait_until(lambda: not channel.queue_declare(queue, passive=True)[1], timeout=60, what="all is taken")
+        wait_until(lambda: not channel.queue_declare(queue, passive=True)[1], timeout=120, what="all is taken")
         first.stop()
         assert channel.queue_declare(queue, passive=True)[2] == 0
         channel.queue_delete(queue)

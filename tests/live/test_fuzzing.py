@@ -66,6 +66,6 @@ def test_no_answer_is_outside_the_document(cluster: tuple[Monitor, Worker]) -> N
     monitor, worker = cluster
     run_schemathesis(monitor, worker, "--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1")
     alive = (200, {worker.hostname: True})
-    wait_until(lambda: monitor.get("/api/workers?status=1&refresh=1") == alive, timeout=60, what="its heart beats")
+    wait_until(lambda: monitor.get("/api/workers?status=1&refresh=1") == alive, timeout=120, what="its heart beats")
     assert worker.running
     assert "Traceback" not in monitor.log_text()

@@ -92,10 +92,10 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
     monitor.start()
     monitor.wait_ready()
     with Publisher(redis_broker.url):
-        wait_until(lambda: monitor.metric("taskmon_events_applied_total") > 500, timeout=60, what="it is busy")
+        wait_until(lambda: monitor.metric("taskmon_events_applied_total") > 500, timeout=120, what="it is busy")
         written = int(monitor.metric("taskmon_history_written_total"))
         wait_until(
-            lambda: monitor.metric("taskmon_history_written_total") > written + 300, timeout=60, what="it writes"
+            lambda: monitor.metric("taskmon_history_written_total") > written + 300, timeout=120, what="it writes"
         )
         known = list(monitor.get("/api/tasks?limit=400&sort_by=received")[1])
         counted = monitor.metric("taskmon_events_applied_total")
@@ -105,7 +105,7 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
             passed = time.monotonic() - since
             return monitor.metric("taskmon_history_lag_seconds") < passed
 
-        wait_until(written_since, timeout=60, what="all of that is written")
+        wait_until(written_since, timeout=120, what="all of that is written")
         monitor.kill()
     with sqlite3.connect(tmp_path / "history.sqlite3") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -309,7 +309,7 @@ async def test_a_postgresql_that_is_stopped_and_started(
         await history.flush()
         await asyncio.to_thread(postgres.stop)
         served.apply(*make_life("b"))
-        await eventually(lambda: history.status.word() == "unavailable", timeout=60)
+        await eventually(lambda: history.status.word() == "unavailable", timeout=120)
         response = await served.get("/api/tasks")
         assert response.header("X-Taskmon-History") == "unavailable"
         assert set(response.json()) == {"a", "b"}
@@ -317,5 +317,5 @@ async def test_a_postgresql_that_is_stopped_and_started(
         assert (await served.get("/api/task/info/c")).status == 503
         served.apply(make_event("received", "c"))
         await asyncio.to_thread(postgres.restore)
-        await eventually(lambda: history.status.available, timeout=60)
+        await eventually(lambda: history.status.available, timeout=120)
         assert set(await _list(served)) == {"a", "b", "c"}

@@ -37,7 +37,7 @@ def wait_for_task(monitor: Monitor, task_id: str, **fields: Any) -> dict[str, An
     """Wait until a task object has these fields; give it."""
     wait_until(
         lambda: fields.items() <= monitor.task(task_id).items(),
-        timeout=60,
+        timeout=120,
         what=f"{task_id} has {fields}",
         detail=lambda: f"{monitor.task(task_id)}\n{monitor.log_tail()}",
     )
@@ -121,4 +121,4 @@ def test_a_task_that_waits_for_a_worker_is_no_orphan(
         project.app.control.purge()
         return len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
 
-    wait_until(all_are_lost, timeout=60, what="without their messages all are lost", detail=monitor.log_tail)
+    wait_until(all_are_lost, timeout=120, what="without their messages all are lost", detail=monitor.log_tail)

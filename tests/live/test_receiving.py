@@ -172,19 +172,19 @@ def test_a_broker_that_is_killed_in_a_burst(
     burst = threading.Thread(target=send_in_vain, daemon=True)
     burst.start()
     monitor.wait_until(
-        lambda: monitor.get("/api/tasks?taskname=project.first&limit=1")[1], timeout=60, what="it runs"
+        lambda: monitor.get("/api/tasks?taskname=project.first&limit=1")[1], timeout=120, what="it runs"
     )
     broker.kill()
     killed.set()
     burst.join(PATIENCE)
     assert not burst.is_alive()
-    monitor.wait_until(lambda: monitor.get("/readyz")[0] == 503, timeout=60, what="the loss of the broker shows")
+    monitor.wait_until(lambda: monitor.get("/readyz")[0] == 503, timeout=120, what="the loss of the broker shows")
     broker.start()
     monitor.wait_ready()
     send_pairs(new_project(broker, "none"), "second", range(3000))
     monitor.wait_until(
         lambda: len(monitor.get("/api/tasks?taskname=project.second&state=STARTED")[1]) == 3000,
-        timeout=60,
+        timeout=120,
         what="all that came after is there",
     )
     assert monitor.metric("taskmon_broker_reconnects_total") >= 1

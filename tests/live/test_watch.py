@@ -41,7 +41,7 @@ def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
 def wait_whole(monitor: Monitor, task_id: str) -> dict[str, Any]:
     """Wait until a task has ended, and until it is told when it was sent: whoever sends it tells that after."""
     monitor.wait_for(task_id, "SUCCESS")
-    wait_until(lambda: monitor.task(task_id)["sent"], timeout=60, what="it is told when it was sent")
+    wait_until(lambda: monitor.task(task_id)["sent"], timeout=120, what="it is told when it was sent")
     return monitor.task(task_id)
 
 
@@ -113,10 +113,10 @@ def test_a_worker_without_events_is_asked_for_them(
     def is_seen() -> bool:
         return bool(monitor.task(project.send("add", 1, 2).id).get("received"))
 
-    wait_until(is_seen, timeout=60, what="a worker that was there before sends events", detail=monitor.log_tail)
+    wait_until(is_seen, timeout=120, what="a worker that was there before sends events", detail=monitor.log_tail)
     early.stop()
     start_worker(project, events=False)
-    wait_until(is_seen, timeout=60, what="a worker that came later sends events", detail=monitor.log_tail)
+    wait_until(is_seen, timeout=120, what="a worker that came later sends events", detail=monitor.log_tail)
 
 
 def test_times_are_right_across_time_zones(
@@ -154,7 +154,7 @@ def test_the_broker_may_come_late_and_go(
     first = wait_whole(monitor, project.send("add", 1, 2).id)
     worker.stop()
     broker.kill()
-    monitor.wait_until(lambda: monitor.get("/readyz")[0] == 503, timeout=60, what="the loss of the broker shows")
+    monitor.wait_until(lambda: monitor.get("/readyz")[0] == 503, timeout=120, what="the loss of the broker shows")
     assert monitor.task(first["uuid"]) == first
     broker.start()
     monitor.wait_ready()
@@ -174,7 +174,7 @@ def test_it_stops_while_the_broker_hangs(
     monitor.wait_ready()
     broker.pause()
     monitor.signal_group(number)
-    wait_until(lambda: not monitor.running, timeout=60, what="taskmon stops", detail=monitor.log_tail)
+    wait_until(lambda: not monitor.running, timeout=120, what="taskmon stops", detail=monitor.log_tail)
     assert "Stopped" in monitor.log_text()
 
 
@@ -196,7 +196,7 @@ def test_a_burst_loses_nothing(
             if number % 8 == 7:
                 dispatcher.flush()
     monitor.wait_until(
-        lambda: monitor.metric("taskmon_events_applied_total") >= 3 * tasks, timeout=60, what="all is applied"
+        lambda: monitor.metric("taskmon_events_applied_total") >= 3 * tasks, timeout=120, what="all is applied"
     )
     assert monitor.metric("taskmon_events_applied_total") == 3 * tasks
     assert len(monitor.get("/api/tasks?state=SUCCESS")[1]) == tasks

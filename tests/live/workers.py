@@ -24,7 +24,7 @@ from project import BACKEND_VARIABLE, BROKER_VARIABLE, QUEUE_VARIABLE, make_app
 
 Pool = Literal["prefork", "threads", "solo"]
 Backend = Literal["rpc", "redis", "none"]
-READY_TIMEOUT = 60.0  # 2 to 3 s when the machine has nothing else to do
+READY_TIMEOUT = 180.0  # 2 to 3 s when the machine has nothing else to do
 
 
 def new_queue() -> str:
