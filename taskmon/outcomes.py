@@ -48,16 +48,18 @@ def settle(task: Task, outcome: Outcome) -> None:
 def contradicts(task: Task, event: Event) -> bool:
     """Tell whether an event wins over the outcome that settled its task.
 
-    One that says how the task ended does, and one of a later run. What only comes late does not, unless merging it
-    would take back the state.
+    One that says how the task ended does, and one of a later run, but for a retry: these are told of late. What only
+    comes late does not, unless merging it would take back the state.
     """
     kind = KINDS.get(event.type)
     state = event.type[5:].upper() if kind is None else kind[0]
     if state in READY_STATES:
         return True
+    if state == states.RETRY:
+        return False
     finished = getattr(task, FINISHED[task.state])
     if finished is None:
-        return state == states.RETRY or (kind is None and task.state == states.REVOKED)
+        return kind is None and task.state == states.REVOKED
     if event.type == "task-sent" or event.timestamp is None:
         return False
     return bool(event.timestamp > finished) or (kind is None and task.state == states.REVOKED)

@@ -172,8 +172,9 @@ def merge(task: Task, event: Event) -> None:
 
     An event that comes late does not take the state back: a late `task-received` adds only what it knows best, any
     other late event all of its fields but the state. What comes before or after a retry is always taken. All this as
-    in Celery, but for two things: a retry from before the task finished is late too, and nothing late takes a task
-    away from the worker that finished it. Runs for every event: hence one long function, mostly without a call.
+    in Celery, but for two things: a retry of a finished task is late too, whatever its time is, as workers tell of a
+    retry only after they have published it; and nothing late takes a task away from the worker that finished it. Runs
+    for every event: hence one long function, mostly without a call.
     """
     kind = KINDS.get(event.type)
     if kind is None:  # "task-progress" stands for "PROGRESS", a custom state
@@ -185,7 +186,7 @@ def merge(task: Task, event: Event) -> None:
     if event.hostname is not None:
         if event.type == "task-sent":
             task.client = event.hostname
-        elif task.state not in READY_STATES or not _leaves_the_worker(task, state, rank, event):
+        elif task.state not in READY_STATES or task.worker is None or rank <= _RANKS[task.state]:
             task.worker = event.hostname
     if event.name is not UNSET:
         task.name = event.name
@@ -207,7 +208,7 @@ def merge(task: Task, event: Event) -> None:
     if rank <= _RANKS.get(current, _CUSTOM_RANK) or current == states.RETRY:
         task.state = state
     elif state == states.RETRY:
-        if current in READY_STATES and _finished_later(task, event):
+        if current in READY_STATES:
             return
         task.state = state
     elif state == states.RECEIVED:
@@ -229,19 +230,6 @@ def merge(task: Task, event: Event) -> None:
         task.exception = event.exception
     if event.traceback is not UNSET:
         task.traceback = event.traceback
-
-
-def _leaves_the_worker(task: Task, state: str, rank: int, event: Event) -> bool:
-    """Tell whether an event of a finished task comes late: it may be of an attempt that another worker made."""
-    if task.worker is None or rank <= _RANKS[task.state]:
-        return False
-    return state != states.RETRY or _finished_later(task, event)
-
-
-def _finished_later(task: Task, event: Event) -> bool:
-    """Tell whether a finished task finished later than an event of it happened, by the clocks of their senders."""
-    finished = {states.SUCCESS: task.succeeded, states.FAILURE: task.failed}.get(task.state, task.revoked)
-    return finished is not None and event.timestamp is not None and event.timestamp < finished
 
 
 def merge_worker(worker: Worker, event: Event) -> None:

@@ -90,7 +90,7 @@ def test_what_waited_at_a_worker_waits_no_longer() -> None:
         (make_event("failed", timestamp=START + 49, exception="E()"), ("FAILURE", "events", None)),
         (make_event("revoked", timestamp=START + 49), ("REVOKED", "events", None)),
         (make_event("started", timestamp=START + 60), ("STARTED", "events", None)),
-        (make_event("retried", timestamp=START + 60), ("RETRY", "events", None)),
+        (make_event("retried", timestamp=START + 60), ("SUCCESS", "result backend", "7")),
         (make_event("progress", timestamp=START + 60), ("PROGRESS", "events", None)),
         (make_event("success", timestamp=START + 2), ("SUCCESS", "events", None)),
         (make_event("started", timestamp=START + 2), ("SUCCESS", "result backend", "7")),
@@ -123,8 +123,6 @@ def test_what_would_take_back_the_state_is_no_longer_from_the_result_backend(fin
     assert (body(state)["state"], body(state)["source"]) == ("PROGRESS", "events")
     state.reconciled.settle("a", Outcome("FAILURE"))
     state.apply([make_event("retried", timestamp=START)])
-    assert (body(state)["state"], body(state)["source"]) == ("RETRY", "events")
-    state.reconciled.settle("a", Outcome("FAILURE"))
     state.apply([make_event("received", timestamp=START + 99)])
     assert (body(state)["state"], body(state)["source"]) == ("FAILURE", "result backend")
 

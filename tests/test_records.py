@@ -34,11 +34,13 @@ def test_a_late_beginning_adds_only_what_it_knows_best() -> None:
     assert (task.name, task.args, task.result, task.queue) == ("tasks.add", "(3, 4)", "7", "fast")
 
 
-def test_a_task_may_be_tried_again_after_its_end() -> None:
+def test_a_task_that_is_tried_again_after_its_end_may_end_otherwise() -> None:
     task = Task("a")
     for type in ("failed", "retried", "received", "started"):
         merge(task, make_event(type))
-    assert task.state == "STARTED"
+        assert task.state == "FAILURE"
+    merge(task, make_event("succeeded"))
+    assert task.state == "SUCCESS"
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def test_these_are_not_finished(type: str) -> None:
     assert held(state) == {"a", "c"}
 
 
-def test_a_retried_task_is_unfinished_again() -> None:
-    state = make_state(*make_life("a", "failed", "retried"), make_event("succeeded", "b"), max_tasks=2)
+def test_a_task_that_is_unfinished_again_goes_later() -> None:
+    state = make_state(*make_life("a", "revoked", "progress"), make_event("succeeded", "b"), max_tasks=2)
     state.apply([make_event("sent", "c")])
     assert held(state) == {"a", "c"}
 

@@ -3,7 +3,7 @@
 Two taskmons may write what each knows of a task, in any order. So the merge must not depend on the order: each value
 goes with the times of the events that set it, and the later time wins. What is equally old, the greater value wins;
 what one of them does not know, the other one's is kept. The state follows from the times of the events, by the same
-rules as in `records.merge`: what came after the last retry counts, and of that what Celery ranks highest.
+rules as in `records.merge`: an end counts, else what came after the last retry; of that what Celery ranks highest.
 """
 
 from typing import Any, Final
@@ -83,7 +83,7 @@ def _untimed(task: Task) -> tuple[float, str]:
     field = _TIME_OF.get(task.state)
     if field is not None:
         age = _age(getattr(task, field))
-        if task.state not in READY_STATES or (age > _NEVER and age >= _age(task.retried)):
+        if task.state not in READY_STATES or age > _NEVER:
             return _NEVER, ""
     return _age(task.timestamp), task.state
 
@@ -94,7 +94,7 @@ def _find_state(times: dict[str, float | None], untimed_at: float, untimed: str)
         if untimed and state not in ABOVE_CUSTOM and untimed_at >= retried:
             return untimed
         age = _age(times[field])
-        if state != states.RETRY and (age > retried or (state in READY_STATES and age == retried != _NEVER)):
+        if state != states.RETRY and age > (_NEVER if state in READY_STATES else retried):
             return state
     return str(states.PENDING if times["retried"] is None else states.RETRY)
 
@@ -187,9 +187,9 @@ def _state_sql(old: str, new: str, greatest: str) -> str:
     custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {untimed}"
     whens = []
     for state, field in BY_RANK:
-        same = f" OR ({age(field)} = {age('retried')} AND {age(field)} > {_NEVER})" if state in READY_STATES else ""
         if field != "retried":
-            whens.append(f"WHEN {age(field)} > {age('retried')}{same} THEN '{state}'")
+            since = _NEVER if state in READY_STATES else age("retried")
+            whens.append(f"WHEN {age(field)} > {since} THEN '{state}'")
     whens.insert(len(ABOVE_CUSTOM), custom)
     otherwise = f"CASE WHEN {age('retried')} = {_NEVER} THEN '{states.PENDING}' ELSE '{states.RETRY}' END"
     return f"CASE {' '.join(whens)} ELSE {otherwise} END"
@@ -200,5 +200,5 @@ def _untimed_sql(side: str) -> str:
     known = ", ".join(f"'{state}'" for state, _ in BY_RANK if state not in READY_STATES)
     whens = " ".join(f"WHEN '{state}' THEN {side}.{field}" for state, field in BY_RANK if state in READY_STATES)
     age = f"coalesce(CASE {side}.state {whens} END, {_NEVER})"
-    explained = f"{side}.state IN ({known}) OR ({age} > {_NEVER} AND {age} >= coalesce({side}.retried, {_NEVER}))"
+    explained = f"{side}.state IN ({known}) OR {age} > {_NEVER}"
     return f"(CASE WHEN {explained} THEN {_NEVER} ELSE coalesce({side}.timestamp, {_NEVER}) END)"
