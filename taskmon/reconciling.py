@@ -92,6 +92,7 @@ class Reconciler:
         self._taken: frozenset[str] = frozenset()  # the ids of all tasks that a worker says it has
         self._began = 0.0  # when others ran last
         self._lengths: dict[str, int] = {}
+        self._alive: frozenset[str] = frozenset()  # the workers that were alive when they were asked
         self._silent = False  # whether a worker that lives has not said what it has
 
     async def run(self) -> None:
@@ -214,7 +215,8 @@ class Reconciler:
             wall = time.time()
             own = {task.worker for task in self._held(unclear)}
             workers = self._state.workers.items()
-            awaited = [name for name, worker in workers if worker.alive(wall) or (worker.online and name in own)]
+            self._alive = frozenset(name for name, worker in workers if worker.alive(wall))
+            awaited = [name for name, worker in workers if name in self._alive or (worker.online and name in own)]
             self._holdings = await ask_for_holdings(self._mailbox, awaited)
             self._asked_at = time.monotonic()
             self._taken = frozenset().union(*(holding.task_ids for holding in self._holdings.values()))
@@ -255,8 +257,9 @@ class Reconciler:
             hidden = task.state in _WAITING and task.name in self._holdings[own].limited
             return None if hidden else False
         worker = self._state.workers.get(own or "")
-        if worker is not None and worker.alive(time.time()):
-            return None  # it has not answered
+        # Who was alive and has not answered may be busy, or this machine stood still: the next round tells.
+        if worker is not None and (own in self._alive or worker.alive(time.time())):
+            return None
         if task.state not in _WAITING:
             return False
         known = [self._lengths[name] for name in self._queues_of(task) if name in self._lengths]

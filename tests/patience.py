@@ -14,7 +14,7 @@ PATIENCE = 120.0
 _LIMITS = {
     "taskmon.cluster.calls": ("LIMIT",),
     "taskmon.cluster.connections": ("CONNECT_TIMEOUT", "ANSWER_TIMEOUT"),
-    "taskmon.cluster.mailbox": ("SEND_LIMIT",),
+    "taskmon.cluster.mailbox": ("SEND_LIMIT", "_GRACE"),
     "taskmon.cluster.results": ("_LAST_LOOK",),
     "taskmon.credentials.fetching": ("TIMEOUT",),
 }

@@ -289,6 +289,17 @@ async def test_an_event_in_between_wins(kind: str) -> None:
     assert scene.state.reconciled.orphaned_total == 0
 
 
+async def test_a_worker_whose_heart_stops_while_it_is_asked_is_asked_once_more() -> None:
+    """As when the machine stands still: neither its answer nor its heartbeats have come when it goes on."""
+    scene = Scene(*started())
+    scene.age(AFTER + 5, "a")
+    scene.meanwhile = lambda: scene.kill(W1)
+    await scene.run()
+    assert scene.told() == ("STARTED", "events", False)
+    await scene.run()
+    assert scene.told() == ("STARTED", "events", True)
+
+
 async def test_a_task_that_finishes_while_workers_are_asked_is_finished() -> None:
     scene = Scene(*started())
     scene.age(AFTER + 5, "a")
