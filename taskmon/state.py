@@ -24,7 +24,7 @@ from .finding.store import SHELF, TaskStore
 from .outcomes import ORPHANED
 from .query import TaskQuery
 from .reconciled import Reconciled
-from .records import READY_STATES, Event, Task, Worker, merge, merge_worker
+from .records import KINDS, READY_STATES, Event, Task, Worker, merge, merge_worker
 
 log = logging.getLogger(__name__)
 
@@ -173,18 +173,21 @@ class State:
         """
         now = time.time()
         changes: list[Change] = []
+        of_tasks = 0
         apply_to_task, apply_to_worker = self._apply_to_task, self._apply_to_worker
         for event in events:
             if event.timestamp is None:
                 event.timestamp = now
             try:
-                if event.uuid is not None and event.type.startswith("task-"):
+                if event.uuid is not None and (event.type in KINDS or event.type.startswith("task-")):
+                    of_tasks += 1
                     changes.append((event, apply_to_task(event, event.uuid, now)))
                 else:
                     changes.append((event, apply_to_worker(event, now)))
             except Exception:
                 self.failed_total += 1
                 log.exception("An event of type %.100r could not be applied", event.type)
+        self.task_events_total += of_tasks
         self._make_room()
         if self._indexes.due:
             self._indexes.pay()
@@ -205,7 +208,6 @@ class State:
     def _apply_to_task(self, event: Event, task_id: str, now: float) -> Task:
         """Merge an event into its task and note what that changes for the indexes: the hot path."""
         tasks, indexes = self._tasks, self._indexes
-        self.task_events_total += 1
         task = tasks.unfinished.get(task_id) or tasks.finished.get(task_id)
         if indexes.walks:
             indexes.remember(task_id, task)
@@ -231,7 +233,11 @@ class State:
         state = task.state
         if state == RECEIVED:
             self._count_prefetched(task, 1)
-        tasks.place(task, before in READY_STATES, state in READY_STATES)
+        is_finished = state in READY_STATES
+        if is_finished or before in READY_STATES:
+            tasks.place(task, before in READY_STATES, is_finished)
+        else:
+            tasks.unfinished.move_to_end(task_id)
         timed = self._timed.get(event.type)
         if timed is not None:
             add_key, add_id = timed
@@ -241,7 +247,7 @@ class State:
             self._note_runtime(task)
         if task.parent_id is not None:
             self._kin_changed = True
-        if state in READY_STATES:
+        if is_finished:
             ended = indexes.ended
             ended[task_id] = task
             if len(ended) >= FLUSH_AT:

@@ -38,7 +38,7 @@ _SORTABLE: Final = 20_000
 _SPARE: Final = 1000
 
 #: Of a group of so many entries the zones are soon made.
-_SMALL: Final = 4 * BLOCK
+_SMALL: Final = 32 * BLOCK
 
 #: A search is put to all tasks at once only after so many entries of the order that was asked for.
 _TRIED: Final = 4_000
