@@ -5,7 +5,6 @@ process of its own. At the top it imports nothing but what Flower's environment 
 """
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -48,20 +47,20 @@ Count = Callable[[], int]
 
 
 def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
-    """Give taskmon's decoder and State, with the garbage collector set as `taskmon.app` sets it."""
+    """Give taskmon's decoder and State, in an interpreter that is tuned as taskmon's is."""
     from taskmon.events import BrokerStatus
     from taskmon.metrics import Metrics
     from taskmon.receiving.decoding import EventDecoder
     from taskmon.settings import Settings
     from taskmon.state import State
+    from taskmon.tuning import tune_interpreter
 
     settings = Settings()
     decoder = EventDecoder(set(), settings.max_message, settings.max_text, lambda reason, detail: sys.exit(reason))
     state = State(max_tasks)
     if metrics:
         state.subscribe(Metrics("taskmon", settings.task_runtime_metric_buckets, state, BrokerStatus()).observe)
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 1_000)
+    tune_interpreter()
     decode, apply = decoder.decode, state.apply
     return lambda body: apply(decode(body)), lambda: len(state)
 

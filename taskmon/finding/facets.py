@@ -68,10 +68,10 @@ class Facet:
         return not self.is_due and self.grown > self.kept + BLOCK
 
     def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
-        """Put each task's entry into the group of its value; give the groups that grew."""
+        """Put each entry of at least one task into the group of its value; give the groups that grew."""
         values = list(map(self.get, tasks))
-        if not values or values.count(values[0]) == len(values):
-            return self._add_to_one(values[0], keys, ids) if values else ()
+        if values.count(values[0]) == len(values):
+            return self._add_to_one(values[0], keys, ids)
         return self._add_to_many(values, keys, ids)
 
     def _add_to_one(self, value: Value, keys: list[float], ids: list[str]) -> Iterable[Group]:
