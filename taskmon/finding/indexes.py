@@ -35,6 +35,10 @@ LINGER: Final = 6_000
 #: an idle moment. A new task has up to 17 entries; as 32 are far more, memory is bounded.
 _TIDY_PER_TASK: Final = 32
 
+#: A call of `pay` looks at so many entries at the most, about, unless far more is owed: a question may have indexed
+#: thousands of tasks at once, and an eighth of what they owe would hold everything up for ten milliseconds.
+_MOST_PAID: Final = 2 * BLOCK
+
 #: So many full orderings may wait, each for a call of `pay`: as all grow alike, many get full at the same time, and
 #: to settle one takes a millisecond.
 _FULL: Final = 8
@@ -160,7 +164,7 @@ class Indexes:
         if self._full:
             self._settle_one()
             return
-        share = max(BLOCK, self.owed // 8)
+        share = max(BLOCK, min(self.owed // 8, _MOST_PAID), self.owed // 128)
         self.owed = max(1, self.owed - share)
         while share > 0:
             cost = next(self._paying, None)

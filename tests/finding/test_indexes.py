@@ -1,6 +1,7 @@
 """Upkeep: what is stale goes, what is empty goes, and what is kept is bounded by what is held."""
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -19,6 +20,7 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon.finding.blocks import BLOCK
 from taskmon.finding.facets import FACETS
 from taskmon.finding.indexes import FLUSH_AT, LINGER
 from taskmon.finding.ordering import _SAMPLED, Ordering
@@ -174,6 +176,34 @@ def test_orderings_that_get_full_together_are_settled_one_after_the_other(monkey
         groups = state._indexes.facets["name"].groups.values()
         assert all(group.blocks for group in groups)
         assert max(len(group.recent_ids) for group in groups) < 40
+
+
+def test_what_a_question_indexes_is_not_paid_for_all_at_once() -> None:
+    state = State(max_tasks=2_000)
+    looked = 0
+
+    def count(steps: Iterator[int]) -> Iterator[int]:
+        nonlocal looked
+        for cost in steps:
+            looked += cost
+            yield cost
+
+    for number in range(4 * LINGER):
+        state.apply([make_event("received", f"id{number}", timestamp=START + number)])
+    indexes = state._indexes
+    indexes.flush()
+    indexes.owed = 100 * BLOCK
+    while indexes._full:
+        indexes.pay()
+    assert indexes._due
+    indexes._paying = count(indexes._paying)
+    owed = indexes.owed
+    indexes.pay()
+    assert 0 < looked < 6 * BLOCK  # the last step may be a block that is nearly to be split
+    assert indexes.owed < owed
+    while indexes.due:
+        indexes.pay()
+    assert not indexes._due
 
 
 def test_an_event_that_comes_again_and_again_takes_no_memory() -> None:
