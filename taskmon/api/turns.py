@@ -9,7 +9,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
 #: So long an answer is made before others may run, in seconds.
-SLICE: Final = 0.003
+SLICE: Final = 0.002
 
 #: Bytes of an answer that are sent together. What follows is made once they have gone out, so that a client that
 #: stops reading keeps no more than them, and its place.
