@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC
 from itertools import takewhile
 from random import random
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ from .outcomes import FINISHED, Outcome
 from .query import TaskQuery
 from .records import CUT_MARK, READY_STATES, Task
 from .state import State
+from .times import parse_time
 
 log = logging.getLogger(__name__)
 
@@ -222,12 +224,7 @@ class Reconciler:
             self._taken = frozenset().union(*(holding.task_ids for holding in self._holdings.values()))
             wall = time.time()
             self._silent = any(worker.alive(wall) for name, worker in workers if name not in self._holdings)
-        names = {
-            name
-            for task in self._held(unclear)
-            if task.state in _WAITING and task.worker not in self._holdings
-            for name in self._queues_of(task)
-        }
+        names = {name for task in self._held(unclear) if task.state in _WAITING for name in self._queues_of(task)}
         self._lengths = {queue.name: queue.messages for queue in await self._queues.lengths(names)} if names else {}
 
     def _held(self, task_ids: Mapping[str, float]) -> Iterator[Task]:
@@ -253,26 +250,30 @@ class Reconciler:
         if task.uuid in self._taken:
             return True
         own = task.worker
-        if own in self._holdings:
-            hidden = task.state in _WAITING and task.name in self._holdings[own].limited
-            return None if hidden else False
+        answered = own in self._holdings
         worker = self._state.workers.get(own or "")
         # Who was alive and has not answered may be busy, or this machine stood still: the next round tells.
-        if worker is not None and (own in self._alive or worker.alive(time.time())):
+        if not answered and worker is not None and (own in self._alive or worker.alive(time.time())):
             return None
         if task.state not in _WAITING:
             return False
+        if answered and task.name in self._holdings[own or ""].limited:
+            return None
         known = [self._lengths[name] for name in self._queues_of(task) if name in self._lengths]
         if any(known):
-            return True
+            return None if answered else True  # it may have gone back to its queue, or be about to be tried again
+        if task.state != states.RECEIVED and _is_early(task):
+            return None
         return None if own is None and (self._silent or not known) else False
 
     def _queues_of(self, task: Task) -> Sequence[str]:
         """List the queues in which a message of a task may wait."""
         if task.queue:
             return (task.queue,)
-        inspection = self._inspector.inspections.get(task.worker or "")
-        return inspection.queues if inspection else ()
+        if task.worker is None:
+            return ()
+        inspection = self._inspector.inspections.get(task.worker)
+        return inspection.queues if inspection else tuple(self._queues.latest)
 
     def _settle(self, task: Task, result: Result) -> None:
         value = None if result.reason else result.value
@@ -307,6 +308,16 @@ def write_result(value: Any) -> str:
 
     text: str = saferepr(begin(value, 0), maxlen=_RESULT_LENGTH)
     return text
+
+
+def _is_early(task: Task) -> bool:
+    """Tell whether a task is not to run yet: until then RabbitMQ may keep its message in a queue of its own."""
+    if task.eta is None:
+        return False
+    try:
+        return parse_time("eta", task.eta, UTC) > time.time()
+    except InvalidArgument:
+        return False
 
 
 def _is_of_this_run(task: Task, result: Result) -> bool:

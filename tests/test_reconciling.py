@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -228,6 +229,54 @@ async def test_a_task_may_be_back_in_its_queue() -> None:
     scene.let_wait(mail=0)
     await scene.run()
     assert [scene.told(task_id)[2] for task_id in "abc"] == [True, True, True]
+
+
+async def test_a_retry_waits_behind_others_while_its_worker_is_well() -> None:
+    events = (make_event("received", "b", hostname=W1), make_event("retried", "c", hostname=W1))
+    scene = Scene(*started("a"), *events)
+    scene.let_have(W1, "other")
+    scene.inspector.inspections[W1] = Inspection(queues=("mail",))
+    scene.age(AFTER + 5, *"abc")
+    scene.let_wait(mail=2)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "abc"] == [True, False, False]
+    scene.let_wait(mail=0)
+    await scene.run()
+    scene.let_wait(mail=2)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "abc"] == [True, True, True]
+
+
+async def test_a_task_may_be_in_any_queue_where_nobody_knows_those_of_its_worker() -> None:
+    scene = Scene(make_event("received", "a", hostname=W1), make_event("sent", "b", hostname="gen1@web"))
+    scene.kill(W1)
+    scene.age(AFTER + 5, *"ab")
+    scene.let_wait(mail=2, other=0)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "ab"] == [False, False]
+    scene.let_wait(mail=0, other=0)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "ab"] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("eta", "orphaned"),
+    [
+        (datetime.now(UTC) + timedelta(hours=1), False),
+        (datetime.now() + timedelta(days=2), False),
+        (datetime.now(UTC) - timedelta(hours=1), True),
+        ("whenever", True),
+    ],
+)
+async def test_a_task_that_is_not_to_run_yet(eta: Any, orphaned: bool) -> None:
+    told = {"queue": "mail", "hostname": "gen1@web", "eta": str(eta)}
+    scene = Scene(make_worker_event("online"), make_event("sent", **told), make_event("received", "b", **told))
+    scene.kill("gen1@web")
+    scene.age(AFTER + 5, *"ab")
+    scene.let_wait(mail=0)
+    scene.let_have(W1)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "ab"] == [orphaned, True]
 
 
 @pytest.mark.parametrize(
