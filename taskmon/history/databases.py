@@ -66,7 +66,7 @@ class Database(ABC):
 
     @abstractmethod
     def open(self) -> bool:
-        """Connect, or connect again, and bring the schema up to date; tell whether there was nothing at all before.
+        """Connect, or connect again, and bring the schema up to date; tell whether what was written is gone.
 
         Raises Away and HistoryRefused.
         """

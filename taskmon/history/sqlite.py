@@ -8,7 +8,6 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
@@ -42,6 +41,8 @@ _STATE: Final = FIELDS.index("state")
 
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
+_Inode = tuple[int, int]
+
 
 class SqliteDatabase(Database):
     """A file; nobody but this taskmon may write to it, which a lock beside it sees to."""
@@ -52,7 +53,9 @@ class SqliteDatabase(Database):
         super().__init__(cluster)
         self._path = path
         self._lock: IO[bytes] | None = None
-        self._inode: tuple[int, int] | None = None
+        self._inode: _Inode | None = None
+        self._ahead: _Inode | None = None
+        self._replaced = False
         self._writer = self._make_engine("BEGIN IMMEDIATE", *_WRITER_PRAGMAS)
         self._reader = self._make_engine("BEGIN", "query_only = 1", "cache_size = -16384")
 
@@ -68,8 +71,7 @@ class SqliteDatabase(Database):
         _require_fts5()
         self._check_place()
         self._take_lock()
-        self._writer.dispose()  # of a file that may be gone
-        self._reader.dispose()
+        self._dispose()  # of a file that may be gone
         try:
             with self._writer.connect() as connection:
                 connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
@@ -78,22 +80,18 @@ class SqliteDatabase(Database):
                 created = migrate(connection)
         except SQLAlchemyError as exc:
             raise self._explain(exc) from exc
-        status = self._path.stat()
-        self._inode = status.st_dev, status.st_ino
+        self._inode, self._ahead = _find_inode(self._path), _find_inode(self._beside("-wal"))
+        created, self._replaced = created or self._replaced, False
         return created
 
     def close(self) -> None:
-        self._writer.dispose()
-        self._reader.dispose()
+        self._dispose()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def check(self) -> None:
-        status = None
-        with suppress(OSError):
-            status = self._path.stat()
-        if status is None or (status.st_dev, status.st_ino) != self._inode:
+        if _find_inode(self._path) != self._inode:
             raise Away("its file is gone")
 
     def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
@@ -148,6 +146,8 @@ class SqliteDatabase(Database):
         )
 
         def on_connect(connection: sqlite3.Connection, record: object) -> None:
+            if self._inode is not None:
+                self.check()
             connection.isolation_level = None  # else the module begins transactions of its own
             for pragma in pragmas:
                 connection.execute(f"PRAGMA {pragma}")
@@ -167,12 +167,34 @@ class SqliteDatabase(Database):
         if self._path.exists() and not os.access(self._path, os.R_OK | os.W_OK):
             raise HistoryRefused(f"taskmon may not write to {self._path}")
 
+    def _beside(self, ending: str) -> Path:
+        return self._path.with_name(self._path.name + ending)
+
+    def _dispose(self) -> None:
+        """Let the connections go, and what a file that is gone has left beside another that took its place.
+
+        SQLite would write the old one's log into the new one.
+        """
+        self._writer.dispose()
+        self._reader.dispose()
+        if self._inode is not None and _find_inode(self._path) != self._inode:
+            self._replaced = True
+            ahead = self._beside("-wal")
+            if _find_inode(ahead) == self._ahead:
+                ahead.unlink(missing_ok=True)
+                self._beside("-shm").unlink(missing_ok=True)
+        self._inode = self._ahead = None
+
     def _take_lock(self) -> None:
         """Take the lock that keeps other taskmons away; the end of the process lets it go, however it ends."""
+        place = self._beside("-lock")
         if self._lock is not None:
-            return
+            if _find_inode(place) == _inode_of(os.fstat(self._lock.fileno())):
+                return
+            self._lock.close()
+            self._lock = None
         try:
-            lock = self._path.with_name(self._path.name + "-lock").open("ab")
+            lock = place.open("ab")
         except OSError as exc:
             raise HistoryRefused(f"{self._path}-lock cannot be written: {exc.strerror}") from exc
         try:
@@ -197,6 +219,18 @@ class SqliteDatabase(Database):
         if getattr(cause, "sqlite_errorname", "").startswith(_DAMAGED):
             return HistoryRefused(f"{self._path} is no database of SQLite, or damaged ({first_line(cause)})")
         return Away(first_line(cause))
+
+
+def _find_inode(path: Path) -> _Inode | None:
+    """Tell which file is at a path, None for none."""
+    try:
+        return _inode_of(path.stat())
+    except OSError:
+        return None
+
+
+def _inode_of(status: os.stat_result) -> _Inode:
+    return status.st_dev, status.st_ino
 
 
 def _require_fts5() -> None:

@@ -136,11 +136,43 @@ def test_a_file_that_is_gone_is_made_anew(database: SqliteDatabase, tmp_path: Pa
     (tmp_path / "history.sqlite3").unlink()
     with pytest.raises(Away, match="gone"):
         write(database, [Task("b", timestamp=START)])
-    for left in tmp_path.glob("*-wal"):
-        left.unlink()
     assert database.open()
     write(database, [Task("b", timestamp=START)])
     assert read_ids(database) == ["b"]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_that_is_replaced_is_left_sound(database: SqliteDatabase, tmp_path: Path, closed: bool) -> None:
+    (tmp_path / "other").mkdir()
+    other = open_sqlite(tmp_path / "other")
+    write(other, [Task(f"other-{n}", timestamp=START, args="x" * 300) for n in range(3000)])
+    other.close()
+    for part in range(6):  # some of it is in the file, and some in the log ahead of it
+        write(database, [Task(f"id-{part}-{n}", timestamp=START, args="y" * 500) for n in range(1000)])
+    path = tmp_path / "history.sqlite3"
+    (tmp_path / "other" / path.name).rename(path)
+    with pytest.raises(Away, match="gone"):
+        read_ids(database)
+    with pytest.raises(Away, match="gone"):
+        write(database, [Task("b", timestamp=START)])
+    if closed:
+        database.close()
+        database = open_sqlite(tmp_path)
+    else:
+        assert database.open()
+        assert not database.open()
+    assert len(read_ids(database)) == 3000
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalars().all() == ["ok"]
+    database.close()
+
+
+def test_a_lock_that_was_deleted_is_taken_anew(database: SqliteDatabase, tmp_path: Path) -> None:
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert database.open()
+    with pytest.raises(HistoryRefused, match="another taskmon"):
+        open_sqlite(tmp_path)
 
 
 def test_texts_that_no_database_holds(database: SqliteDatabase) -> None:
