@@ -5,7 +5,7 @@ One thread at a time may write. Errors of the driver become Away, which may pass
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final
 
 from msgspec import Struct
@@ -78,6 +78,10 @@ class Database(ABC):
     @abstractmethod
     def check(self) -> None:
         """Raise Away if the database that is open is no longer the one that the URL means."""
+
+    @abstractmethod
+    def explain(self, exc: BaseException) -> Exception:
+        """Tell what an error of the driver means for a start: Away, or HistoryRefused where it would not pass."""
 
     @abstractmethod
     def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
@@ -153,14 +157,19 @@ class Database(ABC):
     def read_rows(self, query: "Select[Any]") -> Iterator[list[Row]]:
         """Yield all rows of a query, many at a time, by the driver's own cursor: there may be a million."""
         statement = str(query.compile(self.reader, compile_kwargs={"literal_binds": True}))
+        lost = self.reader.dialect.loaded_dbapi.Error
         with self.reading() as connection:
             cursor = self.open_cursor(connection)
             try:
                 cursor.execute(statement)
                 while rows := cursor.fetchmany(CHUNK):
                     yield rows
+            except lost as exc:
+                connection.invalidate()
+                raise Away(first_line(exc)) from exc
             finally:
-                cursor.close()
+                with suppress(lost):
+                    cursor.close()
 
     @abstractmethod
     def open_cursor(self, connection: Connection) -> Any:

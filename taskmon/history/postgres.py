@@ -79,7 +79,7 @@ class PostgresDatabase(Database):
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
                 return migrate(connection)
         except SQLAlchemyError as exc:
-            raise _explain(exc) from exc
+            raise self.explain(exc) from exc
 
     def close(self) -> None:
         self._writer.dispose()
@@ -87,6 +87,13 @@ class PostgresDatabase(Database):
 
     def check(self) -> None:
         """A connection that is lost says so by itself."""
+
+    def explain(self, exc: BaseException) -> Exception:
+        cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+        state = getattr(cause, "sqlstate", None) or ""
+        said = str(cause)
+        lasting = state.startswith(_LASTING_STATES) if state else any(words in said for words in _LASTING)
+        return HistoryRefused(first_line(cause)) if lasting else Away(first_line(cause))
 
     def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
         tasks = [Task(*row) for row in rows]
@@ -140,14 +147,6 @@ def _with_driver(url: str) -> URL:
 def _options(url: URL) -> dict[str, Any]:
     """Give what we ask of a connection, but for what the URL asks otherwise."""
     return {name: value for name, value in _OPTIONS.items() if name not in url.query}
-
-
-def _explain(exc: SQLAlchemyError) -> Exception:
-    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    state = getattr(cause, "sqlstate", None) or ""
-    said = str(cause)
-    lasting = state.startswith(_LASTING_STATES) if state else any(words in said for words in _LASTING)
-    return HistoryRefused(first_line(cause)) if lasting else Away(first_line(cause))
 
 
 def _contains(folded: str) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ from sqlalchemy import Select, select
 from ..query import TaskQuery
 from ..records import READY_STATES, Task, Worker
 from .columns import FIELDS
-from .databases import Database, Row
+from .databases import Away, Database, Row
 from .reading import Listing
 from .schema import counters, tasks, workers
 
@@ -48,7 +48,14 @@ def uncollected() -> Iterator[None]:
 
 
 def read_all(database: Database, most: int, monitor: str) -> Restored:
-    """Read what was there at the last end, no more than `most` tasks."""
+    """Read what was there at the last end, no more than `most` tasks; raises Away and HistoryRefused."""
+    try:
+        return _read_all(database, most, monitor)
+    except Away as exc:
+        raise database.explain(exc.__cause__ or exc) from exc
+
+
+def _read_all(database: Database, most: int, monitor: str) -> Restored:
     found: list[Task] = []
     horizon = -inf
     for finished in (False, True):

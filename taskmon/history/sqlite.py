@@ -79,7 +79,7 @@ class SqliteDatabase(Database):
             with self._writer.begin() as connection:
                 created = migrate(connection)
         except SQLAlchemyError as exc:
-            raise self._explain(exc) from exc
+            raise self.explain(exc) from exc
         self._inode, self._ahead = _find_inode(self._path), _find_inode(self._beside("-wal"))
         created, self._replaced = created or self._replaced, False
         return created
@@ -93,6 +93,12 @@ class SqliteDatabase(Database):
     def check(self) -> None:
         if _find_inode(self._path) != self._inode:
             raise Away("its file is gone")
+
+    def explain(self, exc: BaseException) -> Exception:
+        cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+        if getattr(cause, "sqlite_errorname", "").startswith(_DAMAGED):
+            return HistoryRefused(f"{self._path} is no database of SQLite, or damaged ({first_line(cause)})")
+        return Away(first_line(cause))
 
     def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
         """Write rows, those of a state together, without the columns that none of them has.
@@ -213,12 +219,6 @@ class SqliteDatabase(Database):
             raise Away(first_line(exc)) from exc
         finally:
             connection.close()
-
-    def _explain(self, exc: SQLAlchemyError) -> Exception:
-        cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-        if getattr(cause, "sqlite_errorname", "").startswith(_DAMAGED):
-            return HistoryRefused(f"{self._path} is no database of SQLite, or damaged ({first_line(cause)})")
-        return Away(first_line(cause))
 
 
 def _find_inode(path: Path) -> _Inode | None:

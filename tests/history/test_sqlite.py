@@ -14,6 +14,7 @@ from stored import make_tasks, open_sqlite, read_all_rows, read_ids, write
 
 from taskmon.errors import HistoryRefused
 from taskmon.history.databases import Away
+from taskmon.history.restoring import read_all
 from taskmon.history.schema import VERSION
 from taskmon.history.sqlite import SqliteDatabase
 from taskmon.records import Task
@@ -165,6 +166,17 @@ def test_a_file_that_is_replaced_is_left_sound(database: SqliteDatabase, tmp_pat
     with database.reading() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalars().all() == ["ok"]
     database.close()
+
+
+def test_a_damage_that_shows_while_tasks_come_back(database: SqliteDatabase, tmp_path: Path) -> None:
+    write(database, [Task(f"id-{n}", timestamp=START + n, args="x" * 500) for n in range(3000)])
+    database.close()
+    path = tmp_path / "history.sqlite3"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:500_000] + b"\xff" * 400_000 + sound[900_000:])
+    database.open()
+    with pytest.raises(HistoryRefused, match="damaged"):
+        read_all(database, 10_000, "here")
 
 
 def test_a_lock_that_was_deleted_is_taken_anew(database: SqliteDatabase, tmp_path: Path) -> None:

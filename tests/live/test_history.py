@@ -21,11 +21,12 @@ from monitor import Monitor
 from patience import PATIENCE
 from processes import wait_until
 from serving import Served, serving
+from sqlalchemy import select
 from stored import assert_same, check_listings, lives, make_tasks, plain, read_all_rows, read_ids, watched, write
 from waiting import eventually
 
 from taskmon.errors import HistoryRefused
-from taskmon.history import recording
+from taskmon.history import databases, recording
 from taskmon.history.columns import merge_tasks, settle
 from taskmon.history.databases import Away
 from taskmon.history.postgres import PostgresDatabase
@@ -33,6 +34,7 @@ from taskmon.history.reading import read_children, read_names
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.schema import VERSION
+from taskmon.history.schema import tasks as table
 from taskmon.outcomes import ORPHANED
 from taskmon.records import Event, Task, Worker
 from taskmon.search import parse_search
@@ -217,6 +219,19 @@ def test_what_comes_back_is_of_the_same_cluster(database: PostgresDatabase, post
     Retention(database, None, 1).step()
     assert read_ids(database) == ["c"]
     other.close()
+
+
+def test_a_connection_that_is_lost_while_tasks_come_back(
+    database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(database, [Task(f"id-{number}", timestamp=START + number) for number in range(100)])
+    monkeypatch.setattr(databases, "CHUNK", 10)
+    rows = database.read_rows(select(table.c.uuid))
+    assert len(next(rows)) == 10
+    postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskmon'")
+    with pytest.raises(Away):
+        list(rows)
+    assert len(read_all(database, 100, "here").tasks) == 100
 
 
 def test_texts_that_postgresql_does_not_hold(database: PostgresDatabase) -> None:
