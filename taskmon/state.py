@@ -13,7 +13,6 @@ from sys import intern
 from typing import Final
 
 from celery.states import RECEIVED
-from msgspec import UNSET
 
 from .errors import UnknownTask
 from .finding.blocks import BLOCK, distinct
@@ -42,9 +41,6 @@ _ZONED: Final = 3
 
 #: The last so many blocks of that index change under load.
 _CHANGING: Final = 16
-
-#: Shorter texts are likely to come again ("()", "{}", "None"), so that one copy of each is kept.
-_SHORT: Final = 16
 
 
 class State:
@@ -212,24 +208,21 @@ class State:
         if indexes.walks:
             indexes.remember(task_id, task)
         if task is None:
-            task = tasks.unfinished[task_id] = Task(task_id, now)
+            task = tasks.unfinished[task_id] = Task(task_id, now, now)
             indexes.created[task_id] = task
-        if event.hostname is not None:
-            if event.type == "task-sent":
-                event.hostname = intern(event.hostname)
-            else:
-                worker = self.workers.get(event.hostname) or self._new_worker(event.hostname)
+        hostname = event.hostname
+        if hostname is not None and event.type != "task-sent":
+            worker = self.workers.get(hostname) or self._new_worker(hostname)
+            if worker.seen is not now:
                 worker.seen = now
-                event.hostname = worker.hostname
-        if event.name is not UNSET:
-            _share(event, task)
         if task.reconciled is not None:
             self.reconciled.meet(task, event)
         before, runtime = task.state, task.runtime
         if before == RECEIVED:
             self._count_prefetched(task, -1)
         merge(task, event)
-        task.seen = now
+        if task.seen is not now:
+            task.seen = now
         state = task.state
         if state == RECEIVED:
             self._count_prefetched(task, 1)
@@ -311,6 +304,7 @@ class State:
         if len(self.workers) >= self.max_workers:
             for old in nsmallest(1 + self.max_workers // 20, self.workers.values(), key=_last_seen):
                 self._drop_worker(old)
+        hostname = intern(hostname)
         worker = self.workers[hostname] = Worker(hostname)
         return worker
 
@@ -340,21 +334,3 @@ class State:
 
 def _last_seen(worker: Worker) -> float:
     return worker.seen
-
-
-def _share(event: Event, task: Task) -> None:
-    """Keep one copy of each text that many tasks have: names, queues, short arguments."""
-    name, args, kwargs = event.name, event.args, event.kwargs
-    if isinstance(name, str):
-        event.name = intern(name)
-    if event.root_id == task.uuid:
-        event.root_id = task.uuid
-    if isinstance(args, str) and len(args) <= _SHORT:
-        event.args = intern(args)
-    if isinstance(kwargs, str) and len(kwargs) <= _SHORT:
-        event.kwargs = intern(kwargs)
-    if event.queue is not UNSET:
-        for field in ("queue", "exchange", "routing_key"):
-            text = getattr(event, field)
-            if isinstance(text, str):
-                setattr(event, field, intern(text))

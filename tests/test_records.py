@@ -19,6 +19,27 @@ def test_ready_states() -> None:
     assert {"SUCCESS", "FAILURE", "REVOKED"} == READY_STATES
 
 
+def test_what_an_event_tells_again_is_kept_as_it_was() -> None:
+    task = Task("a")
+    telling = {"uuid": "a", "root_id": "a", "hostname": "celery@one", "name": "tasks.add", "queue": "mail"}
+    telling |= {"args": "(3, 4, 5, 6, 7, 8, 9)", "kwargs": "{}"}
+    kept: list[list[int]] = []
+    for event in decode_events([{"type": f"task-{kind}", **telling} for kind in ("received", "started")]):
+        merge(task, event)
+        texts = (task.worker, task.name, task.args, task.kwargs, task.root_id, task.queue)
+        kept.append([id(text) for text in texts])
+    assert kept[0] == kept[1]
+    assert task.root_id is task.uuid
+
+
+def test_a_field_that_comes_empty_is_emptied() -> None:
+    task = Task("a")
+    fields = ("name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "queue", "exchange", "routing_key")
+    merge(task, make_event("received", retries=1, **dict.fromkeys(fields, "full")))
+    merge(task, make_event("started", retries=None, **dict.fromkeys(fields)))
+    assert {getattr(task, field) for field in (*fields, "retries")} == {None}
+
+
 def test_a_client_is_no_worker() -> None:
     task = Task("a")
     merge(task, make_event("sent", hostname="gen1@client"))
