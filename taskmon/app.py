@@ -170,10 +170,11 @@ class Taskmon:
         """Let all who must know hear of changes, and of workers that are gone."""
         state = self.state
         state.subscribe(metrics.observe, events_only=True)
+        state.subscribe(results.observe)
         if self.settings.enable_events:
-            state.subscribe(self._enabler.observe)
-        for observe in (results.observe, inspector.observe, diagnostics.observe):
-            state.subscribe(observe)
+            state.subscribe(self._enabler.observe, workers_only=True)
+        for observe in (inspector.observe, diagnostics.observe):
+            state.subscribe(observe, workers_only=True)
         for forget in (metrics.remove_worker, self._enabler.forget, inspector.forget, diagnostics.forget):
             state.on_worker_gone(forget)
 

@@ -87,10 +87,11 @@ class MetricsView(Protocol):
 class _Watch(Struct):
     """What the heartbeats of a worker told.
 
-    `processed` and `active` are from the first heartbeat after its last event of a task, `grew` is when one said more
-    since. `skew` is how far its clock has been ahead since `steady`.
+    `processed` and `active` are from the first heartbeat after its last event of a task, which came at `since`;
+    `grew` is when one said more since. `skew` is how far its clock has been ahead since `steady`.
     """
 
+    since: float = 0.0
     processed: int | None = None
     active: int = 0
     grew: float | None = None
@@ -99,7 +100,7 @@ class _Watch(Struct):
 
 
 class Diagnostics:
-    """Finds what is missing; `observe` is to be subscribed to State, `forget` to be called for workers that go."""
+    """Finds what is missing; `observe` is to hear of workers' events, `forget` of workers that go."""
 
     def __init__(
         self,
@@ -121,22 +122,13 @@ class Diagnostics:
         self._shown: set[tuple[str, str | None]] = set()
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
-        """Take note of who sends what.
-
-        Changes come a message at a time, and a message holds either a heartbeat or events of tasks: so the last event
-        of each sender tells as much as all.
-        """
-        last = {event.hostname: event for event, _ in changes}
-        for hostname, event in last.items():
-            kind = event.type
-            if hostname is None or kind == "task-sent":
-                continue
-            if kind == "worker-heartbeat":
-                self._note_heartbeat(hostname, event)
-            elif kind.startswith("task-") or kind == "worker-online":
-                watch = self._watches.get(hostname)
-                if watch is not None:
-                    watch.processed = watch.grew = None
+        """Take note of what workers tell of themselves."""
+        for event, worker in changes:
+            if isinstance(worker, Worker):
+                if event.type == "worker-heartbeat":
+                    self._note_heartbeat(worker, event)
+                elif event.type == "worker-online" and worker.hostname in self._watches:
+                    self._watches[worker.hostname].processed = self._watches[worker.hostname].grew = None
 
     def forget(self, hostname: str) -> None:
         """Forget a worker that State has dropped."""
@@ -157,12 +149,14 @@ class Diagnostics:
         self._shown = {(finding.code, finding.reason) for finding in findings}
         return findings
 
-    def _note_heartbeat(self, hostname: str, event: Event) -> None:
-        if hostname not in self._state.workers:
+    def _note_heartbeat(self, worker: Worker, event: Event) -> None:
+        if worker.hostname not in self._state.workers:
             return
-        watch = self._watches.get(hostname)
+        watch = self._watches.get(worker.hostname)
         if watch is None:
-            watch = self._watches[hostname] = _Watch()
+            watch = self._watches[worker.hostname] = _Watch()
+        elif worker.busy >= watch.since:
+            watch.processed = watch.grew = None
         now = self._clock()
         skew = (event.timestamp or now) - now
         if abs(skew - watch.skew) > STEADY:
@@ -171,6 +165,7 @@ class Diagnostics:
         active = event.active if isinstance(event.active, int) else 0
         if watch.processed is None or processed < watch.processed:  # the latter: it has started anew
             watch.processed, watch.active, watch.grew = processed, active, None
+            watch.since = worker.seen
         elif watch.grew is None and (processed > watch.processed or active > watch.active):
             watch.grew = now
 
@@ -183,7 +178,11 @@ class Diagnostics:
         now = self._clock()
         workers = self._state.workers
         watches = [(name, watch) for name, watch in self._watches.items() if workers[name].alive(now)]
-        silent = [name for name, watch in watches if watch.grew is not None and now - watch.grew >= PATIENCE]
+        silent = [
+            name
+            for name, watch in watches
+            if watch.grew is not None and now - watch.grew >= PATIENCE and workers[name].busy < watch.since
+        ]
         if silent:
             mend = "start them with -E"
             mend += "" if self._settings.enable_events else ", or taskmon with --enable-events"

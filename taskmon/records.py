@@ -116,10 +116,14 @@ LOST: Final = 30
 
 
 class Worker(Struct, gc=False):
-    """What a worker's own events say of it; `seen` is when taskmon last heard of it, by its own clock."""
+    """What a worker's own events say of it.
+
+    `seen` is when taskmon last heard of it, `busy` when of one of its tasks, by its own clock.
+    """
 
     hostname: str
     seen: float = 0.0
+    busy: float = 0.0
     online: bool = True
     timestamp: float | None = None
     freq: float = 2.0

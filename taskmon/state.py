@@ -71,6 +71,7 @@ class State:
         }
         self._subscribers: list[Subscriber] = []
         self._of_events: list[Subscriber] = []
+        self._of_workers: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
         self._kin_changed = False
         self.reconciled = Reconciled(self._tasks, self._indexes, self._count_prefetched, self._tell_of_reconciled)
@@ -152,12 +153,15 @@ class State:
         self._indexes.flush()
         return sorted(str(state) for state in self._indexes.facets["state"].groups)
 
-    def subscribe(self, subscriber: Subscriber, events_only: bool = False) -> Callable[[], None]:
+    def subscribe(
+        self, subscriber: Subscriber, events_only: bool = False, workers_only: bool = False
+    ) -> Callable[[], None]:
         """Call `subscriber` after every `apply` with all its changes; the answer ends that.
 
-        Tasks that are reconciled come too, each with an event of the type RECONCILED; not with `events_only`.
+        Tasks that are reconciled come too, each with an event of the type RECONCILED; not with `events_only`. With
+        `workers_only` nothing comes but the events of workers themselves, and before the others hear of them.
         """
-        subscribers = self._of_events if events_only else self._subscribers
+        subscribers = self._of_workers if workers_only else self._of_events if events_only else self._subscribers
         subscribers.append(subscriber)
         return lambda: subscribers.remove(subscriber)
 
@@ -168,26 +172,36 @@ class State:
         logged; it costs the others nothing.
         """
         now = time.time()
-        changes: list[Change] = []
-        of_tasks = 0
-        apply_to_task, apply_to_worker = self._apply_to_task, self._apply_to_worker
+        records: list[Task | Worker | None] = []
+        of_workers: list[Change] = []
+        failed: list[int] = []
+        others = 0
+        apply_to_task = self._apply_to_task
         for event in events:
             if event.timestamp is None:
                 event.timestamp = now
             try:
                 if event.uuid is not None and (event.type in KINDS or event.type.startswith("task-")):
-                    of_tasks += 1
-                    changes.append((event, apply_to_task(event, event.uuid, now)))
+                    records.append(apply_to_task(event, event.uuid, now))
                 else:
-                    changes.append((event, apply_to_worker(event, now)))
+                    others += 1
+                    worker = self._apply_to_worker(event, now)
+                    records.append(worker)
+                    if worker is not None:
+                        of_workers.append((event, worker))
             except Exception:
                 self.failed_total += 1
+                failed.append(id(event))
                 log.exception("An event of type %.100r could not be applied", event.type)
-        self.task_events_total += of_tasks
+        if failed:
+            events = [event for event in events if id(event) not in failed]
+        self.task_events_total += len(records) - others
         self._make_room()
         if self._indexes.due:
             self._indexes.pay()
-        self._tell((*self._of_events, *self._subscribers), changes)
+        if of_workers:
+            self._tell(tuple(self._of_workers), of_workers)
+        self._tell((*self._of_events, *self._subscribers), list(zip(events, records, strict=True)))
 
     def _tell(self, subscribers: tuple[Subscriber, ...], changes: list[Change]) -> None:
         for subscriber in subscribers:
@@ -213,8 +227,8 @@ class State:
         hostname = event.hostname
         if hostname is not None and event.type != "task-sent":
             worker = self.workers.get(hostname) or self._new_worker(hostname)
-            if worker.seen is not now:
-                worker.seen = now
+            if worker.busy is not now:
+                worker.seen = worker.busy = now
         if task.reconciled is not None:
             self.reconciled.meet(task, event)
         before, runtime = task.state, task.runtime

@@ -45,7 +45,7 @@ class Bench:
         self.diagnostics = Diagnostics(
             self.state, Settings(**options), facts, self.broker, self.counters, lambda: self.now
         )
-        self.state.subscribe(self.diagnostics.observe)
+        self.state.subscribe(self.diagnostics.observe, workers_only=True)
         self.state.on_worker_gone(self.diagnostics.forget)
 
     def beat(self, hostname: str = "w1", ahead: float = 0.0, kind: str = "heartbeat", **fields: Any) -> None:

@@ -244,6 +244,26 @@ def _fail(*arguments: Any) -> None:
     raise RuntimeError("on purpose")
 
 
+def test_some_hear_of_workers_only() -> None:
+    state, heard = State(), list[list[Change]]()
+    end = state.subscribe(heard.append, workers_only=True)
+    online = make_worker_event("online")
+    state.apply([make_event("sent"), online, make_event("custom", None), make_event("received")])
+    state.apply([make_event("started")])
+    assert heard == [[(online, state.workers["celery@one"])]]
+    end()
+    state.apply([make_worker_event("heartbeat")])
+    assert len(heard) == 1
+
+
+def test_a_worker_is_busy_by_events_of_its_tasks_only() -> None:
+    state = make_state(make_worker_event("heartbeat"), make_event("sent", hostname="celery@one"))
+    worker = state.workers["celery@one"]
+    assert worker.busy == 0.0 < worker.seen
+    state.apply([make_event("started", hostname="celery@one")])
+    assert worker.busy == worker.seen
+
+
 def test_a_subscriber_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     state, heard = State(), list[list[Change]]()
     state.subscribe(_fail)

@@ -188,7 +188,7 @@ class Scene:
         self.asked = self.cluster.asked
         self.enabler = EventEnabler(self.cluster)  # type: ignore[arg-type]
         self.state = State(max_workers=max_workers)
-        self.state.subscribe(self.enabler.observe)
+        self.state.subscribe(self.enabler.observe, workers_only=True)
         self.state.on_worker_gone(self.enabler.forget)
 
     async def see(self, *events: Event) -> None:
