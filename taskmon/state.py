@@ -5,7 +5,7 @@ Only the event loop may touch it. It knows neither the broker nor HTTP. Reading 
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from math import inf
@@ -36,6 +36,9 @@ Subscriber = Callable[[list[Change]], None]
 #: So many ids of evicted tasks are remembered, to tell "evicted" from "never seen".
 _REMEMBERED: Final = 10_000
 
+#: So many counts of waiting tasks, by worker and name, are kept though they may be zero.
+_MOST_COUNTS: Final = 10_000
+
 #: So many blocks of the index by time are looked at in an idle moment, to know more of their tasks.
 _ZONED: Final = 3
 
@@ -61,7 +64,8 @@ class State:
         self.task_events_total = 0
         self._tasks = TaskStore()
         self._evicted: OrderedDict[str, None] = OrderedDict()
-        self._prefetched: dict[tuple[str, str], int] = {}
+        self._prefetched: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._most_counts = _MOST_COUNTS
         self._indexes = Indexes(self._tasks)
         self._finder = Finder(self._indexes, self._tasks)
         self._timed = {
@@ -84,7 +88,7 @@ class State:
     def prefetched(self) -> dict[tuple[str, str], int]:
         """Count the tasks that wait in each worker held, by hostname and task name; those with an eta left out."""
         workers = self.workers
-        return {key: count for key, count in self._prefetched.items() if key[0] in workers}
+        return {key: count for key, count in self._prefetched.items() if count and key[0] in workers}
 
     def get(self, task_id: str) -> Task:
         """Give the task of an id; raises UnknownTask, which says what is known of why."""
@@ -197,6 +201,8 @@ class State:
             events = [event for event in events if id(event) not in failed]
         self.task_events_total += len(records) - others
         self._make_room()
+        if len(self._prefetched) > self._most_counts:
+            self._forget_counts()
         if self._indexes.due:
             self._indexes.pay()
         if of_workers:
@@ -304,14 +310,14 @@ class State:
 
     def _count_prefetched(self, task: Task, change: int) -> None:
         """Count a task that a worker has received and not started; one with an eta waits on purpose."""
-        if task.eta is not None or task.worker is None:
-            return
-        key = (task.worker, task.name or "")
-        count = self._prefetched.get(key, 0) + change
-        if count > 0:
-            self._prefetched[key] = count
-        else:
-            self._prefetched.pop(key, None)
+        if task.eta is None and task.worker is not None:
+            self._prefetched[task.worker, task.name or ""] += change
+
+    def _forget_counts(self) -> None:
+        """Forget the counts that are zero, once there are many."""
+        for key in [key for key, count in self._prefetched.items() if not count]:
+            del self._prefetched[key]
+        self._most_counts = _MOST_COUNTS + 2 * len(self._prefetched)
 
     def _new_worker(self, hostname: str) -> Worker:
         """Add a worker; at the bound, the twentieth that was longest unheard of makes room, one at least."""

@@ -145,6 +145,17 @@ def test_prefetched_equals_a_recount(seed: int, max_tasks: int, max_workers: int
         assert all(count > 0 for count in state.prefetched.values())
 
 
+def test_counts_that_are_zero_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "_MOST_COUNTS", 10)
+    state = State()
+    for number in range(50):
+        named = {"name": f"tasks.{number}", "hostname": "celery@one"}
+        state.apply([make_event("received", str(number), **named), make_event("started", str(number), **named)])
+        state.apply([make_event("received", f"waiting {number % 3}", **named)])
+    assert state.prefetched == {("celery@one", f"tasks.{number}"): 1 for number in (47, 48, 49)}
+    assert len(state._prefetched) < 25
+
+
 def test_a_task_that_another_worker_gets_waits_there() -> None:
     state = make_state(make_event("received", name="t", hostname="celery@one"))
     assert state.prefetched == {("celery@one", "t"): 1}
