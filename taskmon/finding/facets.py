@@ -18,6 +18,9 @@ FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "pare
 #: The facets without a group for the tasks that lack a value: nothing is sorted by them.
 _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 
+#: One entry of so many may be stale without a sweep.
+_SHARE: Final = 4
+
 #: What it costs to visit a group, in entries looked at: most are small.
 _VISIT: Final = 8
 
@@ -51,7 +54,7 @@ class Group(Ordering):
 class Facet:
     """The groups of one field."""
 
-    __slots__ = ("field", "get", "groups", "grown", "is_due", "kept", "tasks")
+    __slots__ = ("field", "get", "groups", "grown", "is_due", "kept", "outdated", "tasks")
 
     def __init__(self, tasks: TaskStore, field: str) -> None:
         self.tasks = tasks
@@ -60,12 +63,17 @@ class Facet:
         self.groups: dict[Value, Group] = {}
         self.grown = 0  # entries added since the last sweep
         self.kept = 0  # entries that it kept
+        self.outdated = tasks.outdated  # as it was when it began
         self.is_due = False  # somebody is going to sweep it
 
     @property
     def wants_sweep(self) -> bool:
-        """Tell whether as many entries have come since the last sweep as it kept: small groups never want one."""
-        return not self.is_due and self.grown > self.kept + BLOCK
+        """Tell whether as many entries have come since the last sweep as it kept, and a good share may be stale.
+
+        Small groups never want a sweep themselves.
+        """
+        may_be_stale = self.tasks.outdated - self.outdated
+        return not self.is_due and self.grown > self.kept + BLOCK and _SHARE * may_be_stale > self.grown
 
     def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
         """Put each entry of at least one task into the group of its value; give the groups that grew."""
@@ -110,6 +118,7 @@ class Facet:
 
     def sweep(self) -> Iterator[int]:
         """Sweep every group, and forget those in which nothing is left; each step yields what it cost."""
+        self.outdated = self.tasks.outdated
         grown = self.grown
         kept = 0
         for group in list(self.groups.values()):

@@ -98,6 +98,7 @@ class Indexes:
             self.changed.pop(task.uuid, None)
             if self.created.pop(task.uuid, None) is not None:
                 created.append(task)
+        self._tasks.outdated += len(tasks) - len(created)
         self._add(tasks, created)
 
     def _add(self, tasks: list[Task], created: list[Task]) -> None:

@@ -24,6 +24,9 @@ _SPLITS: Final = 3
 #: Entries in a stretch: a page is often found in the first.
 _STRETCH: Final = 256
 
+#: One entry of so many may be stale without a sweep.
+_SHARE: Final = 4
+
 #: One entry of so many is looked at to tell whether a block is worth sweeping.
 _SAMPLED: Final = 64
 
@@ -35,7 +38,18 @@ _SAMPLE_COST: Final = 8
 class Ordering(ABC):
     """Entries in ascending order. A small ordering lives in what is recent alone, a large one in `blocks`."""
 
-    __slots__ = ("blocks", "filled", "is_due", "kept", "lasts", "recent_ids", "recent_keys", "settling", "tasks")
+    __slots__ = (
+        "blocks",
+        "filled",
+        "is_due",
+        "kept",
+        "lasts",
+        "outdated",
+        "recent_ids",
+        "recent_keys",
+        "settling",
+        "tasks",
+    )
 
     def __init__(self, tasks: TaskStore) -> None:
         self.tasks = tasks
@@ -46,6 +60,7 @@ class Ordering(ABC):
         self.lasts: list[Entry] = []  # the last entry of each block
         self.filled = 0  # entries in the blocks
         self.kept = 0  # entries that the last sweep kept
+        self.outdated = tasks.outdated  # as it was when the last sweep began
         self.settling = False  # somebody is going to settle it
         self.is_due = False  # somebody is going to sweep it
 
@@ -73,8 +88,12 @@ class Ordering(ABC):
 
     @property
     def wants_sweep(self) -> bool:
-        """Tell whether as many entries have come since the last sweep as it kept: half may be stale."""
-        return not self.is_due and self.filled > 2 * self.kept + BLOCK
+        """Tell whether as many entries have come since the last sweep as it kept, and a good share may be stale."""
+        return not self.is_due and self.filled > 2 * self.kept + BLOCK and _SHARE * self.most_stale() > self.filled
+
+    def most_stale(self) -> int:
+        """Tell how many entries may have gone stale since the last sweep."""
+        return self.tasks.outdated - self.outdated
 
     def add(self, key: float, task_id: str) -> None:
         """Add one entry."""
@@ -187,6 +206,7 @@ class Ordering(ABC):
 
         Each step yields how many entries it looked at.
         """
+        self.outdated = self.tasks.outdated
         recent = len(self.recent_ids)
         self.settle()
         yield recent

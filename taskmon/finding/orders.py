@@ -49,6 +49,10 @@ class Known(Ordering):
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
         return [e for e in entries if (t := finished(e[1]) or unfinished(e[1])) and get(t) == e[0]]
 
+    def most_stale(self) -> int:
+        """Tell how many entries may have gone stale: any, as events add entries here before a task is indexed."""
+        return len(self)
+
     def says(self, entry: Entry, task: Task) -> bool:
         """Tell whether the task has that value."""
         return bool(self.get(task) == entry[0])

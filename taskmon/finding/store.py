@@ -22,11 +22,14 @@ class TaskStore:
     about that of their memory: so going through all of them takes a third of the time.
     """
 
-    __slots__ = ("_clearing", "_next", "_shelved", "finished", "plain_ids", "shelves", "unfinished")
+    __slots__ = ("_clearing", "_next", "_shelved", "finished", "outdated", "plain_ids", "shelves", "unfinished")
 
     def __init__(self) -> None:
         self.finished: OrderedDict[str, Task] = OrderedDict()
         self.unfinished: OrderedDict[str, Task] = OrderedDict()
+        self.outdated = (
+            0  # how often a task was evicted or is indexed anew: an entry of each ordering may be stale then
+        )
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []
         self._shelved = 0  # tasks on the shelves, evicted ones included
@@ -58,6 +61,7 @@ class TaskStore:
 
     def pop(self) -> Task:
         """Take out the task longest without an event, a finished one if there is any."""
+        self.outdated += 1
         return (self.finished or self.unfinished).popitem(last=False)[1]
 
     def shelve(self, tasks: list[Task]) -> None:

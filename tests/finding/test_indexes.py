@@ -24,7 +24,7 @@ from taskmon.finding.blocks import BLOCK
 from taskmon.finding.facets import FACETS
 from taskmon.finding.indexes import FLUSH_AT, LINGER
 from taskmon.finding.ordering import _SAMPLED, Ordering
-from taskmon.finding.orders import ORDERS
+from taskmon.finding.orders import ORDERS, Known
 from taskmon.query import TaskQuery
 from taskmon.records import Event
 from taskmon.state import State
@@ -145,6 +145,19 @@ def test_tasks_side_by_side_are_indexed_once_each() -> None:
     assert len(state._indexes.by_time) + len(state._indexes.ended) == len(tasks)
     assert state._indexes.changed.keys() <= state._indexes.ended.keys()
     assert count_entries(state) < (ENTRIES_PER_TASK + 1) * len(tasks)
+
+
+def test_nobody_looks_for_stale_entries_where_none_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Ordering] = []
+    sweep = Ordering.sweep
+    monkeypatch.setattr(Ordering, "sweep", lambda self: (swept.append(self), sweep(self))[1])
+    state = State(max_tasks=6_000)
+    for number in range(6_000):
+        state.apply(make_life(f"id{number}", name=f"name{number % 3}", timestamp=START + number))
+    assert all(isinstance(ordering, Known) for ordering in swept)
+    for number in range(6_000, 12_000):  # each evicts another
+        state.apply(make_life(f"id{number}", name=f"name{number % 3}", timestamp=START + number))
+    assert any(ordering is state._indexes.by_time for ordering in swept)
 
 
 def test_unfinished_tasks_wait_until_there_are_many_or_somebody_asks() -> None:

@@ -142,13 +142,17 @@ def test_a_sweep_is_wanted_when_half_may_be_stale() -> None:
     ordering = Numbers()
     entries = [(float(number), "a") for number in range(4 * BLOCK)]
     ordering.put(entries[:BLOCK])
+    ordering.tasks.outdated = BLOCK
     assert not ordering.wants_sweep
     ordering.put(entries[BLOCK:])
+    assert not ordering.wants_sweep  # most of them are fresh for certain
+    ordering.tasks.outdated += 1
     assert ordering.wants_sweep
     ordering.is_due = True
     assert not ordering.wants_sweep  # somebody is going to
     ordering.is_due = False
     list(ordering.sweep())
+    ordering.put([(number + 0.5, "b") for number, _ in entries + entries])
     assert not ordering.wants_sweep
 
 
