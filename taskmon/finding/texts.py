@@ -6,6 +6,7 @@ A needle that is not in the texts of some hundred tasks is in none of them. Only
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from itertools import compress
 from typing import Final
 
 from ..records import Task
@@ -113,47 +114,50 @@ def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints
     A text with a hint in it may look otherwise to who asks: what is not wanted says nothing of it. A needle that
     refuses most of what it sees comes first the next time.
     """
-    wanted, unwanted, hints = list(wanted), list(unwanted), list(hints)
+    needles = [*((needle, True) for needle in wanted), *((needle, False) for needle in unwanted)]
+    hints = list(hints)
 
-    def put_first(needle: str) -> None:
-        wanted.remove(needle)
-        wanted.insert(0, needle)
+    def put_first(needle: tuple[str, bool]) -> None:
+        needles.remove(needle)
+        needles.insert(0, needle)
 
     def sift(tasks: Tasks) -> Tasks:
         text = texts.of(tasks)
-        for needle in wanted[:_TOGETHER]:
+        for needle in [needle for needle, is_wanted in needles if is_wanted][:_TOGETHER]:
             if needle not in text:
-                put_first(needle)
+                put_first((needle, True))
                 return []
-        found = _present(unwanted, text)
-        if not wanted and not found:
-            return tasks
-        parts = texts.parts(tasks)
+        present = set(_present([needle for needle, is_wanted in needles if not is_wanted], text))
+        asked = [(needle, is_wanted) for needle, is_wanted in needles if is_wanted or needle in present]
+        parts = texts.parts(tasks) if asked else []
         if not parts:
             return tasks
-        pairs: Iterable[tuple[Task, str]] = zip(tasks, parts, strict=True)
-        left, best = len(tasks), None
-        for needle in wanted:
-            pairs = [pair for pair in pairs if needle in pair[1]]
-            best = needle if best is None and 2 * len(pairs) < left else best
-            left = len(pairs)
-            if not left:
+        shown = _present(hints, text) if present else []
+        best = None
+        for needle, is_wanted in asked:
+            seen = len(tasks)
+            tasks, parts = _part(tasks, parts, needle, is_wanted, shown)
+            best = (needle, is_wanted) if best is None and 2 * len(tasks) < seen else best
+            if not tasks:
                 break
         if best is not None:
             put_first(best)
-        return [task for task, _ in _without(pairs, found, _present(hints, text) if found else [])]
+        return tasks
 
     return sift
 
 
-def _without(pairs: Iterable[tuple[Task, str]], needles: list[str], hints: list[str]) -> Iterable[tuple[Task, str]]:
-    """Leave out the tasks with a needle in their text, if it has no hint."""
-    for needle in needles:
-        if hints:
-            pairs = [pair for pair in pairs if needle not in pair[1] or any(hint in pair[1] for hint in hints)]
-        else:
-            pairs = [pair for pair in pairs if needle not in pair[1]]
-    return pairs
+def _part(tasks: Tasks, parts: list[str], needle: str, is_wanted: bool, hints: list[str]) -> tuple[Tasks, list[str]]:
+    """Keep the tasks with a needle in their text; if it is not wanted those without it, or with a hint."""
+    if is_wanted:
+        let = [needle in part for part in parts]
+    elif hints:
+        let = [needle not in part or any(hint in part for hint in hints) for part in parts]
+    else:
+        let = [needle not in part for part in parts]
+    if True not in let:
+        return [], []
+    return (list(compress(tasks, let)), list(compress(parts, let))) if False in let else (tasks, parts)
 
 
 def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: Collection[str] = ()) -> Sift:
@@ -171,12 +175,13 @@ def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: 
         parts = texts.parts(tasks)
         if not parts:
             return tasks
-        pairs: Iterable[tuple[Task, str]] = zip(tasks, parts, strict=True)
+        refused, left = tasks, parts
         for needle in present:
-            pairs = [pair for pair in pairs if needle not in pair[1]]
+            refused, left = _part(refused, left, needle, False, [])
         for needle in unwanted:
-            pairs = [pair for pair in pairs if needle in pair[1]]
-        refused = [task for task, _ in pairs]
+            refused, left = _part(refused, left, needle, True, [])
+        if not refused:
+            return tasks
         if len(refused) == len(tasks):
             return []
         ids = set(map(id, refused))
