@@ -35,7 +35,8 @@ def open_connection(celery_app: Celery) -> Connection:
         sock = getattr(connection.connection, "sock", None)
         if sock is not None:  # RabbitMQ's client waits for an answer for ever otherwise
             sock.settimeout(ANSWER_TIMEOUT)
-    except away_errors(connection) as exc:
+    # RabbitMQ refuses a wrong password as it refuses what is asked of a channel.
+    except (*away_errors(connection), *connection.channel_errors) as exc:
         drop_connection(connection)
         raise BrokerAway(say_why(exc)) from exc
     return connection
@@ -44,6 +45,16 @@ def open_connection(celery_app: Celery) -> Connection:
 def away_errors(connection: Connection) -> tuple[type[Exception], ...]:
     """List what a connection raises when the broker is away, or does not let us in."""
     return (OperationalError, OSError, *connection.connection_errors)
+
+
+def close_connection(connection: Connection) -> None:
+    """Take leave of the broker and let a connection go, even where what comes meanwhile is an error."""
+    collect = getattr(connection._connection, "collect", None)  # `connection.connection` would connect again
+    try:
+        connection.release()
+    finally:
+        if collect is not None:
+            collect()
 
 
 def drop_connection(connection: Connection) -> None:

@@ -27,7 +27,7 @@ from kombu.transport import pyamqp, virtual
 from ..errors import Unavailable
 from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
 from .calls import Lane
-from .connections import BrokerAway, away_errors, drop_connection, open_connection, say_why
+from .connections import BrokerAway, away_errors, close_connection, drop_connection, open_connection, say_why
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +194,7 @@ class Mailbox:
                 _collect(connection, errand)
             errand.collected.reach()  # what follows can take a second on Redis: nobody has to wait for that
             if errand.wait:
+                consumer.cancel()
                 queue.delete()
 
     def _reply_queue(self, mailbox: Any, channel: Any) -> Queue:
@@ -264,7 +265,7 @@ def connected(celery_app: Celery) -> Iterator[Connection]:
     broken = (*away_errors(connection), *connection.channel_errors, KombuError)
     try:
         yield connection
-        connection.release()
+        close_connection(connection)
     except broken as exc:
         log.debug("A call to the broker failed", exc_info=True)
         raise Unavailable("The broker", say_why(exc)) from exc
