@@ -30,7 +30,10 @@ _OPTIONS: Final = {
 }
 
 #: What a server says in words, in whatever version, of what will not pass by itself.
-_LASTING: Final = ("password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
+_LASTING: Final = (
+    *("password authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied"),
+    *("invalid connection option", "invalid sslmode value"),
+)
 _LASTING_STATES: Final = ("28", "3D", "42501", "0A000", "58P01", "3F")
 
 #: One of all programs that take this lock may change the schema.

@@ -69,7 +69,10 @@ class SqliteDatabase(Database):
 
     def open(self) -> bool:
         _require_fts5()
-        self._check_place()
+        try:
+            self._check_place()
+        except OSError as exc:
+            raise HistoryRefused(f"{self._path} cannot be reached: {exc.strerror}") from exc
         self._take_lock()
         self._dispose()  # of a file that may be gone
         try:

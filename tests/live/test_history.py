@@ -249,6 +249,8 @@ def test_what_will_not_pass_is_refused(postgres: PostgresServer) -> None:
     for url, said in (
         (f"postgresql://postgres@127.0.0.1:{postgres.port}/missing", "does not exist"),
         (f"postgresql://nobody@127.0.0.1:{postgres.port}/postgres", "does not exist"),
+        (f"{postgres.url('history')}?colour=blue", "invalid connection option"),
+        (f"{postgres.url('history')}?sslmode=perhaps", "invalid sslmode"),
     ):
         database = PostgresDatabase(url)
         with pytest.raises(HistoryRefused, match=said):
