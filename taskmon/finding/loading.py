@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from itertools import compress
-from operator import not_
 from typing import Final
 
 from ..outcomes import ORPHANED
-from ..records import READY_STATES, Task
+from ..records import Task
 from .indexes import Indexes
 from .store import TaskStore
 
@@ -19,9 +18,7 @@ def load_tasks(store: TaskStore, indexes: Indexes, tasks: list[Task]) -> Iterato
     for start in range(0, len(tasks), _TOGETHER):
         some = tasks[start : start + _TOGETHER]
         ids = [task.uuid for task in some]
-        finished = [task.state in READY_STATES for task in some]
-        store.finished.update(compress(zip(ids, some, strict=True), finished))
-        store.unfinished.update(compress(zip(ids, some, strict=True), map(not_, finished)))
+        store.load(some)
         for known in indexes.known.values():
             values = list(map(known.get, some))
             has = [value is not None for value in values]

@@ -1,9 +1,11 @@
 """TaskStore: the tasks themselves, in the order in which they would be evicted. Event loop only."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
-from ..records import Task
+from ..records import READY_STATES, Task
+from .queue import Queue
 
 #: Tasks on a shelf, about.
 SHELF: Final = 1000
@@ -18,20 +20,34 @@ _DEAD: Final = 32
 class TaskStore:
     """Tasks by id: finished and unfinished ones apart, each with the one longest without an event first.
 
-    Reading never changes the order. The same tasks lie on `shelves` in the order in which they were made, which is
-    about that of their memory: so going through all of them takes a third of the time.
+    Reading never changes the order. The finished ones are in a plain dict with a queue beside it: an ordered dict
+    takes more time for each task, and three times as much at once when it grows.
+
+    The same tasks lie on `shelves` in the order in which they were made, which is about that of their memory: so
+    going through all of them takes a third of the time.
     """
 
-    __slots__ = ("_clearing", "_next", "_shelved", "finished", "outdated", "plain_ids", "shelves", "unfinished")
+    __slots__ = (
+        "_clearing",
+        "_next",
+        "_queue",
+        "_shelved",
+        "finished",
+        "outdated",
+        "plain_ids",
+        "shelves",
+        "unfinished",
+    )
 
     def __init__(self) -> None:
-        self.finished: OrderedDict[str, Task] = OrderedDict()
+        self.finished: dict[str, Task] = {}
         self.unfinished: OrderedDict[str, Task] = OrderedDict()
         self.outdated = (
             0  # how often a task was evicted or is indexed anew: an entry of each ordering may be stale then
         )
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []
+        self._queue = Queue()  # the finished ones
         self._shelved = 0  # tasks on the shelves, evicted ones included
         self._next = 0  # the shelf to clear next
         self._clearing = False
@@ -51,18 +67,31 @@ class TaskStore:
         """Put a task last, among the finished or the unfinished ones."""
         if is_finished:
             if was_finished:
-                self.finished.move_to_end(task.uuid)
+                self._queue.move_to_end(task.uuid)
             else:
                 self.finished[task.uuid] = self.unfinished.pop(task.uuid)
+                self._queue.add(task.uuid)
         elif was_finished:
             self.unfinished[task.uuid] = self.finished.pop(task.uuid)
+            self._queue.remove(task.uuid)
         else:
             self.unfinished.move_to_end(task.uuid)
 
     def pop(self) -> Task:
         """Take out the task longest without an event, a finished one if there is any."""
         self.outdated += 1
-        return (self.finished or self.unfinished).popitem(last=False)[1]
+        if self.finished:
+            return self.finished.pop(self._queue.pop())
+        return self.unfinished.popitem(last=False)[1]
+
+    def load(self, tasks: Iterable[Task]) -> None:
+        """Take tasks that are not held yet, each as the last."""
+        for task in tasks:
+            if task.state in READY_STATES:
+                self.finished[task.uuid] = task
+                self._queue.add(task.uuid)
+            else:
+                self.unfinished[task.uuid] = task
 
     def shelve(self, tasks: list[Task]) -> None:
         """Lay new tasks on a shelf; the list is the store's from now on."""
