@@ -175,31 +175,7 @@ class State:
         An event without a time gets the present one. One that cannot be applied is counted in `failed_total` and
         logged; it costs the others nothing.
         """
-        now = time.time()
-        records: list[Task | Worker | None] = []
-        of_workers: list[Change] = []
-        failed: list[int] = []
-        others = 0
-        apply_to_task = self._apply_to_task
-        for event in events:
-            if event.timestamp is None:
-                event.timestamp = now
-            try:
-                if event.uuid is not None and (event.type in KINDS or event.type.startswith("task-")):
-                    records.append(apply_to_task(event, event.uuid, now))
-                else:
-                    others += 1
-                    worker = self._apply_to_worker(event, now)
-                    records.append(worker)
-                    if worker is not None:
-                        of_workers.append((event, worker))
-            except Exception:
-                self.failed_total += 1
-                failed.append(id(event))
-                log.exception("An event of type %.100r could not be applied", event.type)
-        if failed:
-            events = [event for event in events if id(event) not in failed]
-        self.task_events_total += len(records) - others
+        changes, of_workers = self._merge_all(events, time.time())
         self._make_room()
         if len(self._prefetched) > self._most_counts:
             self._forget_counts()
@@ -207,7 +183,85 @@ class State:
             self._indexes.pay()
         if of_workers:
             self._tell(tuple(self._of_workers), of_workers)
-        self._tell((*self._of_events, *self._subscribers), list(zip(events, records, strict=True)))
+        self._tell((*self._of_events, *self._subscribers), changes)
+
+    def _merge_all(self, events: Sequence[Event], now: float) -> tuple[list[Change], list[Change]]:
+        """Merge events, and note what that changes for the indexes; give all changes, and those of workers alone.
+
+        This is the hot path: hence one long function, in which what every event needs is at hand.
+        """
+        tasks, indexes = self._tasks, self._indexes
+        unfinished, created, changed, ended = tasks.unfinished, indexes.created, indexes.changed, indexes.ended
+        find_unfinished, find_finished, find_worker = unfinished.get, tasks.finished.get, self.workers.get
+        move_to_end, place, count_prefetched = unfinished.move_to_end, tasks.place, self._count_prefetched
+        walks, find_timed = indexes.walks, self._timed.get
+        records: list[Task | Worker | None] = []
+        of_workers: list[Change] = []
+        failed: set[int] = set()
+        others = 0
+        for event in events:
+            if event.timestamp is None:
+                event.timestamp = now
+            task_id, kind = event.uuid, event.type
+            try:
+                if task_id is None or not (kind in KINDS or kind.startswith("task-")):
+                    others += 1
+                    worker = self._apply_to_worker(event, now)
+                    records.append(worker)
+                    if worker is not None:
+                        of_workers.append((event, worker))
+                    continue
+                task = find_unfinished(task_id) or find_finished(task_id)
+                if walks:
+                    indexes.remember(task_id, task)
+                if task is None:
+                    task = unfinished[task_id] = created[task_id] = Task(task_id, now, now)
+                hostname = event.hostname
+                if hostname is not None and kind != "task-sent":
+                    worker = find_worker(hostname) or self._new_worker(hostname)
+                    if worker.busy is not now:
+                        worker.seen = worker.busy = now
+                if task.reconciled is not None:
+                    self.reconciled.meet(task, event)
+                before, runtime = task.state, task.runtime
+                if before == RECEIVED:
+                    count_prefetched(task, -1)
+                merge(task, event)
+                if task.seen is not now:
+                    task.seen = now
+                if task.state == RECEIVED:
+                    count_prefetched(task, 1)
+                is_finished = task.state in READY_STATES
+                if is_finished or before in READY_STATES:
+                    place(task, before in READY_STATES, is_finished)
+                else:
+                    move_to_end(task_id)
+                timed = find_timed(kind)
+                if timed is not None:
+                    add_key, add_id = timed
+                    add_key(event.timestamp)
+                    add_id(task.uuid)
+                if task.runtime is not runtime:
+                    self._note_runtime(task)
+                if task.parent_id is not None:
+                    self._kin_changed = True
+                if is_finished:
+                    ended[task_id] = task
+                    if len(ended) >= FLUSH_AT:
+                        indexes.flush_some()
+                else:
+                    changed[task_id] = task
+                    if len(changed) >= LINGER:
+                        indexes.flush_some()
+                records.append(task)
+            except Exception:
+                self.failed_total += 1
+                failed.add(id(event))
+                log.exception("An event of type %.100r could not be applied", kind)
+        if failed:
+            events = [event for event in events if id(event) not in failed]
+        self.task_events_total += len(records) - others
+        return list(zip(events, records, strict=True)), of_workers
 
     def _tell(self, subscribers: tuple[Subscriber, ...], changes: list[Change]) -> None:
         for subscriber in subscribers:
@@ -220,57 +274,6 @@ class State:
     def _tell_of_reconciled(self, task: Task) -> None:
         event = Event(RECONCILED, timestamp=time.time(), uuid=task.uuid)
         self._tell(tuple(self._subscribers), [(event, task)])
-
-    def _apply_to_task(self, event: Event, task_id: str, now: float) -> Task:
-        """Merge an event into its task and note what that changes for the indexes: the hot path."""
-        tasks, indexes = self._tasks, self._indexes
-        task = tasks.unfinished.get(task_id) or tasks.finished.get(task_id)
-        if indexes.walks:
-            indexes.remember(task_id, task)
-        if task is None:
-            task = tasks.unfinished[task_id] = Task(task_id, now, now)
-            indexes.created[task_id] = task
-        hostname = event.hostname
-        if hostname is not None and event.type != "task-sent":
-            worker = self.workers.get(hostname) or self._new_worker(hostname)
-            if worker.busy is not now:
-                worker.seen = worker.busy = now
-        if task.reconciled is not None:
-            self.reconciled.meet(task, event)
-        before, runtime = task.state, task.runtime
-        if before == RECEIVED:
-            self._count_prefetched(task, -1)
-        merge(task, event)
-        if task.seen is not now:
-            task.seen = now
-        state = task.state
-        if state == RECEIVED:
-            self._count_prefetched(task, 1)
-        is_finished = state in READY_STATES
-        if is_finished or before in READY_STATES:
-            tasks.place(task, before in READY_STATES, is_finished)
-        else:
-            tasks.unfinished.move_to_end(task_id)
-        timed = self._timed.get(event.type)
-        if timed is not None:
-            add_key, add_id = timed
-            add_key(event.timestamp)  # type: ignore[arg-type]  # `apply` has set it
-            add_id(task.uuid)
-        if task.runtime is not runtime:
-            self._note_runtime(task)
-        if task.parent_id is not None:
-            self._kin_changed = True
-        if is_finished:
-            ended = indexes.ended
-            ended[task_id] = task
-            if len(ended) >= FLUSH_AT:
-                indexes.flush_some()
-        else:
-            changed = indexes.changed
-            changed[task_id] = task
-            if len(changed) >= LINGER:
-                indexes.flush_some()
-        return task
 
     def _note_runtime(self, task: Task) -> None:
         if task.runtime is not None:
