@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
-from ..cluster.calls import Lane
+from ..cluster.calls import LIMIT, Lane
 from ..errors import Unavailable
 from ..query import TaskQuery
 from ..records import READY_STATES, Task
@@ -35,8 +35,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Family = tuple[Task, list[str]]
 
-#: Seconds that a question to the database may take.
+#: Seconds that a question to the database may take, one about a single task, and what is asked to add to what memory
+#: knows: two such questions at the most are put for one request.
 _PATIENCE: Final = 15.0
+_SINGLE: Final = LIMIT
+_MORE: Final = LIMIT / 2
 
 #: Seconds that the start waits for a database that is away; and a million tasks take a while.
 _OPENING: Final = 8.0
@@ -122,10 +125,9 @@ class History:
     async def find_task(self, task_id: str) -> Task | None:
         """Find a task that memory does not hold, None where there is none; raises Unavailable."""
         pending = self._recorder.pending(task_id)
-        return await self._read_task(task_id) if pending is None else await self.complete(pending)
-
-    async def _read_task(self, task_id: str) -> Task | None:
-        return await self._ask(partial(read_task, self._database, task_id))
+        if pending is not None:
+            return await self.complete(pending)
+        return await self._ask(partial(read_task, self._database, task_id), _SINGLE)
 
     async def complete(self, task: Task) -> Task:
         """Add to a task in memory what only the database knows of it; give it as it is while that is away.
@@ -137,7 +139,7 @@ class History:
         if not lacking or self.knows_newer_than == -inf:
             return task
         try:
-            stored = await self._read_task(task.uuid)
+            stored = await self._ask(partial(read_task, self._database, task.uuid), _MORE)
         except Unavailable:
             return task
         if stored is None or (not self._database.shared and stored.born == task.born):
@@ -150,7 +152,8 @@ class History:
         old = [task.uuid for task in tasks if _begin(task) <= self.knows_newer_than]
         if old:
             with suppress(Unavailable):
-                for parent, stored in (await self._ask(partial(read_children, self._database, old))).items():
+                found = await self._ask(partial(read_children, self._database, old), _MORE)
+                for parent, stored in found.items():
                     known[parent] = list(dict.fromkeys([*stored, *known[parent]]))
         return known
 
@@ -180,11 +183,11 @@ class History:
         """List the names of all tasks; raises Unavailable."""
         return await self._ask(partial(read_names, self._database))
 
-    async def _ask(self, question: Callable[[], T]) -> T:
+    async def _ask(self, question: Callable[[], T], patience: float = _PATIENCE) -> T:
         if not self.status.available:
             raise Unavailable("The history", self.status.reason)
         try:
-            return await self._reading.call(question, _PATIENCE)
+            return await self._reading.call(question, patience)
         except Away as exc:
             raise Unavailable("The history", str(exc)) from exc
 

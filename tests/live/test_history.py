@@ -27,6 +27,7 @@ from waiting import eventually
 
 from taskmon.errors import HistoryRefused
 from taskmon.history import databases, recording
+from taskmon.history import history as history_module
 from taskmon.history.columns import merge_tasks, settle
 from taskmon.history.databases import Away
 from taskmon.history.postgres import PostgresDatabase
@@ -313,6 +314,24 @@ async def test_a_mark_is_taken_away_without_a_newer_event(
             rows = read_all_rows(database).values()
             assert "".join(sorted(row.uuid for row in rows if row.reconciled == ORPHANED)) == marked
             assert (await served.get("/api/task/info/a")).json()["orphaned"] is ("a" in marked)
+
+
+async def test_what_memory_knows_waits_for_no_lock(
+    database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_SINGLE", "_MORE"):
+        monkeypatch.setattr(history_module, name, 0.2)
+    async with serving(history=postgres.url("history")) as served:
+        served.apply(make_event("started", "a"))
+        history = served.taskmon.services.history
+        assert history is not None
+        await history.flush()
+        with database.writing() as connection:
+            connection.exec_driver_sql("LOCK TABLE taskmon_tasks IN ACCESS EXCLUSIVE MODE")
+            for task_id, status in (("a", 200), ("b", 503)):
+                began = time.monotonic()
+                assert (await served.get(f"/api/task/info/{task_id}")).status == status
+                assert time.monotonic() - began < 10  # of the 30 s that the server lets a question wait
 
 
 async def test_a_postgresql_that_is_stopped_and_started(
