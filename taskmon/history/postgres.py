@@ -54,6 +54,9 @@ _UPSERT_TASKS: Final = (
 #: A NUL character in JSON, and no backslash before the same letters.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+#: What Python folds ß, İ, ǰ and the like to. Ligatures such as ﬁ are left out: too many words have their letters.
+_EXPANDED: Final = re.compile("ss|i\u0307|j\u030c|h\u0331|t\u0308|[wy]\u030a|a\u02be|\u02bcn")
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -158,6 +161,9 @@ def _contains(folded: str) -> ColumnElement[bool]:
     The server folds letters outside ASCII by its own rules, and leaves an ß that Python folds to ss. So these may be
     anything here: what is found is looked at again.
     """
-    letters = ["\\" + letter if letter in "%_\\" else letter if letter.isascii() else "%" for letter in folded]
-    pattern = "".join(letters).replace("ss", "%")
+    pattern = "%".join(map(_escape, _EXPANDED.split(folded)))
     return literal_condition(f"{SEARCHED_SQL} LIKE :pattern", pattern=f"%{pattern}%")
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + letter if letter in "%_\\" else letter if letter.isascii() else "%" for letter in text)

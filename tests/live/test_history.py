@@ -164,6 +164,14 @@ def test_a_search_asks_the_index(database: PostgresDatabase) -> None:
     assert any("taskmon_tasks_search" in line for line in plan), plan
 
 
+def test_a_search_finds_letters_that_fold_to_several(database: PostgresDatabase) -> None:
+    letters = [letter for letter in map(chr, range(128, 0xFB00)) if len(letter.casefold()) > 1]
+    write(database, [Task(f"id-{n}", timestamp=START, args=f"a{letter}B%") for n, letter in enumerate(letters)])
+    for number, letter in enumerate(letters):
+        for text in (f"a{letter}b%", f"A{letter.casefold()}B%"):
+            assert f"id-{number}" in read_ids(database, search=parse_search(f'"{text}"')), text
+
+
 def _texts(*members: str) -> Any:
     from taskmon.history.terms import Texts
 
