@@ -108,6 +108,8 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
     with pytest.MonkeyPatch.context() as patch:
         for module in (ordering, facets, indexes, state):
             patch.setattr(module, "BLOCK", block)
+        for module in (ordering, indexes):
+            patch.setattr(module, "FULL", 2 * block)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
             patch.setattr(module, "LINGER", 2 * flush_at)

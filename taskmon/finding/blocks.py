@@ -7,7 +7,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import compress, islice
-from operator import eq, le
+from operator import eq, le, lt
 from typing import Any, Final
 
 Entry = tuple[Any, str]
@@ -18,6 +18,8 @@ BLOCK: Final = 1000
 
 def sort_entries(keys: list[float], ids: list[str]) -> tuple[list[float], list[str]]:
     """Sort entries given as keys and ids apart: by key, then by id. Far cheaper than to sort pairs."""
+    if all(map(lt, keys, islice(keys, 1, None))):
+        return keys, ids
     if not all(map(le, keys, islice(keys, 1, None))):
         order = sorted(range(len(keys)), key=keys.__getitem__)
         keys, ids = [keys[at] for at in order], [ids[at] for at in order]

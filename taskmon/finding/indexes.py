@@ -16,7 +16,7 @@ from ..outcomes import ORPHANED
 from ..records import Task
 from .blocks import BLOCK
 from .facets import FACETS, Facet, Group, RootFacet
-from .ordering import Ordering
+from .ordering import FULL, Ordering
 from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
 from .zones import Zones
@@ -79,7 +79,15 @@ class Indexes:
 
     def flush_some(self) -> bool:
         """Index some of what has changed, what finished first; tell whether more is left."""
-        self._index(list(islice((self.ended or self.changed).values(), FLUSH_AT)))
+        waiting = self.ended or self.changed
+        if len(waiting) <= FLUSH_AT:
+            tasks = list(waiting.values())
+            waiting.clear()
+        else:
+            tasks = list(islice(waiting.values(), FLUSH_AT))
+            for task in tasks:
+                del waiting[task.uuid]
+        self._index(tasks)
         return bool(self.ended or self.changed)
 
     def load(self, tasks: list[Task]) -> None:
@@ -92,12 +100,9 @@ class Indexes:
     def _index(self, tasks: list[Task]) -> None:
         if not tasks:
             return
-        created: list[Task] = []
         for task in tasks:
-            self.ended.pop(task.uuid, None)
             self.changed.pop(task.uuid, None)
-            if self.created.pop(task.uuid, None) is not None:
-                created.append(task)
+        created = [task for task in tasks if self.created.pop(task.uuid, None) is not None]
         self._tasks.outdated += len(tasks) - len(created)
         self._add(tasks, created)
 
@@ -111,28 +116,28 @@ class Indexes:
         self._add_created(created)
         indexed = len(tasks) + len(created)
         for ordering in grown:
-            if ordering.is_full and not ordering.settling:
+            if len(ordering.recent_ids) >= FULL and not ordering.settling:
                 ordering.settling = True
                 self._full.append(ordering)
         if len(self._full) > _FULL:
             self._settle_one()
-        self._look_for_sweeps(grown)
+        for facet in self.facets.values():
+            self._sweep_if_wanted(facet)
         self._unswept += indexed
         self.tidied = False
         if self._due:
             self.owed += _TIDY_PER_TASK * indexed
 
-    def _look_for_sweeps(self, grown: list[Ordering]) -> None:
-        candidates: list[Ordering | Facet] = [*grown, *self.facets.values()]
-        for candidate in candidates:
-            if candidate.wants_sweep:
-                candidate.is_due = True
-                self._due.append(candidate)
+    def _sweep_if_wanted(self, candidate: Ordering | Facet) -> None:
+        if candidate.wants_sweep:
+            candidate.is_due = True
+            self._due.append(candidate)
 
     def _settle_one(self) -> None:
         ordering = self._full.popleft()
         ordering.settling = False
         ordering.settle()
+        self._sweep_if_wanted(ordering)
 
     def _add_created(self, created: list[Task]) -> None:
         """Index what those tasks lack that are new."""

@@ -15,8 +15,8 @@ from ..records import Task
 from .blocks import BLOCK, Block, Entry, distinct, sort_entries, split
 from .store import TaskStore
 
-#: Recent entries are put into their blocks once they would fill so many: more at once cost each less.
-_PATIENCE: Final = 2
+#: So many recent entries are put into their blocks: more at once cost each less.
+FULL: Final = 2 * BLOCK
 
 #: So many blocks are split at once, as long as none is far too long: blocks that fill up alike get full together.
 _SPLITS: Final = 3
@@ -80,11 +80,6 @@ class Ordering(ABC):
     def recent(self) -> list[Entry]:
         """The entries that are in no block."""
         return list(zip(self.recent_keys, self.recent_ids, strict=True))
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether so much is recent that it should be put into blocks."""
-        return len(self.recent_ids) >= _PATIENCE * BLOCK
 
     @property
     def wants_sweep(self) -> bool:

@@ -69,11 +69,13 @@ class Missing(Ordering):
 
     def note(self, tasks: list[Task], born: list[float], ids: list[str]) -> None:
         """Add the entries of those tasks that lack the value so far; later they can only get one."""
-        lacking = [value is None for value in map(self.get, tasks)]
-        if all(lacking):
+        values = list(map(self.get, tasks))
+        lacking = values.count(None)
+        if lacking == len(tasks):
             self.extend(born, ids)
-        elif any(lacking):
-            self.extend(list(compress(born, lacking)), list(compress(ids, lacking)))
+        elif lacking:
+            chosen = [value is None for value in values]
+            self.extend(list(compress(born, chosen)), list(compress(ids, chosen)))
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still lacks the value."""

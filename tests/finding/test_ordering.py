@@ -7,6 +7,7 @@ from factories import list_entries, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon.finding import ordering as ordering_module
 from taskmon.finding.blocks import BLOCK, Block, Entry, distinct, sort_entries, split
 from taskmon.finding.ordering import Ordering
 from taskmon.finding.store import TaskStore
@@ -32,7 +33,7 @@ class Numbers(Ordering):
         """Add entries that are true."""
         self.truth.update(entries)
         self.extend(*split(entries))
-        if self.is_full:
+        if len(self.recent_ids) >= ordering_module.FULL:
             self.settle()
 
 
