@@ -197,7 +197,10 @@ class Taskmon:
         began = time.monotonic()
         restored = await history.restore()
         if restored is not None:
-            self.state.evicted_total = self.services.metrics.restore(restored.counters, restored.tasks)
+            totals = self.services.metrics.restore(restored.counters, restored.tasks)
+            self.state.evicted_total = totals.evicted
+            self.state.reconciled.settled_total = totals.settled
+            self.state.reconciled.orphaned_total = totals.orphaned
             log.info("%s tasks are back from the history, in %.1f s", len(restored.tasks), time.monotonic() - began)
         history.start()
 

@@ -17,7 +17,7 @@ from taskmon.records import Task
 from .counting import Counts
 from .exporter import CeleryExporter
 from .readings import Readings
-from .saving import restore_counts, save_counts
+from .saving import Totals, restore_counts, save_counts
 from .table import CELERY_EXPORTER, METRICS, Metric
 from .text import Samples, make_history_samples, make_samples
 from .views import BrokerView, HistoryView, InspectorView, QueuesView, StateView
@@ -74,14 +74,16 @@ class Metrics:
 
     def save(self) -> str:
         """Write all that has been counted, for a later run."""
-        return save_counts(self._counts, self._state.evicted_total)
+        reconciled = self._state.reconciled
+        totals = Totals(self._state.evicted_total, reconciled.settled_total, reconciled.orphaned_total)
+        return save_counts(self._counts, totals)
 
-    def restore(self, document: str | None, tasks: Iterable[Task]) -> int:
-        """Go on from what an earlier run saved, and with the tasks that it held; give how many it had evicted."""
+    def restore(self, document: str | None, tasks: Iterable[Task]) -> Totals:
+        """Go on from what an earlier run saved, and with the tasks that it held; give what State goes on from."""
         for task in tasks:
             if task.state == PENDING and task.sent is not None:
                 self._counts.waiting.note(task)
-        return 0 if document is None else restore_counts(self._counts, document)
+        return Totals() if document is None else restore_counts(self._counts, document)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""

@@ -1,6 +1,6 @@
 """What has been counted, as a document that outlives taskmon, and back. Event loop only."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
@@ -34,6 +34,8 @@ class _Document(Struct):
     worker_label: bool
     exceptions: bool
     evicted: int = 0
+    settled: int = 0
+    orphaned: int = 0
     applied: int = 0
     taken: int = 0
     lag: _Times | None = None
@@ -44,17 +46,25 @@ class _Document(Struct):
     rejected: dict[str, int] = field(default_factory=dict)
 
 
+class Totals(NamedTuple):
+    """How many tasks were evicted, settled and orphaned, which others count."""
+
+    evicted: int = 0
+    settled: int = 0
+    orphaned: int = 0
+
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Document).decode
 
 
-def save_counts(counts: Counts, evicted: int) -> str:
-    """Write all that has been counted, and how many tasks were evicted."""
+def save_counts(counts: Counts, totals: Totals) -> str:
+    """Write all that has been counted."""
     document = _Document(
         bounds=list(counts.runtime_bounds),
         worker_label=counts.worker_label,
         exceptions=counts.by_exception,
-        evicted=evicted,
+        **totals._asdict(),
         applied=counts.applied,
         taken=counts.taken,
         lag=_times(counts.lag),
@@ -69,14 +79,15 @@ def save_counts(counts: Counts, evicted: int) -> str:
     return _encode(document).decode()
 
 
-def restore_counts(counts: Counts, text: str) -> int:
-    """Go on counting from a document; give how many tasks were evicted. One that cannot be read counts as none."""
+def restore_counts(counts: Counts, text: str) -> Totals:
+    """Go on counting from a document; give what others count. One that cannot be read counts as none."""
     try:
         document = _decode(text)
     except msgspec.MsgspecError:
-        return 0
+        return Totals()
+    totals = Totals(document.evicted, document.settled, document.orphaned)
     if document.worker_label != counts.worker_label or document.exceptions != counts.by_exception:
-        return document.evicted
+        return totals
     counts.applied, counts.taken = document.applied, document.taken
     if document.lag is not None:
         _restore(counts.lag, document.lag)
@@ -96,7 +107,7 @@ def restore_counts(counts: Counts, text: str) -> int:
     if document.bounds == list(counts.runtime_bounds):
         for key, times in document.runtimes:
             _restore(counts.runtimes.get(key, key), times)
-    return document.evicted
+    return totals
 
 
 def _times(histogram: Histogram) -> _Times:

@@ -16,6 +16,7 @@ from taskmon.cli import main
 from taskmon.history import history as history_module
 from taskmon.history.databases import Away
 from taskmon.history.recording import Recorder
+from taskmon.outcomes import Outcome
 from taskmon.records import Event, Task
 from taskmon.state import State
 
@@ -146,6 +147,8 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
             event("task-received", "waiting", 1_600_000_001.0, name="tasks.long"),
             event("worker-heartbeat", None, 1_700_000_000.0, active=1, processed=2, sw_ident="py-celery"),
         )
+        served.state.reconciled.orphan("running")
+        served.state.reconciled.settle("waiting", Outcome("SUCCESS", 1_700_010_000.0))
         before, workers = held_tasks(served.state), dict(served.state.workers)
         prefetched, metrics = served.state.prefetched, await _counters(served)
         listing = await ids(served)
@@ -163,7 +166,7 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
 async def _counters(served: Served) -> list[str]:
     """List the counters and histograms of what was counted."""
     lines = (await served.get("/metrics")).body.decode().splitlines()
-    pattern = re.compile(r"taskmon_(events_(?!applied_per)|task_|tasks_evicted|event_lag)")
+    pattern = re.compile(r"taskmon_(events_(?!applied_per)|task_|tasks_(evicted|reconciled|orphaned)|event_lag)")
     return [line for line in lines if pattern.match(line)]
 
 
