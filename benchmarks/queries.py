@@ -1,7 +1,7 @@
 """Listings at a large State: `python -m benchmarks.queries`.
 
-Every order, every single filter and three pairs of filters, 100 tasks a page: against State itself, and over HTTP
-against a taskmon in a process of its own.
+Every order, every single filter, some pairs of filters, and filters with an order, 100 tasks a page: against State
+itself, and over HTTP against a taskmon in a process of its own.
 """
 
 import argparse
@@ -110,8 +110,21 @@ def questions(tasks: int, root: str) -> dict[str, Arguments]:
         {"workername": workload.worker(3), "state": "FAILURE"},  # large both, and nothing in common
         {"taskname": workload.name(7), "received_end": old},
         {"queue": QUEUES[1], "started_end": half},
-        {"state": "SUCCESS", "sort_by": "runtime"},
-        {"workername": workload.worker(3), "sort_by": "-received"},
+    ]
+    pairs += [
+        {**one, "sort_by": sign + key}
+        for one in ({"state": "SUCCESS"}, {"workername": workload.worker(3)}, {"received_start": half})
+        for key in ("received", "started", "succeeded", "runtime")
+        for sign in ("", "-")
+    ]
+    pairs += [
+        {"state": "FAILURE", "sort_by": "failed"},
+        {"state": "FAILURE", "sort_by": "-runtime"},  # none of them has one
+        {"taskname": workload.name(7), "sort_by": "-runtime"},
+        {"queue": QUEUES[1], "sort_by": "started"},
+        {"started_start": half, "sort_by": "received"},
+        {"started_end": half, "sort_by": "-received"},
+        {"workername": workload.worker(7), "state": "FAILURE", "sort_by": "-received"},
     ]
     return found | {" & ".join(f"{k}={v}" for k, v in pair.items()): pair for pair in pairs}
 

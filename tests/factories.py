@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from taskmon import state
-from taskmon.finding import facets, finder, indexes, ordering, sorting
+from taskmon.finding import facets, finder, indexes, ordering, sorting, zones
 from taskmon.finding.ordering import Ordering
 from taskmon.query import TaskQuery
 from taskmon.records import Event, Task
@@ -106,10 +106,13 @@ def count_prefetched(state: State) -> dict[tuple[str, str], int]:
 def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: int = 8) -> Iterator[None]:
     """Make a handful of tasks enough to reach the code for a million of them."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (ordering, facets, indexes, state):
+        for module in (ordering, facets, finder, indexes, state):
             patch.setattr(module, "BLOCK", block)
         for module in (ordering, indexes):
             patch.setattr(module, "FULL", 2 * block)
+        for module in (indexes, zones):
+            patch.setattr(module, "MOST_DISTURBED", block)
+        patch.setattr(zones, "_FEW", 1)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
             patch.setattr(module, "LINGER", 2 * flush_at)

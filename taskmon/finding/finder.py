@@ -14,16 +14,17 @@ from msgspec import Struct
 from ..query import TaskQuery, make_filter
 from ..records import Task
 from .blocks import BLOCK, Block, Entry, distinct
+from .codes import Value
 from .facets import FACETS, Group
 from .indexes import Before, Indexes
 from .look import Look
 from .ordering import Ordering
-from .orders import ByTime, Known
+from .orders import Known, Missing
 from .sieve import make_sieve
 from .sorting import in_order, nulls_first
 from .store import TaskStore
 from .zones import FACETS as ZONED
-from .zones import Ranges, Value
+from .zones import Asked, Ranges
 
 Batch = tuple[int, list[Task]]
 Pick = Callable[[Block], list[Entry]]
@@ -39,6 +40,9 @@ _SPARE: Final = 1000
 
 #: Of a group of so many entries the zones are soon made.
 _SMALL: Final = 32 * BLOCK
+
+#: So many blocks in which nothing can match are passed over before others may run.
+_PASSED: Final = 16
 
 #: A search is put to all tasks at once only after so many entries of the order that was asked for.
 _TRIED: Final = 4_000
@@ -179,9 +183,9 @@ class Finder:
     def _promises(self, candidates: int, query: TaskQuery) -> bool:
         """Tell whether a walk may find a page before it has looked at as many entries as there are candidates.
 
-        By `timestamp` it passes over whole blocks, so that only few candidates are collected at once.
+        By a time it passes over whole blocks, so that only few candidates are collected at once.
         """
-        if _is_by_time(query):
+        if _is_by_time(query) or query.sort_by in self._indexes.known:
             return candidates > 2 * BLOCK
         page = query.offset + (query.limit or 0)
         return page * len(self._indexes.by_time) < candidates**2
@@ -221,14 +225,18 @@ class Finder:
         try:
             for source in sources:
                 last: Entry | None = None
+                passed = 0
                 for entries in source.stretches(self._pick(source, query)):
                     if not entries:
-                        yield 1 + zones.spent(), []
+                        passed += 1 + zones.spent()
+                        if passed > _PASSED:
+                            yield passed, []
+                            passed = 0
                         continue
                     standing = _standing(source.ordering, entries, before)
                     ids = [entry[1] for entry in standing if entry != last]
                     last = standing[-1] if standing else last
-                    cost = 1 + len(entries) + zones.spent()
+                    cost, passed = 1 + passed + len(entries) + zones.spent(), 0
                     for tasks in look.through(self._held(ids)):
                         yield cost, tasks
                         cost = 0
@@ -238,16 +246,15 @@ class Finder:
             del self._indexes.walks[id(before)]
 
     def _pick(self, source: Source, query: TaskQuery) -> Pick | None:
-        """Give what picks the entries that may match out of a block by `timestamp`, None where nothing can."""
+        """Give what picks the entries that may match out of a block, None where nothing can."""
         ordering = source.ordering
-        if not isinstance(ordering, ByTime | Group):
-            return None
         own = ordering.field if isinstance(ordering, Group) else None
         ranges, values = _ranges(query), [pair for pair in _facets(query) if pair[0] in ZONED and pair[0] != own]
         if not ranges and not values:
             return None
-        within = self._indexes.zones.within
-        return lambda block: within(block, ranges, values)
+        within, lasting = self._indexes.zones.within, isinstance(ordering, Known | Missing)
+        asked = Asked(ranges, values, make_filter(query, without=("search",)))
+        return lambda block: within(block, asked, lasting)
 
     def _held(self, ids: Sequence[str]) -> list[Task]:
         get = self._tasks.get
@@ -259,9 +266,10 @@ class Finder:
         if _is_by_time(query):
             return [Source(self._by_time(query), descending or query.sort_by is None)]
         if field in self._indexes.known:
-            known = Source(self._indexes.known[field], descending)
-            missing = Source(self._indexes.missing[field], descending)
-            return [known, missing] if descending else [missing, known]
+            if field in (ranges := _ranges(query)):  # a task without the time is no match
+                return [Source(self._indexes.known[field], descending, *ranges[field])]
+            both = [Source(orders[field], descending) for orders in (self._indexes.missing, self._indexes.known)]
+            return both[::-1] if descending else both
         groups = self._indexes.facets[field].groups
         values = sorted(groups, key=nulls_first, reverse=descending)
         return [Source(groups[value], descending=True) for value in values]

@@ -19,7 +19,7 @@ from .facets import FACETS, Facet, Group, RootFacet
 from .ordering import FULL, Ordering
 from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
-from .zones import Zones
+from .zones import MOST_DISTURBED, Zones
 
 #: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
 Before = dict[str, Task | None]
@@ -50,12 +50,12 @@ class Indexes:
     def __init__(self, tasks: TaskStore) -> None:
         self._tasks = tasks
         self.by_time = ByTime(tasks)
-        self.zones = Zones(tasks)
         self.facets = {
             field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
         }
         self.known = {field: Known(tasks, field) for field in ORDERS}
         self.missing = {field: Missing(tasks, field) for field in ORDERS}
+        self.zones = Zones(tasks, [*self.known.values(), *self.missing.values()])
         # What is reconciled goes in here at once, and an event ends it: no flush has to look.
         self.orphaned = Group(tasks, "reconciled", attrgetter("reconciled"), ORPHANED)
         # What waits to be indexed, by id: tasks that have finished, others that have changed, and all new ones.
@@ -64,6 +64,7 @@ class Indexes:
         self.created: dict[str, Task] = {}
         self.walks: dict[int, Before] = {}
         self.tidied = True
+        self._zoned = True  # no block lacks a zone, as far as nothing has changed
         self.owed = 0  # entries to look at that the flushes have left to `pay`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
         self._large = (self.by_time, self.orphaned, *self.known.values(), *self.missing.values())
@@ -121,10 +122,12 @@ class Indexes:
                 self._full.append(ordering)
         if len(self._full) > _FULL:
             self._settle_one()
+        if len(self._tasks.disturbed) > MOST_DISTURBED:
+            self.zones.forget_disturbed()
         for facet in self.facets.values():
             self._sweep_if_wanted(facet)
         self._unswept += indexed
-        self.tidied = False
+        self.tidied = self._zoned = False
         if self._due:
             self.owed += _TIDY_PER_TASK * indexed
 
@@ -188,12 +191,25 @@ class Indexes:
             entries -= next(self._sweeps)
 
     def zone_blocks(self, count: int, sparing: int = 0) -> int:
-        """Complete the zones of up to `count` more blocks by time, the last `sparing` left out; tell how many."""
-        blocks = self.by_time.blocks[: len(self.by_time.blocks) - sparing]
-        blocks = list(islice((b for b in blocks if b.zone is None or not b.zone.complete), count))
-        for block in blocks:
-            self.zones.complete(block)
-        return len(blocks)
+        """Complete the zones of up to `count` more blocks, the last `sparing` of each order left out; tell how many.
+
+        Entries by `runtime` come to all blocks alike: while any come, zones would not last.
+        """
+        done = 0
+        if self._zoned:
+            return done
+        runtimes = self.known["runtime"]
+        for ordering in (self.by_time, *self.known.values(), *self.missing.values()):
+            if ordering is runtimes and (sparing or runtimes.recent_ids):
+                continue
+            blocks = ordering.blocks[: len(ordering.blocks) - sparing]
+            for block in islice((b for b in blocks if b.zone is None or not b.zone.complete), count - done):
+                self.zones.complete(block, lasting=ordering is not self.by_time)
+                done += 1
+            if done == count:
+                return done
+        self._zoned = not sparing
+        return done
 
     def _sweep_forever(self) -> Iterator[int]:
         """Sweep everything in turn, if anything has changed since the last time."""

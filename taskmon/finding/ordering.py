@@ -159,6 +159,11 @@ class Ordering(ABC):
         self.blocks[at : at + 1] = [Block(*part) for part in parts]
         self.lasts[at : at + 1] = [(part_keys[-1], part_ids[-1]) for part_keys, part_ids in parts]
 
+    def block_of(self, entry: Entry) -> Block | None:
+        """Give the block that has the first entry like this one, if a block has it."""
+        at = bisect_left(self.lasts, entry)
+        return self.blocks[at] if at < len(self.blocks) else None
+
     def stretches(
         self,
         *,

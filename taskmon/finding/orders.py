@@ -44,6 +44,11 @@ class Known(Ordering):
         self.field = field
         self.get: Get = attrgetter(field)
 
+    def key_of(self, task: Task) -> float | None:
+        """Give the key of the entry that a task has here, None where it has none."""
+        key: float | None = self.get(task)
+        return key
+
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still has that value."""
         finished, unfinished, get = self.tasks.finished.get, self.tasks.unfinished.get, self.get
@@ -76,6 +81,10 @@ class Missing(Ordering):
         elif lacking:
             chosen = [value is None for value in values]
             self.extend(list(compress(born, chosen)), list(compress(ids, chosen)))
+
+    def key_of(self, task: Task) -> float | None:
+        """Give the key of the entry that a task has here, None where it has none."""
+        return task.born if self.get(task) is None else None
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
         """Keep the entries whose task still lacks the value."""

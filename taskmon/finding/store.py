@@ -32,6 +32,7 @@ class TaskStore:
         "_next",
         "_queue",
         "_shelved",
+        "disturbed",
         "finished",
         "outdated",
         "plain_ids",
@@ -45,6 +46,9 @@ class TaskStore:
         self.outdated = (
             0  # how often a task was evicted or is indexed anew: an entry of each ordering may be stale then
         )
+        self.disturbed: set[str] = (
+            set()
+        )  # tasks that changed though they had finished, for `zones.py` to read and clear
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []
         self._queue = Queue()  # the finished ones
@@ -64,7 +68,9 @@ class TaskStore:
         return self.finished.keys().isdisjoint(task_ids) and self.unfinished.keys().isdisjoint(task_ids)
 
     def place(self, task: Task, was_finished: bool, is_finished: bool) -> None:
-        """Put a task last, among the finished or the unfinished ones."""
+        """Put a task that has changed last, among the finished or the unfinished ones."""
+        if was_finished:
+            self.disturbed.add(task.uuid)
         if is_finished:
             if was_finished:
                 self._queue.move_to_end(task.uuid)

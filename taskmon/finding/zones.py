@@ -1,21 +1,21 @@
 """Zones: what is remembered about all tasks of a block, so that filters pass over most of a block at once.
 
-A zone holds for as long as its block gets no entry. That is enough for orderings by `timestamp`, where a task that
-changes gets a new entry: the zones of others would go wrong unseen. Event loop only.
+A zone holds for as long as its block gets no entry. In orderings by `timestamp` that is all, for there a task that
+changes gets a new entry. In the others it does not, so their zones know only of tasks that have finished: of one that
+changes all the same the store tells, and those that have not finished are looked at each time. Event loop only.
 """
 
-from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import compress
-from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
-from ..records import Task
+from ..query import Match
+from ..records import READY_STATES, Task
 from .blocks import Block, Entry
+from .codes import Codes, Times
+from .orders import Known, Missing
 from .store import TaskStore
 
-Value = str | int | None
 Ranges = dict[str, tuple[float | None, float | None]]
 Values = list[tuple[str, str]]
 
@@ -25,39 +25,55 @@ TIMES: Final = ("received", "started")
 #: The facets of which a zone knows each task's value.
 FACETS: Final = ("state", "name", "worker", "queue")
 
-#: So many values of one facet fit into a zone; of a block with more, nothing is remembered of that facet.
-_MOST_VALUES: Final = 256
+#: So few tasks are looked at each time though they may have finished since.
+_FEW: Final = 64
 
-#: For each code the table that makes 1 of it, and 0 of any other.
-_ONLY: Final = [bytes(code == other for other in range(256)) for code in range(_MOST_VALUES)]
+#: A zone is made anew once of so many of its tasks one has finished since.
+_AGED: Final = 8
 
-#: The values of a time in ascending order, and where in the block each of them is.
-Times = tuple["array[float]", "array[int]"]
+#: Of so many tasks that have changed the blocks are looked up; after more, nothing is remembered of any block.
+MOST_DISTURBED: Final = 5_000
 
-#: A code for each place of the block, and the code of each value; None where there are too many values.
-Codes = tuple[bytes, dict[Value, int]] | None
+#: Stands for a task that is gone, or of which the zone is to know nothing.
+_NOBODY: Final = Task("")
+
+
+class Asked(NamedTuple):
+    """What a query asks of tasks: what zones know of, and whether a task is a match in all but the search."""
+
+    ranges: Ranges
+    values: Values
+    match: Match
 
 
 class Zone:
-    """What is known of a block; each field is looked at when it is first asked for."""
+    """What is known of a block; each field is looked at when it is first asked for.
 
-    __slots__ = ("codes", "times")
+    `open` are the places of tasks of which it knows nothing, as they had not finished, and these tasks.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("codes", "complete", "open", "times")
+
+    def __init__(self, open_places: list[tuple[int, Task]]) -> None:
+        self.open = open_places
         self.times: dict[str, Times] = {}
         self.codes: dict[str, Codes] = {}
+        self.complete = False  # every field is known
 
     @property
-    def complete(self) -> bool:
-        """Tell whether every field is known."""
-        return len(self.times) == len(TIMES) and len(self.codes) == len(FACETS)
+    def has_aged(self) -> bool:
+        """Tell whether many tasks have finished since it was made."""
+        if len(self.open) <= _FEW:
+            return False
+        return _AGED * sum(task.state in READY_STATES for _, task in self.open) > len(self.open)
 
 
 class Zones:
-    """Makes zones, and picks entries by them."""
+    """Makes zones, and picks entries by them; `lasting` are the orderings where tasks may change without an entry."""
 
-    def __init__(self, tasks: TaskStore) -> None:
+    def __init__(self, tasks: TaskStore, lasting: Sequence[Known | Missing] = ()) -> None:
         self._tasks = tasks
+        self._lasting = lasting
         self._looked = 0
 
     def spent(self) -> int:
@@ -65,87 +81,86 @@ class Zones:
         looked, self._looked = self._looked, 0
         return looked
 
-    def within(self, block: Block, ranges: Ranges, values: Values) -> list[Entry]:
-        """List the entries of a block, in their order, whose task may be within all ranges and have all values."""
+    def within(self, block: Block, asked: Asked, lasting: bool = False) -> list[Entry]:
+        """List the entries of a block, in their order, whose task may be within all ranges and have all values.
+
+        With `lasting`, the block is of an ordering where tasks may change without an entry.
+        """
+        if self._tasks.disturbed:
+            self.forget_disturbed()
         zone: Zone | None = block.zone
+        if zone and zone.has_aged:
+            zone = block.zone = None
         try:
-            return _pick(block, zone, ranges, values) if zone else self._learn_and_pick(block, ranges, values)
+            return _pick(block, zone, asked) if zone else self._learn_and_pick(block, asked, lasting)
         except KeyError:  # a field that nobody has asked for yet
-            return self._learn_and_pick(block, ranges, values)
+            return self._learn_and_pick(block, asked, lasting)
 
-    def _learn_and_pick(self, block: Block, ranges: Ranges, values: Values) -> list[Entry]:
-        return _pick(block, self._learn(block, ranges, [field for field, _ in values]), ranges, values)
+    def _learn_and_pick(self, block: Block, asked: Asked, lasting: bool) -> list[Entry]:
+        return _pick(block, self._learn(block, asked.ranges, [field for field, _ in asked.values], lasting), asked)
 
-    def complete(self, block: Block) -> None:
+    def complete(self, block: Block, lasting: bool = False) -> None:
         """Look at every field of a block's tasks, in an idle moment, so that nobody has to wait for it later."""
-        self._learn(block, TIMES, FACETS)
+        self._learn(block, TIMES, FACETS, lasting)
 
-    def _learn(self, block: Block, times: Iterable[str], facets: Iterable[str]) -> Zone:
+    def forget_disturbed(self) -> None:
+        """Forget the zones that know of a task that has changed; one that is gone can only come back with entries."""
+        disturbed = self._tasks.disturbed
+        tasks = [task for task_id in disturbed if (task := self._tasks.get(task_id)) is not None]
+        for ordering in self._lasting:
+            if len(disturbed) > MOST_DISTURBED:
+                blocks = ordering.blocks
+            else:
+                keys = [(key, task.uuid) for task in tasks if (key := ordering.key_of(task)) is not None]
+                blocks = list(filter(None, map(ordering.block_of, keys)))
+            for block in blocks:
+                block.zone = None
+        disturbed.clear()
+
+    def _learn(self, block: Block, times: Iterable[str], facets: Iterable[str], lasting: bool) -> Zone:
         """Look at the tasks of a block for those of the fields that its zone does not know."""
-        zone: Zone = block.zone or Zone()
+        if self._tasks.disturbed:
+            self.forget_disturbed()
+        ids = block.ids
+        self._looked += len(ids)
+        tasks = [task or _NOBODY for task in map(self._tasks.finished.get, ids)]
+        unfinished = self._tasks.unfinished.get
+        others = [(at, unfinished(ids[at])) for at, task in enumerate(tasks) if task is _NOBODY]
+        are_open = [(at, task) for at, task in others if task is not None]
+        zone: Zone = block.zone or Zone(are_open if lasting else [])
         block.zone = zone
-        tasks = list(map(self._tasks.get, block.ids))
-        self._looked += len(tasks)
+        if not lasting:
+            for at, task in are_open:
+                tasks[at] = task
+        for at, _ in zone.open:  # it may have finished since, but what was looked at before does not know of it
+            tasks[at] = _NOBODY
+        unknown = [at for at, task in enumerate(tasks) if task is _NOBODY]
         for field in times:
             if field not in zone.times:
-                zone.times[field] = _sort_places(tasks, field)
+                zone.times[field] = Times(tasks, field)
         for field in facets:
             if field not in zone.codes:
-                zone.codes[field] = _encode(tasks, field)
+                zone.codes[field] = Codes(tasks, field, unknown)
+        zone.complete = len(zone.times) == len(TIMES) and len(zone.codes) == len(FACETS)
         return zone
 
 
-def _pick(block: Block, zone: Zone, ranges: Ranges, values: Values) -> list[Entry]:
-    selected = _select(zone, values, len(block)) if values else None
-    if values and selected is None:
+def _pick(block: Block, zone: Zone, asked: Asked) -> list[Entry]:
+    bits = -1
+    for field, bounds in asked.ranges.items():
+        bits &= zone.times[field].select(*bounds)
+    for field, value in asked.values:
+        bits &= zone.codes[field].select(value)
+    if bits == -1:
+        return block.cut()
+    match = asked.match
+    hits = [at for at, task in zone.open if match(task)]
+    if not bits and not hits:
         return []
-    within = [_within(zone.times[field], *bounds) for field, bounds in ranges.items()]
-    if not all(within):
-        return []
-    chosen: set[int] | None = None
-    for places in within:
-        if len(places) < len(block):
-            chosen = set(places) if chosen is None else chosen.intersection(places)
-    if chosen is None:
-        return list(compress(block, selected)) if selected else block.cut()
+    selected = bytearray(bits.to_bytes(len(block)))
+    for at in hits:
+        selected[at] = 1
+    if 2 * selected.count(1) > len(block):
+        return list(compress(block, selected))
     keys, ids = block.keys, block.ids
-    return [(keys[at], ids[at]) for at in sorted(chosen) if selected is None or selected[at]]
-
-
-def _within(times: Times, low: float | None, high: float | None) -> "array[int]":
-    """Give the places whose time is within the bounds."""
-    start = 0 if low is None else bisect_left(times[0], low)
-    stop = len(times[0]) if high is None else bisect_right(times[0], high)
-    return times[1][start:stop]
-
-
-def _select(zone: Zone, values: Values, size: int) -> bytes | None:
-    """Give a 1 for each place whose task may have all the values, a 0 for any other; None when no task has them."""
-    bits = int.from_bytes(b"\x01" * size)
-    for field, value in values:
-        codes = zone.codes[field]
-        if codes is None:
-            continue
-        code = codes[1].get(value)
-        if code is None:
-            return None
-        bits &= int.from_bytes(codes[0].translate(_ONLY[code]))
-        if not bits:
-            return None
-    return bits.to_bytes(size)
-
-
-def _sort_places(tasks: list[Task | None], field: str) -> Times:
-    """Sort the places in a list of tasks by the time that the task there has, leaving out those without one."""
-    get = attrgetter(field)
-    pairs = [(time, at) for at, task in enumerate(tasks) if task is not None and (time := get(task)) is not None]
-    pairs.sort()
-    return array("d", [time for time, _ in pairs]), array("H", [at for _, at in pairs])
-
-
-def _encode(tasks: list[Task | None], field: str) -> Codes:
-    """Give each value a code, and each place the code of its task's value."""
-    get = attrgetter(field)
-    codes: dict[Value, int] = {}
-    found = [codes.setdefault(None if task is None else get(task), len(codes)) for task in tasks]
-    return (bytes(found), codes) if len(codes) <= _MOST_VALUES else None
+    return [(keys[at], ids[at]) for at in compress(range(len(ids)), selected)]

@@ -9,13 +9,23 @@ import pytest
 from factories import (
     START,
     find_ids,
-    find_tasks,
     held_tasks,
     make_event,
     make_life,
     make_state,
     small_blocks,
     tidy_up,
+)
+from histories import (
+    HOSTNAMES,
+    IDS,
+    STATES,
+    check,
+    draw_event,
+    draw_filters_and_order,
+    draw_question,
+    live,
+    reconcile,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,112 +34,7 @@ from taskmon.finding.blocks import BLOCK, Entry
 from taskmon.finding.finder import Source
 from taskmon.query import SORT_KEYS, TaskQuery, make_filter
 from taskmon.records import Event, Task
-from taskmon.search import parse_search
 from taskmon.state import State
-
-IDS = [f"id{number}" for number in range(14)]
-HOSTNAMES = ["celery@one", "celery@two", "celery@three"]
-NAMES = ["tasks.add", "tasks.mul", "other"]
-QUEUES = ["celery", "slow"]
-TYPES = ["sent", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "progress"]
-STATES = ["PENDING", "RECEIVED", "STARTED", "SUCCESS", "FAILURE", "RETRY", "PROGRESS", "NOWHERE"]
-TIMES = [START + step for step in range(8)]
-SEARCHES = ["add", "two", "state:SUCCESS", "-name:other", "id1", "worker:one OR queue:slow"]
-
-#: What an event may say, weighted towards saying nothing.
-FIELDS: dict[str, list[Any]] = {
-    "name": NAMES,
-    "root_id": [*IDS[:3], None],
-    "parent_id": [*IDS[:3], None],
-    "retries": [0, 1, None],
-    "queue": [*QUEUES, None],
-    "runtime": [0.5, 0.5, 2.0, None],
-    "eta": ["2026-01-01T00:00:00", None],
-}
-
-
-# The oracle: look at every task
-
-
-def _sort_key(query: TaskQuery) -> Callable[[Task], tuple[bool, Any]]:
-    field = query.sort_by or "timestamp"
-
-    def key(task: Task) -> tuple[bool, Any]:
-        value = getattr(task, field)
-        return (value is not None, value)
-
-    return key
-
-
-def check(state: State, /, **arguments: Any) -> None:
-    """Compare an answer with one from a look at all tasks; the pages with slices of the whole."""
-    limit, offset = arguments.pop("limit", None), arguments.pop("offset", 0)
-    query = TaskQuery(**arguments)
-    found = find_tasks(state, **arguments)
-    expected = {task.uuid for task in held_tasks(state) if make_filter(query)(task)}
-    ids = [task.uuid for task in found]
-    assert len(ids) == len(set(ids)), "an answer has a task twice"
-    assert set(ids) == expected
-    keys = [_sort_key(query)(task) for task in found]
-    assert keys == sorted(keys, reverse=query.descending or query.sort_by is None)
-    page = find_ids(state, **arguments, limit=limit, offset=offset)
-    assert page == ids[offset:][:limit], (limit, offset)
-
-
-# Random histories, random questions
-
-
-def _draw_event(random: Random, ids: list[str]) -> Event:
-    fields = {field: random.choice(values) for field, values in FIELDS.items() if random.random() < 0.3}
-    return make_event(
-        random.choice(TYPES),
-        random.choice(ids),
-        timestamp=random.choice(TIMES),
-        hostname=random.choice(HOSTNAMES),
-        **fields,
-    )
-
-
-def _draw_question(random: Random) -> dict[str, Any]:
-    filters: dict[str, list[Any]] = {
-        "worker": HOSTNAMES,
-        "name": NAMES,
-        "state": STATES,
-        "root_id": IDS[:4],
-        "parent_id": IDS[:4],
-        "queue": QUEUES,
-        "received_start": TIMES,
-        "received_end": TIMES,
-        "started_start": TIMES,
-        "started_end": TIMES,
-        "search": [parse_search(text) for text in SEARCHES],
-    }
-    chosen = random.sample(sorted(filters), random.choice([0, 0, 1, 1, 2, 3]))
-    return {
-        **{field: random.choice(filters[field]) for field in chosen},
-        "sort_by": random.choice([None, *SORT_KEYS]),
-        "descending": random.random() < 0.5,
-        "limit": random.choice([None, 0, 1, 2, 5, 50]),
-        "offset": random.choice([0, 0, 1, 3, 20]),
-    }
-
-
-def _live(random: Random, state: State, ids: list[str], steps: int, questions: int) -> None:
-    """Let random things happen to a State, and ask it in between."""
-    for _ in range(steps):
-        step = random.random()
-        if step < 0.6:
-            state.apply([_draw_event(random, ids) for _ in range(random.choice([1, 1, 3, 9]))])
-        elif step < 0.7:
-            state.tidy()
-        elif step < 0.75:
-            tidy_up(state)
-        elif step < 0.8:
-            state._indexes.flush()
-        else:
-            check(state, **_draw_question(random))
-    for _ in range(questions):
-        check(state, **_draw_question(random))
 
 
 @given(
@@ -140,7 +45,7 @@ def _live(random: Random, state: State, ids: list[str], steps: int, questions: i
 )
 def test_any_question_at_any_time(random: Random, max_tasks: int, steps: int, block: int) -> None:
     with small_blocks(block, flush_at=block):
-        _live(random, State(max_tasks=max_tasks), IDS, steps, questions=2)
+        live(random, State(max_tasks=max_tasks), IDS, steps, questions=2)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -149,7 +54,43 @@ def test_long_histories(seed: int) -> None:
     ids = [f"id{number}" for number in range(random.choice([10, 60]))]
     bound, block = random.choice([8, 40, 1000]), random.choice([2, 4, 16])
     with small_blocks(block, flush_at=random.choice([1, 4, 50]), sortable=random.choice([1, 8, 1000])):
-        _live(random, State(max_tasks=bound), ids, steps=400, questions=30)
+        live(random, State(max_tasks=bound), ids, steps=400, questions=30)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([8, 20, 100]), st.sampled_from([2, 4, 8]))
+def test_filters_with_the_order_of_another_field(seed: int, max_tasks: int, block: int) -> None:
+    ids = [f"id{number}" for number in range(40)]
+    with small_blocks(block, flush_at=block):
+        live(Random(seed), State(max_tasks=max_tasks), ids, steps=100, questions=10, draw=draw_filters_and_order)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([20, 100]))
+def test_filters_with_the_order_of_another_field_while_tasks_change(seed: int, max_tasks: int) -> None:
+    """Who matches all the time is found, if it has a value or lacks it all the time; who never does, is not."""
+    random = Random(seed)
+    ids = [f"id{number}" for number in range(40)]
+    with small_blocks(2, flush_at=2):
+        state = make_state(*[draw_event(random, ids) for _ in range(120)], max_tasks=max_tasks)
+        for _ in range(15):
+            question = {**draw_filters_and_order(random), "limit": None, "offset": 0}
+            query = TaskQuery(**question)
+            check(state, **question)  # which makes zones, and indexes everything
+
+            def look(query: TaskQuery = query) -> set[tuple[str, bool]]:
+                tasks = filter(make_filter(query), held_tasks(state))
+                return {(task.uuid, getattr(task, str(query.sort_by)) is None) for task in tasks}
+
+            always, ever = look(), look()
+            found = []
+            for task in state.find(query):
+                found += [task.uuid] if task is not None else []
+                if random.random() < 0.1:
+                    reconcile(random, state)
+                if random.random() < 0.3:
+                    state.apply([draw_event(random, ids)])
+                always, ever = always & look(), ever | look()
+            assert len(found) == len(set(found))
+            assert {uuid for uuid, _ in always} <= set(found) <= {uuid for uuid, _ in ever}
 
 
 @given(st.integers(0, 2**32), st.booleans())
@@ -157,18 +98,18 @@ def test_changes_during_an_answer_never_raise(seed: int, tiny: bool) -> None:
     random = Random(seed)
     with small_blocks(2, flush_at=2) if tiny else nullcontext():
         state = State(max_tasks=12)
-        state.apply([_draw_event(random, IDS) for _ in range(40)])
-        answers = [state.find(TaskQuery(**_draw_question(random))) for _ in range(3)]
+        state.apply([draw_event(random, IDS) for _ in range(40)])
+        answers = [state.find(TaskQuery(**draw_question(random))) for _ in range(3)]
         while answers:
             answer = random.choice(answers)
             task = next(answer, answers)
             if task is answers:
                 answers.remove(answer)
             assert task is None or task is answers or isinstance(task, Task)
-            state.apply([_draw_event(random, IDS) for _ in range(3)])
+            state.apply([draw_event(random, IDS) for _ in range(3)])
             if random.random() < 0.3:
                 state.tidy()
-        check(state, **_draw_question(random))
+        check(state, **draw_question(random))
 
 
 @given(
@@ -185,7 +126,7 @@ def test_each_task_comes_once_while_tasks_change(
     random = Random(seed)
 
     def draw() -> Event:
-        event = _draw_event(random, IDS)
+        event = draw_event(random, IDS)
         if later:
             event.timestamp = make_event("sent").timestamp  # which is later than any before
         return event
