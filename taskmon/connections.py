@@ -10,7 +10,7 @@ from asyncio import CancelledError, sleep, timeout
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
@@ -73,14 +73,26 @@ class _TlsStream(_Bounded, SSLIOStream):
     pass
 
 
+class Silent(Protocol):
+    """A connection that may have to make room."""
+
+    def make_room(self) -> None:
+        """Close it."""
+
+
 class Limits:
-    """How many connections there may be in all, and of one client; one for all listeners."""
+    """How many connections there may be in all, and of one client; one for all listeners.
+
+    One more takes the place of the oldest that has asked for nothing yet: whoever opens many and is silent keeps
+    nobody out.
+    """
 
     def __init__(self, most: int, most_per_client: int) -> None:
         self.most = most
         self.most_per_client = most_per_client
         self._open = 0
         self._by_client: dict[str, int] = {}
+        self._silent: dict[Silent, str] = {}
 
     def __len__(self) -> int:
         return self._open
@@ -88,12 +100,32 @@ class Limits:
     def take(self, client: str | None) -> bool:
         """Count one more, or say that it is one too many; a `client` of None is only counted in all."""
         mine = self._by_client.get(client, 0) if client is not None else 0
-        if self._open >= self.most or (client is not None and mine >= self.most_per_client):
+        if client is not None and mine >= self.most_per_client:
+            if not self._push_out(client):
+                return False
+        elif self._open >= self.most and not self._push_out(None):
             return False
         self._open += 1
         if client is not None:
             self._by_client[client] = mine + 1
         return True
+
+    def note_silent(self, connection: Silent, client: str) -> None:
+        """Take note of a connection that has asked for nothing yet; it may have to make room."""
+        self._silent[connection] = client
+
+    def note_request(self, connection: Silent) -> None:
+        """Take note that a connection is in use, or closed."""
+        self._silent.pop(connection, None)
+
+    def _push_out(self, client: str | None) -> bool:
+        """Close the oldest connection that has asked for nothing, one of this client if there is one named."""
+        for connection, its in self._silent.items():
+            if client is None or its == client:
+                del self._silent[connection]
+                connection.make_room()
+                return True
+        return False
 
     def give_back(self, client: str | None) -> None:
         """Count one less."""
@@ -140,6 +172,8 @@ class Server(HTTPServer):
         stream.too_long = self._too_long
         served = ServerConnection(stream, self.conn_params, context)
         served.server, served.client = self, client
+        if client is not None:
+            self.limits.note_silent(served, client)
         self._connections.add(served)
         served.start_serving(self)
 
@@ -147,6 +181,7 @@ class Server(HTTPServer):
         """Forget a connection."""
         super().on_close(server_conn)
         assert isinstance(server_conn, ServerConnection)
+        self.limits.note_request(server_conn)
         self.limits.give_back(server_conn.client)
 
     def sweep(self, now: float) -> None:
@@ -173,6 +208,10 @@ class ServerConnection(HTTP1ServerConnection):
         """Expect the rest of a head, or of a body, within its time."""
         self._reading_body = body
         self._deadline = self._now + (BODY_TIMEOUT if body else IDLE_TIMEOUT)
+
+    def make_room(self) -> None:
+        """Close it, for another."""
+        self.stream.close()
 
     def expect_nothing(self) -> None:
         """Let the handler take its time."""
@@ -227,6 +266,7 @@ class Connection(HTTP1Connection):
         try:
             self.served.expect(body=False)
             head = await self.stream.read_until_regex(_END_OF_HEAD, max_bytes=MAX_HEADERS)
+            self.served.server.limits.note_request(self.served)
             start, headers = self._parse_headers(head)
             request = parse_request_start_line(start)
             self._request_start_line, self._request_headers = request, headers

@@ -187,15 +187,49 @@ def test_connections_are_counted_by_client() -> None:
     assert not limits._by_client
 
 
+class _Asked:
+    """A connection that is told to make room."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def make_room(self) -> None:
+        self.closed = True
+
+
+def test_the_oldest_that_is_silent_makes_room() -> None:
+    limits = Limits(4, 2)
+    first, second, third, proxy = (_Asked() for _ in range(4))
+    for connection, client in ((first, "a"), (second, "a"), (third, "b")):
+        assert limits.take(client)
+        limits.note_silent(connection, client)
+    assert limits.take(None)
+    assert limits.take("a")  # of the same client
+    assert (first.closed, second.closed, third.closed) == (True, False, False)
+    limits.note_request(second)
+    assert not limits.take("a")
+    assert limits.take("c")  # of any
+    assert (second.closed, third.closed, proxy.closed) == (False, True, False)
+    assert not limits.take("d")
+
+
 async def test_one_client_cannot_take_all_connections() -> None:
     async with serving(max_connections_per_client=2) as served:
         held = [await served.connect() for _ in range(2)]
         await eventually(lambda: len(served.taskmon.listeners.connected) == 2)
-        assert await served.send(b"") == b""
+        assert (await served.get("/api/tasks")).status == 200  # the first of them made room
+        assert await held[0][0].read() == b""
         await close(held[0][1])
+        reader, writer = await served.connect()
+        for _, one in (held[1], (reader, writer)):
+            one.write(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n".encode())
+        for one, _ in (held[1], (reader, writer)):
+            assert b" 200 " in await one.readline()
+        assert await served.send(b"") == b""  # those that have asked for something stay
+        await close(held[1][1])
         await eventually(lambda: len(served.taskmon.listeners.connected) == 1)
         assert (await served.get("/api/tasks")).status == 200
-        await close(held[1][1])
+        await close(writer)
 
 
 async def test_a_proxy_of_ours_may_have_as_many_as_it_likes() -> None:
