@@ -111,6 +111,7 @@ class Indexes:
         ids = [task.uuid for task in tasks]
         keys: list[Any] = [task.timestamp for task in tasks]
         self.by_time.extend(keys, ids)
+        self.zones.note(tasks, keys)
         grown: list[Ordering] = list(self._large)
         for facet in self.facets.values():
             grown += facet.add(tasks, keys, ids)

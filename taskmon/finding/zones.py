@@ -7,6 +7,8 @@ changes all the same the store tells, and those that have not finished are looke
 
 from collections.abc import Iterable, Sequence
 from itertools import compress
+from math import inf
+from operator import attrgetter, sub
 from typing import Final, NamedTuple
 
 from ..query import Match
@@ -33,6 +35,9 @@ _AGED: Final = 8
 
 #: Of so many tasks that have changed the blocks are looked up; after more, nothing is remembered of any block.
 MOST_DISTURBED: Final = 5_000
+
+#: By so much the sum of a time and a difference of two may miss the other time, in seconds.
+_ROUNDING: Final = 0.001
 
 #: Stands for a task that is gone, or of which the zone is to know nothing.
 _NOBODY: Final = Task("")
@@ -68,6 +73,27 @@ class Zone:
         return _AGED * sum(task.state in READY_STATES for _, task in self.open) > len(self.open)
 
 
+class Lag:
+    """How long after a time of theirs the `timestamp` of all tasks is that have ever been indexed."""
+
+    __slots__ = ("get", "least", "most")
+
+    def __init__(self, field: str) -> None:
+        self.get = attrgetter(field)
+        self.least, self.most = inf, -inf
+
+    def widen(self, tasks: list[Task], timestamps: list[float]) -> None:
+        """Let it be true of more tasks."""
+        times = list(map(self.get, tasks))
+        try:
+            lags = list(map(sub, timestamps, times))
+        except TypeError:  # a task without it
+            lags = [end - time for end, time in zip(timestamps, times, strict=True) if time is not None]
+        if lags:
+            self.least = min(self.least, min(lags) - _ROUNDING)
+            self.most = max(self.most, max(lags) + _ROUNDING)
+
+
 class Zones:
     """Makes zones, and picks entries by them; `lasting` are the orderings where tasks may change without an entry."""
 
@@ -75,11 +101,26 @@ class Zones:
         self._tasks = tasks
         self._lasting = lasting
         self._looked = 0
+        self._lags = {field: Lag(field) for field in TIMES}
 
     def spent(self) -> int:
         """Tell how many tasks have been looked at since this was last asked, to know more of their blocks."""
         looked, self._looked = self._looked, 0
         return looked
+
+    def note(self, tasks: list[Task], timestamps: list[float]) -> None:
+        """Take note of how far the times of tasks that are indexed are from their `timestamp`."""
+        for lag in self._lags.values():
+            lag.widen(tasks, timestamps)
+
+    def span(self, ranges: Ranges) -> tuple[float | None, float | None]:
+        """Give bounds for the `timestamp` of all tasks within some ranges."""
+        low, high = -inf, inf
+        for field, (start, end) in ranges.items():
+            lag = self._lags[field]
+            low = low if start is None else max(low, start + lag.least)
+            high = high if end is None else min(high, end + lag.most)
+        return (None if low == -inf else low), (None if high == inf else high)
 
     def within(self, block: Block, asked: Asked, lasting: bool = False) -> list[Entry]:
         """List the entries of a block, in their order, whose task may be within all ranges and have all values.

@@ -4,7 +4,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from factories import START, find_ids, make_event, small_blocks, tidy_up
+from factories import START, find_ids, make_event, make_life, small_blocks, tidy_up
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +106,20 @@ def test_two_filters_and_a_large_group_go_by_the_zones_of_all_tasks() -> None:
         found = find_ids(state, name="a", received_end=START + 20, limit=3)
         assert found == ["t020", "t019", "t018"]
         assert all(block.zone is None for block in state._indexes.facets["name"].groups["a"].blocks)
+
+
+@pytest.mark.parametrize("bound", ["received_end", "started_end"])
+def test_how_late_tasks_end_tells_where_to_begin_before_any_zone_is_made(bound: str) -> None:
+    with small_blocks(4, flush_at=4):
+        state = State()
+        for number in range(400):
+            state.apply(make_life(f"t{number:03}", "received", "started", "succeeded", timestamp=START + number))
+        assert find_ids(state, **{bound: START + 200}, limit=3) == ["t200", "t199", "t198"]
+        assert state._indexes.zones.spent() <= 4 * 4
+        state.apply(
+            make_life("t100", "succeeded", timestamp=START + 1000)
+        )  # it took long, and stands far from others
+        assert find_ids(state, **{bound: START + 200}, limit=3) == ["t100", "t200", "t199"]
 
 
 @pytest.mark.parametrize("names", [254, 255])
