@@ -26,13 +26,15 @@ def main() -> None:
     http.run()
     access.run()
     startup.run(flower)
-    history.run(options.tasks or history.TASKS)
+    history.run_start(options.tasks or history.TASKS)
     for broker in burst.BROKERS:
         burst.run(broker, options.events, flower)
     for broker in burst.BROKERS:
         steady.run(broker)
     for broker in burst.BROKERS:
         latency.run(broker, flower)
+    for broker in burst.BROKERS:
+        history.run_load(broker)
 
 
 if __name__ == "__main__":

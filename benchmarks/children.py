@@ -73,9 +73,10 @@ def say(thing: Any) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the seconds of processor time, user and system, of all threads of a process."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+    """Give the seconds of processor time, user and system, of all threads of a process and those it has started."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

@@ -1,35 +1,45 @@
 """The history: `python -m benchmarks.history`.
 
-A start with a million tasks in the history, and events that come steadily while they are written and others ask. All
-over SQLite in a file; nothing comes over a broker.
+A start with a million tasks in the history; and events that come steadily, over a broker, while they are written and
+others ask, with a history and without. All over SQLite in a file.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import re
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from . import workload
-from .children import ask_child, child, say
+from .burst import BROKERS, running
+from .children import ask_child, say
+from .latency import CLIENTS, EVENTS_PER_SECOND, MAX_TASKS, SECONDS, Stream, shares
 from .load import KeepAlive
-from .tables import print_table
+from .monitors import Taskmon
+from .tables import Cell, print_table
 
 TASKS = 1_000_000
-RATE = 20_000
-SECONDS = 20.0
-CLIENTS = 50
 
-#: Tasks that are under way at a time in the steady load: how many begin in two seconds.
-_UNDER_WAY = RATE // 4 * 2
+#: Seconds that the tasks of the steady load take: their four events are so far apart that most tasks are written more
+#: than once.
+_LASTING = 1.0
+
+#: Seconds between two looks at what is unwritten, which cost taskmon a little; and until that is given up.
+_LOOK = 0.25
+_DEADLINE = 60.0
 
 #: Tasks in one transaction while the history is filled.
 _TOGETHER = 5_000
+
+_LAG = re.compile(r"^taskmon_history_lag_seconds (\S+)$", re.MULTILINE)
 
 
 def fill(path: Path, tasks: int) -> None:
@@ -84,63 +94,38 @@ def start_child(path: str, tasks: int) -> None:
     asyncio.run(run())
 
 
-def load_child(path: str, rate: int, seconds: float) -> None:
-    """Be the child: apply events at a steady rate, served meanwhile; tell what became of them."""
-    from taskmon.events import SLICE
+class Lag:
+    """Asks a taskmon all the time how old the oldest change is that it has not written; `most` is what that was."""
 
-    from .serving import make_decoder, make_taskmon, tune, wait_for_parent
+    def __init__(self, monitor: Taskmon) -> None:
+        self.most = 0.0
+        self._monitor = monitor
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
 
-    async def run() -> None:
-        options = {"history": f"sqlite:///{path}"} if path else {}
-        taskmon = make_taskmon(max_tasks=100_000, anonymous_role="viewer", **options)
-        await taskmon.start()
-        decode = make_decoder().decode
-        tasks = int(rate * seconds / 4)
-        bodies = list(workload.bodies(workload.events(tasks, min(_UNDER_WAY, tasks), began=time.time())))
-        ids = [event.uuid for event in decode(bodies[0])]
-        taskmon.state.apply(decode(bodies[0]))  # what is asked for
-        say([taskmon.url, ids])
-        lag = 0.0
-        status = taskmon.services.history.status if taskmon.services.history is not None else None
-        cpu, began = time.process_time(), time.perf_counter()
-        done = 1
-        while done < len(bodies):
-            due = min(len(bodies), int((time.perf_counter() - began) * rate / workload.BATCH))
-            turn = time.perf_counter()
-            while done < due and time.perf_counter() - turn < SLICE:  # as the consumer does
-                taskmon.state.apply(decode(bodies[done]))
-                done += 1
-            lag = max(lag, status.lag() if status is not None else 0.0)
-            await asyncio.sleep(0.0 if done < due else 0.001)
-        took = time.perf_counter() - began
-        told = {"seconds": took, "cpu": time.process_time() - cpu, "lag": lag, "events": done * workload.BATCH}
-        flushing = time.perf_counter()
-        if taskmon.services.history is not None:
-            await taskmon.services.history.flush(60.0)
-        say(told | {"flush": time.perf_counter() - flushing})
-        await wait_for_parent()
-        await taskmon.stop()
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-    tune()
-    asyncio.run(run())
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
 
+    def _run(self) -> None:
+        while not self._ended.wait(_LOOK):
+            self.most = max(self.most, self.look())
 
-async def ask_all(url: str, ids: list[str], seconds: float) -> list[float]:
-    """Ask for single tasks over many connections, 10 times a second each; give the seconds of all answers."""
-    end = time.perf_counter() + seconds
-    took: list[float] = []
+    def look(self) -> float:
+        """Give what it is now; 0 where all is written, and without a history."""
+        found = _LAG.search(self._monitor.get("/metrics").decode())
+        return float(found[1]) if found is not None else 0.0
 
-    async def ask(number: int) -> None:
-        await asyncio.sleep(number / CLIENTS / 10)
-        async with KeepAlive(url, {}) as client:
-            while time.perf_counter() < end:
-                began = time.perf_counter()
-                await client.get(f"/api/task/info/{ids[number % len(ids)]}")
-                took.append(time.perf_counter() - began)
-                await asyncio.sleep(max(0.0, 0.1 - (time.perf_counter() - began)))
-
-    await asyncio.gather(*(ask(number) for number in range(CLIENTS)))
-    return took
+    def wait_until_written(self) -> float:
+        """Wait until nothing is unwritten; give the seconds that took."""
+        began = time.perf_counter()
+        while self.look() and time.perf_counter() < began + _DEADLINE:
+            time.sleep(0.02)
+        return time.perf_counter() - began
 
 
 def run_start(tasks: int) -> None:
@@ -159,32 +144,35 @@ def run_start(tasks: int) -> None:
     )
 
 
-def run_load(rate: int, seconds: float) -> None:
+def run_load(broker: str, rate: int = EVENTS_PER_SECOND, seconds: float = SECONDS) -> None:
     """Measure a steady load with a history and without, and print a table."""
-    rows = []
-    with tempfile.TemporaryDirectory() as directory:
-        for what, path in (("without a history", ""), ("with one", str(Path(directory, "history.sqlite3")))):
-            with child("benchmarks.history", "load", path, rate, seconds) as server:
-                url, ids = server.hear()
-                took = sorted(asyncio.run(ask_all(url, ids, seconds)))
-                told = server.hear()
-            share = [1e3 * took[int(len(took) * part)] for part in (0.5, 0.99, 0.999)]
-            cores = told["cpu"] / told["seconds"]
-            rows.append(
-                [what, told["events"] / told["seconds"], *share, 1e3 * took[-1], cores, told["lag"], told["flush"]]
-            )
+    rows: list[list[Cell]] = []
+    with tempfile.TemporaryDirectory() as directory, running(broker) as server:
+        with_history = "--history", f"sqlite:///{directory}/history.sqlite3"
+        for what, options in (("without a history", ()), ("with one", with_history)):
+            rows.append([what, *measure_load(server.url, options, rate, seconds)])
     columns = ["p50", "p99", "p99.9", "worst"]
     print_table(
-        f"{rate:,} events/s for {seconds:g} s, and {CLIENTS} clients that ask for single tasks; answers in ms",
-        ["", "events/s", *columns, "cores", "most s unwritten", "s to write the rest"],
+        f"{rate:,} events/s on {server.name} for {seconds:g} s, of tasks that take {_LASTING:g} s; "
+        f"{CLIENTS} clients that ask for single tasks, answers in ms",
+        ["", "events/s", "not counted", *columns, "CPU, %", "most s unwritten", "s to write the rest"],
         rows,
     )
 
 
-def run(tasks: int, rate: int = RATE, seconds: float = SECONDS) -> None:
-    """Measure all of it."""
-    run_load(rate, seconds)
-    run_start(tasks)
+def measure_load(broker_url: str, options: Sequence[str], rate: int, seconds: float) -> list[Cell]:
+    """Start taskmon and ask it while events pour in; give its row."""
+    from brokers import free_port
+
+    monitor = Taskmon(broker_url, free_port(), MAX_TASKS, *options)
+    with Stream(monitor, broker_url, rate, seconds, int(rate / 4 * _LASTING)) as stream:
+        with Lag(monitor) as lag:
+            times = stream.ask(CLIENTS)
+        sent, cores = stream.end()
+        rest = lag.wait_until_written()
+        missing = stream.missing()
+    written = [lag.most, rest] if options else [None, None]
+    return [sent, missing, *shares(times, 0.5, 0.99, 0.999, 1), 100 * cores, *written]
 
 
 def main() -> None:
@@ -192,15 +180,18 @@ def main() -> None:
     if sys.argv[1:3] == ["--child", "start"]:
         start_child(sys.argv[3], int(sys.argv[4]))
         return
-    if sys.argv[1:3] == ["--child", "load"]:
-        load_child(sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
-        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks.history", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=TASKS, help="default: %(default)s")
-    parser.add_argument("--rate", type=int, default=RATE, help="events a second (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="default: %(default)s")
+    parser.add_argument(
+        "--tasks", type=int, default=TASKS, help="at the start (default: %(default)s); 0 for no start"
+    )
+    parser.add_argument("--broker", choices=BROKERS, action="append", help="default: both, one after the other")
+    parser.add_argument("--rate", type=int, default=EVENTS_PER_SECOND, help="events/s (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of asking (default: %(default)s)")
     options = parser.parse_args()
-    run(options.tasks, options.rate, options.seconds)
+    for broker in options.broker or BROKERS:
+        run_load(broker, options.rate, options.seconds)
+    if options.tasks:
+        run_start(options.tasks)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,13 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from . import workload
 from .burst import BROKERS, running
@@ -28,7 +32,7 @@ CLIENTS = 50
 ASKS = 10
 
 #: Tasks that a monitor may hold: as many as taskmon does when it is not told otherwise.
-_MAX_TASKS = 200_000
+MAX_TASKS = 200_000
 
 #: Seconds of events before the clients begin.
 _AHEAD = 2.0
@@ -54,30 +58,74 @@ async def ask_all(url: str, path: str, seconds: float, clients: int) -> list[flo
     return sorted(chain.from_iterable(await asyncio.gather(*(_ask(url, path, end, late) for late in lates))))
 
 
+class Stream:
+    """A monitor, and a publisher that sends it events of so many tasks at a time, steadily, while others ask.
+
+    The block begins when events have come for a while; they come for as many `seconds` more.
+    """
+
+    def __init__(
+        self, monitor: Monitor, broker_url: str, rate: int, seconds: float, under_way: int = 4 * workload.BATCH
+    ) -> None:
+        self._monitor = monitor
+        self._broker_url = broker_url
+        self._seconds = seconds
+        count = int(rate * (seconds + _AHEAD))
+        self._count = count - count % (4 * workload.BATCH)
+        arguments = broker_url, self._count, workload.BATCH, rate, under_way
+        self._publisher = child("benchmarks.publish", *arguments)
+
+    def __enter__(self) -> Self:
+        from .publish import Publisher, make_bodies
+
+        self._ending = ExitStack()
+        with ExitStack() as starting:
+            monitor = starting.enter_context(self._monitor)
+            self._sending = starting.enter_context(self._publisher)
+            self._sending.hear()
+            (probe,) = make_bodies(4, workload.BATCH)
+            prober = Publisher(self._broker_url)
+            self._before = monitor.wait_for_events(partial(prober.send, probe))
+            prober.close()
+            self._path = f"/api/task/info/{monitor.task_ids()[0]}"
+            self._cpu_before = monitor.cpu_seconds()
+            self._sending.tell("go")
+            time.sleep(_AHEAD)
+            self._ending = starting.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._ending.__exit__(kind, exc, tb)
+
+    def ask(self, clients: int) -> list[float]:
+        """Let clients in a process of their own ask for a task; give the milliseconds that answers took, sorted."""
+        with child("benchmarks.latency", self._monitor.url, self._path, self._seconds, clients) as asking:
+            times: list[float] = asking.hear()
+        return times
+
+    def end(self) -> tuple[float, float]:
+        """Wait for the last event to be sent; give how many were in a second, and the monitor's share of a core."""
+        took = self._sending.hear()
+        return self._count / took, (self._monitor.cpu_seconds() - self._cpu_before) / took
+
+    def missing(self) -> int:
+        """Tell how many events the monitor has not counted."""
+        return self._count - ((self._monitor.events() or 0) - self._before)
+
+
 def measure(monitor: Monitor, broker_url: str, rate: int, seconds: float, clients: int) -> list[Cell]:
     """Ask a monitor while events pour in; give its row."""
-    from .publish import Publisher, make_bodies
-
-    (probe,) = make_bodies(4, workload.BATCH)
-    count = int(rate * (seconds + _AHEAD))
-    count -= count % (4 * workload.BATCH)
-    with monitor, child("benchmarks.publish", broker_url, count, workload.BATCH, rate) as publisher:
-        publisher.hear()
-        prober = Publisher(broker_url)
-        before = monitor.wait_for_events(partial(prober.send, probe))
-        prober.close()
-        path = f"/api/task/info/{monitor.task_ids()[0]}"
-        cpu_before = monitor.cpu_seconds()
-        publisher.tell("go")
-        time.sleep(_AHEAD)
-        with child("benchmarks.latency", monitor.url, path, seconds, clients) as asking:
-            times = asking.hear()
-        sent_in = publisher.hear()
-        cpu = monitor.cpu_seconds() - cpu_before
+    with Stream(monitor, broker_url, rate, seconds) as stream:
+        times = stream.ask(clients)
+        sent, cores = stream.end()
         time.sleep(1)
-        counted = (monitor.events() or 0) - before
-    share = [times[int(part * (len(times) - 1))] for part in (0.5, 0.99, 1)]
-    return [monitor.name, count / sent_in, count - counted, 100 * cpu / sent_in, len(times), *share]
+        missing = stream.missing()
+    return [monitor.name, sent, missing, 100 * cores, len(times), *shares(times, 0.5, 0.99, 1)]
+
+
+def shares(times: Sequence[float], *parts: float) -> list[float]:
+    """Give the times that so large a part of the answers took at the most."""
+    return [times[int(part * (len(times) - 1))] for part in parts]
 
 
 def run(broker: str, flower: Path | None, rate: int = EVENTS_PER_SECOND, seconds: float = SECONDS) -> None:
@@ -86,9 +134,9 @@ def run(broker: str, flower: Path | None, rate: int = EVENTS_PER_SECOND, seconds
     with running(broker) as server:
         from brokers import free_port
 
-        monitors: list[Monitor] = [Taskmon(server.url, free_port(), _MAX_TASKS)]
+        monitors: list[Monitor] = [Taskmon(server.url, free_port(), MAX_TASKS)]
         if flower is not None:
-            monitors.append(Flower(server.url, free_port(), _MAX_TASKS, flower))
+            monitors.append(Flower(server.url, free_port(), MAX_TASKS, flower))
         rows = [measure(monitor, server.url, rate, seconds, CLIENTS) for monitor in monitors]
     print_table(
         f"GET /api/task/info/<id> on {server.name} while events arrive in messages of {workload.BATCH}; "

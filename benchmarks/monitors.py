@@ -124,11 +124,16 @@ class Taskmon(Monitor):
     name = "taskmon"
     metric = re.compile(r"^taskmon_events_applied_total (\S+)$", re.MULTILINE)
 
+    def __init__(self, broker_url: str, port: int, max_tasks: int, *options: str) -> None:
+        self._options = options
+        super().__init__(broker_url, port, max_tasks)
+
     def command(self, broker_url: str, port: int, max_tasks: int) -> list[str]:
         """Give the command line."""
         return [
             *(sys.executable, "-m", "taskmon", "--broker", broker_url, "--port", str(port)),
             *("--max-tasks", str(max_tasks), "--anonymous-role", "viewer"),
+            *self._options,
         ]
 
 

@@ -41,10 +41,9 @@ class Publisher:
         self._connection.close()
 
 
-def make_bodies(count: int, size: int) -> list[bytes]:
-    """Make messages with so many events in all, of tasks that begin now, on many workers at a time."""
-    window = 4 * workload.BATCH
-    return list(workload.bodies(workload.events(count // 4, window, time.time()), size))
+def make_bodies(count: int, size: int, under_way: int = 4 * workload.BATCH) -> list[bytes]:
+    """Make messages with so many events in all, of tasks that begin now, so many at a time."""
+    return list(workload.bodies(workload.events(count // 4, under_way, time.time()), size))
 
 
 def publish(url: str, bodies: Sequence[bytes], interval: float = 0.0) -> float:
@@ -62,11 +61,11 @@ def publish(url: str, bodies: Sequence[bytes], interval: float = 0.0) -> float:
 
 def main() -> None:
     """Be the child: make the bodies, say so, wait for a word, send them, tell how long that took."""
-    url, (count, size, *rate) = sys.argv[2], map(int, sys.argv[3:])  # the rate is in events a second
-    bodies = make_bodies(count, size)
+    url, (count, size, *steady) = sys.argv[2], map(int, sys.argv[3:])  # steady: events a second, tasks at a time
+    bodies = make_bodies(count, size, *steady[1:])
     say(len(bodies))
     if sys.stdin.readline():
-        say(publish(url, bodies, size / rate[0] if rate else 0.0))
+        say(publish(url, bodies, size / steady[0] if steady else 0.0))
 
 
 if __name__ == "__main__":
