@@ -20,14 +20,15 @@ from ..records import READY_STATES, Task
 from ..settings import Settings
 from ..state import State
 from ..tree import Tree, gather_tree
+from .apart import SqliteApart
 from .columns import merge_tasks
 from .databases import Away, Database
 from .postgres import PostgresDatabase
 from .reading import Listing, read_children, read_names, read_task
-from .recording import Recorder, Status
+from .recording import Recorder, Upkeep
 from .restoring import Restored, read_all, uncollected
 from .retention import Retention
-from .sqlite import SqliteDatabase
+from .status import Status
 from .trees import StoredTasks
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,9 @@ class History:
         assert settings.history is not None
         self._state = state
         self._monitor = monitor
-        self._database = _make_database(settings.history, cluster)
+        self._database, upkeep = _make_database(settings, settings.history, cluster)
         self._writing = Lane("The history", threads=1, waiting=16)
         self._reading = Lane("The history", threads=2, waiting=64)
-        upkeep = Retention(self._database, settings.history_max_age, settings.history_max_tasks)
         self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep)
         self._horizon = inf
         self._opened = False
@@ -204,8 +204,11 @@ def _gather(database: Database, task_id: str) -> Tree:
     raise AssertionError("a tree is the last thing that is yielded")
 
 
-def _make_database(url: str, cluster: str) -> Database:
-    """Make the database of a URL, as the settings let it pass."""
+def _make_database(settings: Settings, url: str, cluster: str) -> tuple[Database, Upkeep]:
+    """Make the database of a URL, as the settings let it pass, and what keeps it within bounds."""
+    bounds = settings.history_max_age, settings.history_max_tasks
     if url.startswith("sqlite:///"):
-        return SqliteDatabase(Path(url.removeprefix("sqlite:///")))
-    return PostgresDatabase(url, cluster)
+        apart = SqliteApart(Path(url.removeprefix("sqlite:///")), *bounds)
+        return apart, apart
+    database = PostgresDatabase(url, cluster)
+    return database, Retention(database, *bounds)

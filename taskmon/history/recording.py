@@ -1,7 +1,7 @@
 """Recorder: what changes in State is noted, copied, and written by one thread, a batch at a time.
 
-Event loop only, but for the calls in its lane. A task that changed four times since it was last written is written
-once. What cannot be written waits, no more of it than State may hold tasks, and is written when the database is back.
+Event loop only, but for the calls in its lane. What cannot be written waits, no more of it than State may hold tasks,
+and is written when the database is back.
 """
 
 import asyncio
@@ -10,35 +10,30 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from math import inf
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Struct
 
 from ..cluster.calls import Lane
 from ..errors import TaskmonError, Unavailable
 from ..query import TaskQuery
 from ..records import Event, Task, Worker
-from ..state import RECONCILED, State
-from .columns import FIELDS, merge_tasks, to_row
-from .databases import Away, Batch, Database, Row
+from ..state import State
+from .changes import Changes
+from .databases import Away, Batch, Database
+from .status import Status
 
 log = logging.getLogger(__name__)
 
 #: Seconds between the beginnings of two rounds. With what a round takes, less than a second of events is unwritten.
 INTERVAL: Final = 0.4
 
-#: Tasks in one transaction, and those that are copied before others may run.
+#: Tasks in one transaction.
 TOGETHER: Final = 5_000
-_SLICE: Final = 500
 
 #: Seconds until a round is tried again after one that failed, doubled each time.
 BACKOFF: Final = (1.0, 10.0)
-
-#: Seconds that what is unwritten may be old before it is said that the database is behind.
-LATE: Final = 5.0
 
 #: Tasks that the search index takes at a time; until which share of a round it may, and which share of what writing
 #: took it gets in any case: else it would never get any while a lot is written.
@@ -51,38 +46,6 @@ _COUNTERS_EVERY: Final = 0.9
 _COUNTERS_SHARE: Final = 50
 
 _FOREVER: Final = 86_400.0
-
-_UUID: Final = FIELDS.index("uuid")
-_RECONCILED: Final = FIELDS.index("reconciled")
-
-
-class Status(Struct):
-    """How it goes: numbers for the metrics, and why nothing is written, empty while all is well."""
-
-    reason: str = "not connected yet"
-    written: int = 0
-    failures: int = 0
-    dropped: int = 0
-    deleted: int = 0
-    unfit: int = 0
-    changed_since: float | None = None
-    writing_since: float | None = None
-
-    @property
-    def available(self) -> bool:
-        """Whether the last round went well."""
-        return not self.reason
-
-    def lag(self) -> float:
-        """Tell how many seconds ago the oldest change was made that is not written."""
-        since = self.changed_since if self.writing_since is None else self.writing_since
-        return 0.0 if since is None else max(0.0, time.monotonic() - since)
-
-    def word(self) -> Literal["ok", "behind", "unavailable"]:
-        """Say in a word how it goes."""
-        if not self.available:
-            return "unavailable"
-        return "behind" if self.lag() > LATE else "ok"
 
 
 class Upkeep(Protocol):
@@ -109,18 +72,13 @@ class Recorder:
         upkeep: Upkeep,
     ) -> None:
         self.status = Status()
-        #: The latest time of a task without a name: it may have left the memory and lost it, not so in the database.
-        self.horizon = -inf
         self._state = state
         self._database = database
         self._lane = lane
         self._monitor = monitor
         self._save_counters = save_counters
         self._upkeep = upkeep
-        self._dirty: dict[str, Task] = {}
-        self._writing: dict[str, Task] = {}
-        self._earlier: dict[str, Task] = {}  # what unwritten tasks were before they left the memory and came back
-        self._adopted: set[str] = set()  # unwritten tasks that were orphaned and then found
+        self._changes = Changes()
         self._seen: dict[str, float] = {}  # of each worker, as it was written
         self._gone: set[str] = set()
         self._counters_saved: str | None = None
@@ -136,41 +94,28 @@ class Recorder:
     @property
     def backlog(self) -> int:
         """How many tasks have changed and are not written."""
-        return len(self._dirty) + len(self._writing)
+        return len(self._changes)
+
+    @property
+    def horizon(self) -> float:
+        """The latest time of a task without a name: where it left the memory, only the database may know that."""
+        return self._changes.horizon
 
     def pending(self, task_id: str) -> Task | None:
         """Give a task that has changed and is not written yet, whether State still holds it or not."""
-        return self._dirty.get(task_id) or self._writing.get(task_id)
+        return self._changes.get(task_id)
 
     def recall(self, task: Task) -> Task:
         """Add to a task what is not written yet of its time before it left the memory."""
-        for earlier in (self._earlier.get(task.uuid), self._writing.get(task.uuid)):
-            if earlier is not None and earlier is not task:
-                task = merge_tasks(earlier, task)
-        return task
-
-    def _keep(self, earlier: Task) -> None:
-        self._earlier[earlier.uuid] = self.recall(earlier) if earlier.uuid in self._earlier else earlier
+        return self._changes.recall(task)
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Note what changed."""
         if self.status.changed_since is None:
             self.status.changed_since = time.monotonic()
-        dirty = self._dirty
-        for _, record in changes:
-            if type(record) is Task:
-                noted = dirty.setdefault(record.uuid, record)
-                if noted is not record:  # it left the memory, and has come back knowing little
-                    self._keep(noted)
-                    dirty[record.uuid] = record
-        if changes and changes[0][0].type == RECONCILED:  # it comes alone
-            self._note_adopted(changes[0][1])
-        if len(dirty) > self._state.max_tasks + TOGETHER:
+        self._changes.note(changes)
+        if self._changes.waiting > self._state.max_tasks + TOGETHER:
             self._drop()
-
-    def _note_adopted(self, task: Task | Worker | None) -> None:
-        if type(task) is Task and task.reconciled is None:
-            self._adopted.add(task.uuid)
 
     def forget(self, hostname: str) -> None:
         """Note a worker that State has dropped."""
@@ -191,9 +136,11 @@ class Recorder:
         self._stopping = True  # cancelling would leave open what became of a batch
         self._wanted.set()
         await asyncio.wait({self._running}, timeout=timeout)
-        if not self._running.done() or self._dirty:
+        if not self._running.done() or self._changes.waiting:
             reason = self.status.reason or "not done in time"
-            log.warning("The history is left without the last changes of %s tasks (%s)", len(self._dirty), reason)
+            log.warning(
+                "The history is left without the last changes of %s tasks (%s)", self._changes.waiting, reason
+            )
         self._running.cancel()
         self._running = None
         self._release(Unavailable("The history", "taskmon ends"))
@@ -224,9 +171,8 @@ class Recorder:
             pause = await self._write_and_tidy()
             if last:
                 break
-        if self._opened:
-            with suppress(Away):
-                await self._call(self._database.close)
+        with suppress(Away):
+            await self._call(self._database.close)
 
     async def _write_and_tidy(self) -> float:
         """Do a round, and other work in what time is left; give the seconds until the next one."""
@@ -249,7 +195,7 @@ class Recorder:
         status.writing_since, status.changed_since = status.writing_since or status.changed_since, None
         if not self._opened:
             await self._open()
-        left = len(self._dirty)
+        left = self._changes.waiting
         await self._write(left, also=True)
         while (left := left - TOGETHER) > 0:
             await self._write(left)
@@ -263,7 +209,7 @@ class Recorder:
         if created or self._incomplete:
             for task in self._state.find(TaskQuery()):
                 if task is not None:
-                    self._dirty.setdefault(task.uuid, task)
+                    self._changes.add([task])
                 else:
                     await asyncio.sleep(0)
             self._seen.clear()
@@ -271,7 +217,6 @@ class Recorder:
 
     async def _write(self, most: int, also: bool = False) -> None:
         """Write the tasks that wait longest; and `also` what else has changed."""
-        tasks = list(islice(self._dirty.values(), min(most, TOGETHER)))
         workers: list[Worker] = []
         gone: set[str] = set()
         counters = None
@@ -279,13 +224,11 @@ class Recorder:
             workers = [one for name, one in self._state.workers.items() if one.seen != self._seen.get(name)]
             gone, self._gone = self._gone, set()
             counters = self._copy_counters()
+        tasks = self._changes.take(min(most, TOGETHER))
         if not tasks and not workers and not gone and counters is None:
             return
-        self._writing = {task.uuid: task for task in tasks}
-        for task in tasks:
-            del self._dirty[task.uuid]
         try:
-            rows = await self._copy(tasks)
+            rows, adopted = await self._changes.copy(tasks)
             batch = Batch(
                 tasks=rows,
                 workers=[(one.hostname, one.seen, _encode(one)) for one in workers],
@@ -293,49 +236,17 @@ class Recorder:
                 counters=counters,
                 monitor=self._monitor,
                 now=time.time(),
-                adopted=self._find_adopted(rows),
+                adopted=adopted,
             )
             self.status.unfit += await self._call(partial(self._database.write, batch))
         except BaseException:
-            for task_id, task in self._writing.items():
-                if self._dirty.setdefault(task_id, task) is not task:
-                    self._keep(task)
+            self._changes.put_back()
             self._gone |= gone
             self._counters_due = 0.0
             raise
-        finally:
-            self._writing = {}
-        if self._adopted:
-            self._adopted.difference_update([row[_UUID] for row in rows])
+        self._changes.forget()
         self.status.written += len(tasks)
         self._seen.update([(hostname, seen) for hostname, seen, _ in batch.workers])
-
-    async def _copy(self, tasks: list[Task]) -> list[Row]:
-        """Copy tasks, which go on changing, some at a time."""
-        rows: list[Row] = []
-        for start in range(0, len(tasks), _SLICE):
-            some = tasks[start : start + _SLICE]
-            if self._earlier:
-                some = [self._recall_last(task) for task in some]
-            rows += map(to_row, some)
-            for task in some:
-                if task.name is None and (task.timestamp or 0.0) > self.horizon:
-                    self.horizon = task.timestamp or 0.0
-            await asyncio.sleep(0)
-        return rows
-
-    def _find_adopted(self, rows: list[Row]) -> list[str]:
-        """List those of these tasks whose mark as orphaned is to be taken away."""
-        if not self._adopted:
-            return []
-        return [row[_UUID] for row in rows if row[_RECONCILED] is None and row[_UUID] in self._adopted]
-
-    def _recall_last(self, task: Task) -> Task:
-        """Give a task with what it was before; while it is being written, that is kept with it."""
-        if task.uuid not in self._earlier:
-            return task
-        self._writing[task.uuid] = merged = merge_tasks(self._earlier.pop(task.uuid), task)
-        return merged
 
     def _copy_counters(self) -> str | None:
         """Give the counters where they are due and have changed."""
@@ -362,6 +273,9 @@ class Recorder:
             except (Away, TaskmonError) as exc:
                 log.debug("The history's upkeep failed: %s", exc)
                 return
+            except Exception:  # as when writing
+                log.exception("The history's upkeep failed")
+                return
             more = indexing or deleting
             self.status.deleted = self._upkeep.deleted
 
@@ -371,11 +285,8 @@ class Recorder:
 
     def _drop(self) -> None:
         """Give up the oldest of what waits: those that State still holds may be written yet, when they change."""
-        too_many = len(self._dirty) - self._state.max_tasks
-        for task_id in list(islice(self._dirty, too_many)):
-            del self._dirty[task_id]
-            self._earlier.pop(task_id, None)
-            self._adopted.discard(task_id)
+        too_many = self._changes.waiting - self._state.max_tasks
+        self._changes.drop(too_many)
         self.status.dropped += too_many
         self._incomplete = True
 

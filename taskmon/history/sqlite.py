@@ -7,7 +7,9 @@ The search index is written later, in steps; until then `taskmon_unsearched` nam
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
@@ -24,15 +26,17 @@ from .databases import Away, Database, Row, first_line, literal_condition
 from .schema import SEARCHED, SEPARATOR, migrate
 from .terms import Texts
 
-#: Rows in one statement. While it runs, other threads of Python go on; while its values are handed over they wait,
-#: for a tenth of a millisecond. Each statement costs SQLite some upkeep, so fewer rows would cost more each.
-_TOGETHER: Final = 50
+#: Rows in one statement: each costs the driver and SQLite some upkeep.
+_TOGETHER: Final = 200
 
 #: Seconds to wait for a lock that another process holds.
 _PATIENCE: Final = 1.0
 
 #: In memory, and not in a file, is kept what it takes to undo a statement: a few hundred pages.
 _WRITER_PRAGMAS: Final = ("synchronous = NORMAL", "cache_size = -65536", "temp_store = MEMORY")
+
+#: Seconds to wait for the process that a taskmon which was killed has left, and which ends what it has begun.
+_LEAVING: Final = 3.0
 
 #: The first SQLite that searches by trigrams.
 _OLDEST: Final = (3, 34, 0)
@@ -41,7 +45,7 @@ _STATE: Final = FIELDS.index("state")
 
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
-_Inode = tuple[int, int]
+Inode = tuple[int, int]
 
 
 class SqliteDatabase(Database):
@@ -53,8 +57,8 @@ class SqliteDatabase(Database):
         super().__init__(cluster)
         self._path = path
         self._lock: IO[bytes] | None = None
-        self._inode: _Inode | None = None
-        self._ahead: _Inode | None = None
+        self._inode: Inode | None = None
+        self._ahead: Inode | None = None
         self._replaced = False
         self._writer = self._make_engine("BEGIN IMMEDIATE", *_WRITER_PRAGMAS)
         self._reader = self._make_engine("BEGIN", "query_only = 1", "cache_size = -16384")
@@ -83,9 +87,13 @@ class SqliteDatabase(Database):
                 created = migrate(connection)
         except SQLAlchemyError as exc:
             raise self.explain(exc) from exc
-        self._inode, self._ahead = _find_inode(self._path), _find_inode(self._beside("-wal"))
+        self.expect(_find_inode(self._path), _find_inode(self._beside("-wal")))
         created, self._replaced = created or self._replaced, False
         return created
+
+    def expect(self, inode: Inode | None, ahead: Inode | None) -> None:
+        """Take note of which file is open, and of its log; another process may have opened it."""
+        self._inode, self._ahead = inode, ahead
 
     def close(self) -> None:
         self._dispose()
@@ -106,7 +114,7 @@ class SqliteDatabase(Database):
     def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
         """Write rows, those of a state together, without the columns that none of them has.
 
-        The driver takes five times as long over a None as over a value, and holds up other threads meanwhile.
+        The driver takes five times as long over a None as over a value.
         """
         rows = sorted(rows, key=itemgetter(_STATE))
         for start in range(0, len(rows), _TOGETHER):
@@ -122,7 +130,7 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql(statement, rows)
 
     def index_some(self, most: int) -> bool:
-        """Index tasks: few statements, and one row, as each lets other threads have the interpreter."""
+        """Index tasks, in few statements."""
         with self.writing() as connection:
             document: Any = connection.exec_driver_sql(_READ_TEXTS, (most,)).scalar()
             rows: list[list[Any]] = msgspec.json.decode(document)
@@ -206,11 +214,9 @@ class SqliteDatabase(Database):
             lock = place.open("ab")
         except OSError as exc:
             raise HistoryRefused(f"{self._path}-lock cannot be written: {exc.strerror}") from exc
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(lock):
             lock.close()
-            raise HistoryRefused(f"another taskmon writes to {self._path}; several can share PostgreSQL") from None
+            raise HistoryRefused(f"another taskmon writes to {self._path}; several can share PostgreSQL")
         self._lock = lock
 
     def _write_ahead(self) -> None:
@@ -224,7 +230,19 @@ class SqliteDatabase(Database):
             connection.close()
 
 
-def _find_inode(path: Path) -> _Inode | None:
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file that others may be about to let go; tell whether that went well."""
+    deadline = time.monotonic() + _LEAVING
+    while True:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+
+
+def _find_inode(path: Path) -> Inode | None:
     """Tell which file is at a path, None for none."""
     try:
         return _inode_of(path.stat())
@@ -232,7 +250,7 @@ def _find_inode(path: Path) -> _Inode | None:
         return None
 
 
-def _inode_of(status: os.stat_result) -> _Inode:
+def _inode_of(status: os.stat_result) -> Inode:
     return status.st_dev, status.st_ino
 
 

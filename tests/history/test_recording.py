@@ -15,7 +15,7 @@ from waiting import eventually
 
 from taskmon.cluster.calls import Lane
 from taskmon.errors import Unavailable
-from taskmon.history import recording
+from taskmon.history import changes, recording
 from taskmon.history.databases import Away, Batch
 from taskmon.history.recording import Recorder
 from taskmon.history.retention import Retention
@@ -80,7 +80,7 @@ async def test_a_task_that_changed_four_times_is_written_once(path: Path) -> Non
 
 async def test_what_changes_while_it_is_written_is_written_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "TOGETHER", 3)
-    monkeypatch.setattr(recording, "_SLICE", 1)
+    monkeypatch.setattr(changes, "SLICE", 1)
     state = make_state()
     async with recording_to(path, state) as (recorder, database):
         for number in range(10):
@@ -302,9 +302,12 @@ async def test_upkeep_is_done_while_writing_takes_all_the_time(path: Path, monke
         assert all(batch.tasks for batch in database.batches)
 
 
-async def test_an_upkeep_that_fails_waits_for_the_next_round(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Away("busy"), ValueError("odd")])
+async def test_an_upkeep_that_fails_waits_for_the_next_round(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fail(*_: Any) -> bool:
-        raise Away("busy")
+        raise error
 
     state = make_state()
     async with recording_to(path, state) as (recorder, database):

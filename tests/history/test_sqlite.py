@@ -13,6 +13,7 @@ from factories import START
 from stored import make_tasks, open_sqlite, read_all_rows, read_ids, write
 
 from taskmon.errors import HistoryRefused
+from taskmon.history import sqlite
 from taskmon.history.databases import Away
 from taskmon.history.restoring import read_all
 from taskmon.history.schema import VERSION
@@ -74,7 +75,10 @@ def test_no_directory_and_no_file(tmp_path: Path) -> None:
     assert "is a directory" in refuse(tmp_path)
 
 
-def test_two_taskmons_do_not_share_a_file(database: SqliteDatabase, tmp_path: Path) -> None:
+def test_two_taskmons_do_not_share_a_file(
+    database: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_LEAVING", 0.0)
     assert "another taskmon writes to" in refuse(tmp_path / "history.sqlite3")
     database.close()
     again = open_sqlite(tmp_path)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from scene import Scene
 
-from taskmon.history.recording import Status
+from taskmon.history.status import Status
 from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS
 
 

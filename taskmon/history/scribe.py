@@ -1,0 +1,141 @@
+"""The process that writes a history in a file: `python -m taskmon.history.scribe`, which taskmon starts.
+
+SQLite's driver takes Python's lock before and after each statement. In taskmon's own process the event loop would
+wait for that, over and over, while a lot is written. Requests come by the standard input, answers leave by the
+standard output. The process ends with its input: so with taskmon, however that ends.
+"""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct as Format
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Struct
+
+from .databases import Away, Batch, Row
+from .retention import Retention
+from .sqlite import Inode, SqliteDatabase
+
+#: Before whatever is said stands its length.
+_LENGTH: Final = Format(">Q")
+
+#: It is less urgent than to answer requests.
+_NICE: Final = 10
+
+
+class Plan(Struct):
+    """What the process is to do: write to the file at `path`, as long as that is the one that taskmon has opened."""
+
+    path: str
+    inode: Inode | None
+    ahead: Inode | None
+    max_age: float | None
+    max_tasks: int | None
+
+
+class Rows(Struct, tag=True):
+    """Rows of the tasks that are to be written next; there is no answer to that."""
+
+    rows: list[Row]
+
+
+class Write(Struct, tag=True):
+    """Write a batch, and the rows that came before it; the answer is how many could not be stored."""
+
+    batch: Batch
+
+
+class Index(Struct, tag=True):
+    """Let searches find so many tasks; the answer is whether more are left."""
+
+    most: int
+
+
+class Tidy(Struct, tag=True):
+    """Delete a few of those tasks that are too old or too many; the answer is whether more are left."""
+
+
+class Answer(Struct):
+    """What came of a request: a number and how many tasks were deleted, or why the database or the program failed."""
+
+    value: int = 0
+    deleted: int = 0
+    away: str | None = None
+    failed: str | None = None
+
+
+Request = Rows | Write | Index | Tidy
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Request).decode
+
+
+def pack(message: Request | Answer) -> bytes:
+    """Make the bytes of a message; raises UnicodeError and OverflowError for what has none."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def receive(pipe: BinaryIO) -> bytes | None:
+    """Wait for the next message; None when there will be none."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (size,) = _LENGTH.unpack(head)
+    body = pipe.read(size)
+    return body if len(body) == size else None
+
+
+class Scribe:
+    """Does what is asked of it, one thing after the other."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._database = SqliteDatabase(Path(plan.path))
+        self._database.expect(plan.inode, plan.ahead)
+        self._upkeep = Retention(self._database, plan.max_age, plan.max_tasks)
+        self._rows: list[Row] = []
+
+    def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        """Answer until there are no more requests, or nobody to answer to."""
+        with suppress(BrokenPipeError):
+            while (body := receive(requests)) is not None:
+                request = _decode(body)
+                if isinstance(request, Rows):
+                    self._rows += request.rows
+                else:
+                    answers.write(pack(self._answer(request)))
+        self._database.close()
+
+    def _answer(self, request: Write | Index | Tidy) -> Answer:
+        before = self._upkeep.deleted
+        try:
+            return Answer(int(self._do(request)), self._upkeep.deleted - before)
+        except Away as exc:
+            return Answer(away=str(exc))
+        except Exception as exc:  # whatever it is: it is told, and the next request is another one
+            return Answer(failed=f"{type(exc).__name__}: {exc}")
+
+    def _do(self, request: Write | Index | Tidy) -> int:
+        if isinstance(request, Write):
+            request.batch.tasks, self._rows = self._rows, []
+            return self._database.write(request.batch)
+        if isinstance(request, Index):
+            return self._database.index_some(request.most)
+        return self._upkeep.step()
+
+
+def main() -> None:
+    """Be the process; what ends taskmon ends it too, once the last changes are written."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(_NICE)
+    with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as answers:
+        Scribe(msgspec.json.decode(sys.argv[1], type=Plan)).serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
