@@ -43,12 +43,10 @@ class TaskStore:
     def __init__(self) -> None:
         self.finished: dict[str, Task] = {}
         self.unfinished: OrderedDict[str, Task] = OrderedDict()
-        self.outdated = (
-            0  # how often a task was evicted or is indexed anew: an entry of each ordering may be stale then
-        )
-        self.disturbed: set[str] = (
-            set()
-        )  # tasks that changed though they had finished, for `zones.py` to read and clear
+        #: How often a task was evicted or indexed anew: of each ordering an entry may be stale for that.
+        self.outdated = 0
+        #: Tasks that changed though they had finished: `zones.py` reads and clears it.
+        self.disturbed: set[str] = set()
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []
         self._queue = Queue()  # the finished ones
