@@ -263,18 +263,18 @@ class Finder:
     def _order(self, query: TaskQuery) -> list[Source]:
         """Give the sources that hold every task, in the order asked for."""
         field, descending = query.sort_by or "timestamp", query.descending
-        ranges = _ranges(query)
-        span = self._indexes.zones.span(ranges)
+        ranges, span = _ranges(query), self._indexes.zones.span
         if _is_by_time(query):
-            return [Source(self._by_time(query), descending or query.sort_by is None, *span)]
+            return [Source(self._by_time(query), descending or query.sort_by is None, *span(ranges))]
         if field in self._indexes.known:
+            known, missing = self._indexes.known[field], self._indexes.missing[field]
             if field in ranges:  # a task without the time is no match
-                return [Source(self._indexes.known[field], descending, *ranges[field])]
-            both = [Source(orders[field], descending) for orders in (self._indexes.missing, self._indexes.known)]
+                return [Source(known, descending, *ranges[field])]
+            both = [Source(missing, descending), Source(known, descending, *span(ranges, field))]
             return both[::-1] if descending else both
         groups = self._indexes.facets[field].groups
         values = sorted(groups, key=nulls_first, reverse=descending)
-        return [Source(groups[value], True, *span) for value in values]
+        return [Source(groups[value], True, *span(ranges)) for value in values]
 
     def _by_time(self, query: TaskQuery) -> Ordering:
         """Give the smallest ordering by `timestamp` that holds all matches.

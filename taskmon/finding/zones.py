@@ -113,14 +113,18 @@ class Zones:
         for lag in self._lags.values():
             lag.widen(tasks, timestamps)
 
-    def span(self, ranges: Ranges) -> tuple[float | None, float | None]:
-        """Give bounds for the `timestamp` of all tasks within some ranges."""
+    def span(self, ranges: Ranges, field: str = "timestamp") -> tuple[float | None, float | None]:
+        """Give bounds for a field of all tasks within some ranges; of fields besides `timestamp` and TIMES none."""
         low, high = -inf, inf
-        for field, (start, end) in ranges.items():
-            lag = self._lags[field]
+        for known, (start, end) in ranges.items():
+            lag = self._lags[known]
             low = low if start is None else max(low, start + lag.least)
             high = high if end is None else min(high, end + lag.most)
-        return (None if low == -inf else low), (None if high == inf else high)
+        if field in self._lags:
+            low, high = low - self._lags[field].most, high - self._lags[field].least
+        elif field != "timestamp":
+            return None, None
+        return (low if low > -inf else None), (high if high < inf else None)
 
     def within(self, block: Block, asked: Asked, lasting: bool = False) -> list[Entry]:
         """List the entries of a block, in their order, whose task may be within all ranges and have all values.

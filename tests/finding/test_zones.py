@@ -115,7 +115,9 @@ def test_how_late_tasks_end_tells_where_to_begin_before_any_zone_is_made(bound: 
         for number in range(400):
             state.apply(make_life(f"t{number:03}", "received", "started", "succeeded", timestamp=START + number))
         assert find_ids(state, **{bound: START + 200}, limit=3) == ["t200", "t199", "t198"]
-        assert state._indexes.zones.spent() <= 4 * 4
+        assert find_ids(state, started_start=START + 200, sort_by="received", limit=1) == ["t200"]
+        assert find_ids(state, received_end=START + 200, sort_by="started", descending=True, limit=1) == ["t200"]
+        assert state._indexes.zones.spent() <= 12 * 4
         state.apply(
             make_life("t100", "succeeded", timestamp=START + 1000)
         )  # it took long, and stands far from others
