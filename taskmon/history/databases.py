@@ -80,6 +80,10 @@ class Database(ABC):
         """Raise Away if the database that is open is no longer the one that the URL means."""
 
     @abstractmethod
+    def cut(self) -> None:
+        """Cut the connections off, so that nobody waits for an answer any more; in any thread."""
+
+    @abstractmethod
     def explain(self, exc: BaseException) -> Exception:
         """Tell what an error of the driver means for a start: Away, or HistoryRefused where it would not pass."""
 

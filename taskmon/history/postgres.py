@@ -1,11 +1,15 @@
 """The history in PostgreSQL, which several taskmons may share: what two of them know of a task is merged there."""
 
+import os
 import re
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, and_, create_engine, or_
+from sqlalchemy import ColumnElement, Connection, Engine, and_, create_engine, event, or_
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -68,6 +72,7 @@ class PostgresDatabase(Database):
     def __init__(self, url: str, cluster: str = "") -> None:
         super().__init__(cluster)
         self._url = _with_driver(url)
+        self._connections: WeakSet[Any] = WeakSet()
         self._writer = self._make_engine(1)
         self._reader = self._make_engine(2)
 
@@ -93,6 +98,11 @@ class PostgresDatabase(Database):
 
     def check(self) -> None:
         """A connection that is lost says so by itself."""
+
+    def cut(self) -> None:
+        for connection in list(self._connections):
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as other:
+                other.shutdown(socket.SHUT_RDWR)
 
     def explain(self, exc: BaseException) -> Exception:
         cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
@@ -136,11 +146,13 @@ class PostgresDatabase(Database):
 
     def _make_engine(self, size: int) -> Engine:
         try:
-            return create_engine(
+            engine = create_engine(
                 self._url, connect_args=_options(self._url), pool_size=size, max_overflow=0, pool_pre_ping=True
             )
         except ImportError:
             raise HistoryRefused("PostgreSQL takes psycopg: pip install 'taskmon[postgres]'") from None
+        event.listen(engine, "connect", lambda connection, _: self._connections.add(connection))
+        return engine
 
 
 def _with_driver(url: str) -> URL:

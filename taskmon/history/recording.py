@@ -22,6 +22,7 @@ from ..records import Event, Task, Worker
 from ..state import State
 from .changes import Changes
 from .databases import Away, Batch, Database
+from .stalling import SLOW, call_patiently
 from .status import Status
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ _DUE: Final = 0.25
 #: The counters are written less often, where copying them takes long: a fiftieth of the time at the most.
 _COUNTERS_EVERY: Final = 0.9
 _COUNTERS_SHARE: Final = 50
-
-_FOREVER: Final = 86_400.0
 
 
 class Upkeep(Protocol):
@@ -280,8 +279,15 @@ class Recorder:
             self.status.deleted = self._upkeep.deleted
 
     async def _call(self, function: Callable[[], Any]) -> Any:
-        """Make a call in the writing thread: it ends by the database's own time limits."""
-        return await self._lane.call(function, _FOREVER)
+        """Make a call in the writing thread."""
+        return await call_patiently(self._lane, function, self._note_stall, self._database.cut)
+
+    def _note_stall(self) -> None:
+        """Take note that the database does not answer."""
+        if self.status.available:
+            self.status.reason = f"no answer for {SLOW:g} s"
+            log.warning("The history cannot be written (%s); tasks are kept in memory", self.status.reason)
+        self._release(Unavailable("The history", self.status.reason))
 
     def _drop(self) -> None:
         """Give up the oldest of what waits: those that State still holds may be written yet, when they change."""

@@ -105,6 +105,9 @@ class SqliteDatabase(Database):
         if _find_inode(self._path) != self._inode:
             raise Away("its file is gone")
 
+    def cut(self) -> None:
+        """A file has no connection that could hang."""
+
     def explain(self, exc: BaseException) -> Exception:
         cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
         if getattr(cause, "sqlite_errorname", "").startswith(_DAMAGED):

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,12 +31,21 @@ class Watched(SqliteDatabase):
         super().__init__(path)
         self.batches: list[Batch] = []
         self.error: Exception | None = None
+        self.flows = threading.Event()
+        self.flows.set()
+        self.cuts = 0
 
     def write(self, batch: Batch) -> int:
+        self.flows.wait()
         if self.error is not None:
             raise self.error
         self.batches.append(batch)
         return super().write(batch)
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self.error = Away("the connection was cut")
+        self.flows.set()
 
 
 @asynccontextmanager

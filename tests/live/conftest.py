@@ -8,6 +8,7 @@ Every test in this directory has the mark `live`. The fixtures:
   brokers, running when the test begins and repaired after it. A test may `stop()`, `start()`, `kill()`,
   `pause()` and `resume()` them; `url` and `port` stay the same. See `brokers.Broker`.
 - `postgres_server` (session) and `postgres` (function): a PostgreSQL, likewise; see `databases.PostgresServer`.
+- `database` (function): an empty history in it.
 - `new_redis(password=None)` (function): a factory of Redis servers for one test alone.
 - `project` (function): a `workers.Project` on `broker` with a queue to itself. `project.send("add", 2, 3)`
   publishes a task, `project.app` is the Celery app; the tasks are in `project.py`.
@@ -37,6 +38,8 @@ from guard import pytest_runtest_makereport as pytest_runtest_makereport
 from guard import pytest_sessionfinish as pytest_sessionfinish
 from guard import pytest_terminal_summary as pytest_terminal_summary
 from workers import Backend, Project, Worker
+
+from taskmon.history.postgres import PostgresDatabase
 
 AnyBroker = TypeVar("AnyBroker", bound=Broker)
 
@@ -97,6 +100,17 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
     postgres_server.restore()
     yield postgres_server
     postgres_server.restore()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
+    """An empty database, or one that has been emptied."""
+    made = PostgresDatabase(postgres.url("history"), "here")
+    made.open()
+    with made.writing() as connection:
+        connection.exec_driver_sql("TRUNCATE taskmon_tasks, taskmon_workers, taskmon_counters")
+    yield made
+    made.close()
 
 
 @pytest.fixture

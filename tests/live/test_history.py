@@ -21,13 +21,9 @@ from monitor import Monitor
 from patience import PATIENCE
 from processes import wait_until
 from serving import Served, serving
-from sqlalchemy import select
 from stored import assert_same, check_listings, lives, make_tasks, plain, read_all_rows, read_ids, watched, write
-from waiting import eventually
 
 from taskmon.errors import HistoryRefused
-from taskmon.history import databases, recording
-from taskmon.history import history as history_module
 from taskmon.history.columns import merge_tasks, settle
 from taskmon.history.databases import Away
 from taskmon.history.postgres import PostgresDatabase
@@ -35,7 +31,6 @@ from taskmon.history.reading import read_children, read_names
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.schema import VERSION
-from taskmon.history.schema import tasks as table
 from taskmon.outcomes import ORPHANED
 from taskmon.records import Event, Task, Worker
 from taskmon.search import parse_search
@@ -126,17 +121,6 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
 
 
 # PostgreSQL
-
-
-@pytest.fixture
-def database(postgres: PostgresServer, request: pytest.FixtureRequest) -> Iterator[PostgresDatabase]:
-    """An empty database, or one that has been emptied."""
-    made = PostgresDatabase(postgres.url("history"), "here")
-    made.open()
-    with made.writing() as connection:
-        connection.exec_driver_sql("TRUNCATE taskmon_tasks, taskmon_workers, taskmon_counters")
-    yield made
-    made.close()
 
 
 def test_listings_are_those_of_the_memory(database: PostgresDatabase) -> None:
@@ -230,19 +214,6 @@ def test_what_comes_back_is_of_the_same_cluster(database: PostgresDatabase, post
     other.close()
 
 
-def test_a_connection_that_is_lost_while_tasks_come_back(
-    database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(database, [Task(f"id-{number}", timestamp=START + number) for number in range(100)])
-    monkeypatch.setattr(databases, "CHUNK", 10)
-    rows = database.read_rows(select(table.c.uuid))
-    assert len(next(rows)) == 10
-    postgres.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskmon'")
-    with pytest.raises(Away):
-        list(rows)
-    assert len(read_all(database, 100, "here").tasks) == 100
-
-
 def test_texts_that_postgresql_does_not_hold(database: PostgresDatabase) -> None:
     told = Task("nul", timestamp=START, args="a\0b", kwargs="\\u0000", result="a\ud800b")
     plain_one = Task("plain", timestamp=START, args="\\u0000")
@@ -322,44 +293,3 @@ async def test_a_mark_is_taken_away_without_a_newer_event(
             rows = read_all_rows(database).values()
             assert "".join(sorted(row.uuid for row in rows if row.reconciled == ORPHANED)) == marked
             assert (await served.get("/api/task/info/a")).json()["orphaned"] is ("a" in marked)
-
-
-async def test_what_memory_knows_waits_for_no_lock(
-    database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("_SINGLE", "_MORE"):
-        monkeypatch.setattr(history_module, name, 0.2)
-    async with serving(history=postgres.url("history")) as served:
-        served.apply(make_event("started", "a"))
-        history = served.taskmon.services.history
-        assert history is not None
-        await history.flush()
-        with database.writing() as connection:
-            connection.exec_driver_sql("LOCK TABLE taskmon_tasks IN ACCESS EXCLUSIVE MODE")
-            for task_id, status in (("a", 200), ("b", 503)):
-                began = time.monotonic()
-                assert (await served.get(f"/api/task/info/{task_id}")).status == status
-                assert time.monotonic() - began < 10  # of the 30 s that the server lets a question wait
-
-
-async def test_a_postgresql_that_is_stopped_and_started(
-    database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recording, "BACKOFF", (0.05, 0.1))
-    async with serving(history=postgres.url("history"), max_tasks=10) as served:
-        history = served.taskmon.services.history
-        assert history is not None
-        served.apply(*make_life("a"))
-        await history.flush()
-        await asyncio.to_thread(postgres.stop)
-        served.apply(*make_life("b"))
-        await eventually(lambda: history.status.word() == "unavailable", timeout=120)
-        response = await served.get("/api/tasks")
-        assert response.header("X-Taskmon-History") == "unavailable"
-        assert set(response.json()) == {"a", "b"}
-        assert (await served.get("/api/task/info/b")).status == 200
-        assert (await served.get("/api/task/info/c")).status == 503
-        served.apply(make_event("received", "c"))
-        await asyncio.to_thread(postgres.restore)
-        await eventually(lambda: history.status.available, timeout=120)
-        assert set(await _list(served)) == {"a", "b", "c"}
