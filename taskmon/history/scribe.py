@@ -24,7 +24,7 @@ from .sqlite import Inode, SqliteDatabase
 _LENGTH: Final = Format(">Q")
 
 #: It is less urgent than to answer requests.
-_NICE: Final = 10
+_NICE: Final = 5
 
 
 class Plan(Struct):

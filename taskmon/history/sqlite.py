@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
@@ -26,8 +26,11 @@ from .databases import Away, Database, Row, first_line, literal_condition
 from .schema import SEARCHED, SEPARATOR, migrate
 from .terms import Texts
 
-#: Rows in one statement: each costs the driver and SQLite some upkeep.
-_TOGETHER: Final = 200
+#: Rows in one statement, a millisecond's worth: each costs the driver and SQLite some upkeep.
+_TOGETHER: Final = 50
+
+#: Lets those have the processor who wait for it, after each statement: the scheduler may let them wait for some.
+_give_way: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)
 
 #: Seconds to wait for a lock that another process holds.
 _PATIENCE: Final = 1.0
@@ -127,6 +130,7 @@ class SqliteDatabase(Database):
             statement = _upsert_tasks(tuple(known), len(some))
             values = chain.from_iterable(zip(*known.values(), strict=True))
             connection.exec_driver_sql(statement, (self.cluster, *values))
+            _give_way()
 
     def upsert(self, connection: Connection, table: str, columns: Sequence[str], keys: int, rows: list[Row]) -> None:
         statement = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({_marks(len(columns))})"
@@ -144,6 +148,7 @@ class SqliteDatabase(Database):
                 some = rows[start : start + _TOGETHER]
                 values = [value for row in some for value in (row[0], fold(row[1:]))]
                 connection.exec_driver_sql(_insert_texts(len(some)), tuple(values))
+                _give_way()
             connection.exec_driver_sql("DELETE FROM taskmon_unsearched WHERE id <= ?", (rows[-1][0],))
         return len(rows) == most
 
