@@ -3,11 +3,9 @@
 import logging
 import re
 import socket
-import ssl
 import time
 from dataclasses import replace
 from http.client import responses
-from pathlib import Path
 from typing import Final
 
 from tornado.http1connection import HTTP1ServerConnection
@@ -27,6 +25,7 @@ from .routes import PROBES, ROUTES
 from .serializers import encode, error_body
 from .services import Services
 from .settings import Listener, Settings
+from .tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ class Listeners:
         settings = services.settings
         self._limits = Limits(settings.max_connections, settings.max_connections_per_client)
         self._peers = Peers(settings.trusted_proxies)
+        self._files: list[tuple[Server, Tls]] = []
         self._servers = [(where, self._make(services, where)) for where in listeners(settings)]
         self._sockets: list[socket.socket] = []
 
@@ -62,7 +62,10 @@ class Listeners:
         return [connection for _, server in self._servers for connection in server._connections]
 
     def sweep(self) -> None:
-        """End connections that are silent for too long; to be called about every second."""
+        """End connections that are silent for too long, take up new certificates; to be called about every second."""
+        for server, files in self._files:
+            if files.refresh():
+                server.tls = files.context
         now = IOLoop.current().time()
         for _, server in self._servers:
             server.sweep(now)
@@ -89,14 +92,17 @@ class Listeners:
                 "anonymous_role", "must not be on a listener with proxy: whom the proxy does not name stays out"
             )
         server = Server(make_application(services))
+        files = _tls(where, services.settings) if where.tls else None
         server.set_bounds(
             self._limits,
             _Refusals(services.settings).make,
             max_body=services.settings.max_body,
             trusts=self._peers.trusts,
             key_of=key_of,
-            tls=_tls(where, services.settings) if where.tls else None,
+            tls=files.context if files else None,
         )
+        if files:
+            self._files.append((server, files))
         return server
 
     def _open(self, where: Listener, server: Server) -> str:
@@ -155,34 +161,13 @@ class _Refusals:
         return head if start is not None and start.method == "HEAD" else head + body
 
 
-def _tls(where: Listener, settings: Settings) -> ssl.SSLContext:
-    """Make what a listener speaks HTTPS with; raise InvalidSetting for files that cannot be read."""
+def _tls(where: Listener, settings: Settings) -> Tls:
+    """Give the files by which a listener speaks HTTPS, as they are now; raise InvalidSetting for bad ones."""
     own = where.certfile is not None
     certfile, keyfile = (where.certfile, where.keyfile) if own else (settings.certfile, settings.keyfile)
     if certfile is None or keyfile is None:
         raise InvalidSetting("certfile", "and --keyfile must both be given for HTTPS")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without a password of its own OpenSSL would ask for one at the terminal.
-        context.load_cert_chain(certfile, keyfile, password="")
-    except (OSError, ValueError) as exc:
-        raise InvalidSetting("certfile", f"and the key must be readable PEM files ({_reason(exc)})") from exc
-    _demand_certificates(context, where.ca_certs or (None if own else settings.ca_certs))
-    return context
-
-
-def _demand_certificates(context: ssl.SSLContext, authorities: Path | None) -> None:
-    if authorities is None:
-        return
-    try:
-        context.load_verify_locations(authorities)
-    except (OSError, ValueError) as exc:
-        raise InvalidSetting("ca_certs", f"must be a readable PEM file ({_reason(exc)})", str(authorities)) from exc
-    context.verify_mode = ssl.CERT_REQUIRED
-
-
-def _reason(exc: Exception) -> str:
-    return str(getattr(exc, "strerror", None) or getattr(exc, "reason", None) or type(exc).__name__)
+    return Tls(certfile, keyfile, where.ca_certs or (None if own else settings.ca_certs))
 
 
 def _log_request(handler: RequestHandler) -> None:
