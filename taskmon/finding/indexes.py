@@ -192,16 +192,18 @@ class Indexes:
             entries -= next(self._sweeps)
 
     def zone_blocks(self, count: int, sparing: int = 0) -> int:
-        """Complete the zones of up to `count` more blocks, the last `sparing` of each order left out; tell how many.
+        """Complete the zones of up to `count` more blocks; tell how many.
 
-        Entries by `runtime` come to all blocks alike: while any come, zones would not last.
+        With `sparing` only those of the order by time, the last so many left out. Entries by `runtime` come to all
+        blocks alike: while any come, zones would not last.
         """
         done = 0
         if self._zoned:
             return done
         runtimes = self.known["runtime"]
-        for ordering in (self.by_time, *self.known.values(), *self.missing.values()):
-            if ordering is runtimes and (sparing or runtimes.recent_ids):
+        others = () if sparing else (*self.known.values(), *self.missing.values())
+        for ordering in (self.by_time, *others):
+            if ordering is runtimes and runtimes.recent_ids:
                 continue
             blocks = ordering.blocks[: len(ordering.blocks) - sparing]
             for block in islice((b for b in blocks if b.zone is None or not b.zone.complete), count - done):
