@@ -113,6 +113,7 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
         for module in (indexes, zones):
             patch.setattr(module, "MOST_DISTURBED", block)
         patch.setattr(zones, "_FEW", 1)
+        patch.setattr(zones, "_OFTEN", 2)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
             patch.setattr(module, "LINGER", 2 * flush_at)

@@ -30,6 +30,9 @@ FACETS: Final = ("state", "name", "worker", "queue")
 #: So few tasks are looked at each time though they may have finished since.
 _FEW: Final = 64
 
+#: Each time that a zone was asked so often, it is seen whether it has aged: to look at the tasks once more is dear.
+_OFTEN: Final = 8
+
 #: A zone is made anew once of so many of its tasks one has finished since.
 _AGED: Final = 8
 
@@ -57,18 +60,19 @@ class Zone:
     `open` are the places of tasks of which it knows nothing, as they had not finished, and these tasks.
     """
 
-    __slots__ = ("codes", "complete", "open", "times")
+    __slots__ = ("asked", "codes", "complete", "open", "times")
 
     def __init__(self, open_places: list[tuple[int, Task]]) -> None:
         self.open = open_places
         self.times: dict[str, Times] = {}
         self.codes: dict[str, Codes] = {}
         self.complete = False  # every field is known
+        self.asked = 0  # how often it was
 
-    @property
     def has_aged(self) -> bool:
-        """Tell whether many tasks have finished since it was made."""
-        if len(self.open) <= _FEW:
+        """Tell, now and then when it is asked, whether many tasks have finished since it was made."""
+        self.asked += 1
+        if self.asked % _OFTEN or len(self.open) <= _FEW:
             return False
         return _AGED * sum(task.state in READY_STATES for _, task in self.open) > len(self.open)
 
@@ -134,7 +138,7 @@ class Zones:
         if self._tasks.disturbed:
             self.forget_disturbed()
         zone: Zone | None = block.zone
-        if zone and zone.has_aged:
+        if zone and zone.has_aged():
             zone = block.zone = None
         try:
             return _pick(block, zone, asked) if zone else self._learn_and_pick(block, asked, lasting)

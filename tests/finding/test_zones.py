@@ -124,6 +124,20 @@ def test_how_late_tasks_end_tells_where_to_begin_before_any_zone_is_made(bound: 
         assert find_ids(state, **{bound: START + 200}, limit=3) == ["t100", "t200", "t199"]
 
 
+def test_a_zone_is_made_anew_once_many_of_its_tasks_have_finished() -> None:
+    block, store = make(Random(1), 1000)
+    zones, asked = Zones(store), ask({}, [("state", "a")])
+    zones.within(block, asked, lasting=True)
+    assert len(block.zone.open) == len(store.unfinished)
+    for task_id in list(store.unfinished):
+        task = store.unfinished[task_id]
+        task.state = "SUCCESS"
+        store.place(task, was_finished=False, is_finished=True)
+    for _ in range(8):
+        assert zones.within(block, asked, lasting=True) == []
+    assert block.zone.open == []
+
+
 @pytest.mark.parametrize("names", [254, 255])
 def test_of_a_facet_with_very_many_values_nothing_is_remembered(names: int) -> None:
     """Then all entries are picked, and whoever asked looks at the tasks."""
