@@ -3,9 +3,12 @@
 Reading happens here. In the writing thread, but for the readers.
 """
 
+import logging
 import os
+import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,8 +21,13 @@ from .databases import Away, Batch, Row
 from .scribe import Answer, Index, Plan, Rows, Tidy, Write, pack, receive
 from .sqlite import SqliteDatabase
 
+log = logging.getLogger(__name__)
+
 #: Rows in one message: while it is made, no other thread runs.
 _SLICE: Final = 500
+
+#: Seconds until an answer is no longer expected of a process that takes only what others leave of the processors.
+_PATIENCE: Final = 3.0
 
 #: Seconds that the process may take to end.
 _ENDING: Final = 5.0
@@ -30,6 +38,9 @@ _read_answer: Final = msgspec.msgpack.Decoder(Answer).decode
 class SqliteApart(SqliteDatabase):
     """A file with a process that writes to it, which `open` starts; what is too old or too many, that deletes too.
 
+    At first it takes only the processor time that nobody else wants, so that nobody waits for it. Where that is too
+    little, another takes its place that competes for more.
+
     A connection that could write stays open here as well: so SQLite leaves its log in place when the process ends.
     """
 
@@ -38,11 +49,12 @@ class SqliteApart(SqliteDatabase):
         self.deleted = 0
         self._bounds = max_age, max_tasks
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle = False
 
     def open(self) -> bool:
         self._end()
         created = super().open()
-        self._start()
+        self._start(idle=True)
         return created
 
     def close(self) -> None:
@@ -62,10 +74,11 @@ class SqliteApart(SqliteDatabase):
         self.deleted += answer.deleted
         return bool(answer.value)
 
-    def _start(self) -> None:
+    def _start(self, idle: bool) -> None:
         """Start the process, which imports what this one would. It shares the lock: no other writes until it ends."""
         assert self._lock is not None
-        plan = Plan(str(self._path.absolute()), self._inode, self._ahead, *self._bounds)
+        self._idle = idle
+        plan = Plan(str(self._path.absolute()), self._inode, self._ahead, *self._bounds, idle)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -78,13 +91,14 @@ class SqliteApart(SqliteDatabase):
         """Ask the process something; raises Away."""
         if self._process is None:
             raise Away("nobody writes it")
-        requests, answers = _pipes(self._process)
-        body = None
-        with suppress(OSError):  # it has ended, as the answer will say
-            for frame in frames:
-                requests.write(frame)
-            requests.flush()
-            body = receive(answers)
+        limit = _PATIENCE if self._idle else None
+        if not _tell(self._process, frames, limit):
+            log.debug("The process that writes the history gets too little of the processors")
+            self._process.kill()
+            self._end()
+            self._start(idle=False)
+            _tell(self._process, frames, None)
+        body = receive(_pipes(self._process)[1])
         if body is None:
             self._end()
             raise Away("the process that writes it has ended")
@@ -108,6 +122,18 @@ class SqliteApart(SqliteDatabase):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _tell(process: "subprocess.Popen[bytes]", frames: Sequence[bytes], limit: float | None) -> bool:
+    """Send messages and wait until there is an answer, or the end; tell whether there is, within so many seconds."""
+    requests, answers = _pipes(process)
+    with suppress(OSError):  # it has ended, as the answer will say
+        for frame in frames:
+            requests.write(frame)
+        requests.flush()
+    waiting = select.poll()
+    waiting.register(answers, select.POLLIN)
+    return bool(waiting.poll(None if limit is None else 1e3 * limit))
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], Any]:

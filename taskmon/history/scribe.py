@@ -23,18 +23,22 @@ from .sqlite import Inode, SqliteDatabase
 #: Before whatever is said stands its length.
 _LENGTH: Final = Format(">Q")
 
-#: It is less urgent than to answer requests.
+#: It is less urgent than to answer requests, also where it is not to take only what others leave.
 _NICE: Final = 5
 
 
 class Plan(Struct):
-    """What the process is to do: write to the file at `path`, as long as that is the one that taskmon has opened."""
+    """What the process is to do: write to the file at `path`, as long as that is the one that taskmon has opened.
+
+    An `idle` one takes only the processor time that nobody else wants.
+    """
 
     path: str
     inode: Inode | None
     ahead: Inode | None
     max_age: float | None
     max_tasks: int | None
+    idle: bool
 
 
 class Rows(Struct, tag=True):
@@ -132,9 +136,13 @@ def main() -> None:
     """Be the process; what ends taskmon ends it too, once the last changes are written."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    plan = msgspec.json.decode(sys.argv[1], type=Plan)
     os.nice(_NICE)
+    if plan.idle and hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):  # not allowed here
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as answers:
-        Scribe(msgspec.json.decode(sys.argv[1], type=Plan)).serve(sys.stdin.buffer, answers)
+        Scribe(plan).serve(sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from factories import START
 from stored import read_all_rows, read_ids, write
 
+from taskmon.history import apart
 from taskmon.history.apart import SqliteApart
 from taskmon.history.databases import Away
 from taskmon.history.retention import Retention
@@ -96,6 +97,21 @@ def test_what_is_to_end_taskmon_does_not_end_it(database: SqliteApart) -> None:
     assert sorted(read_ids(database)) == ["a", "b"]
 
 
+def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
+    database: SqliteApart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "_PATIENCE", 0.1)
+    write(database, [Task("a", timestamp=START)])
+    before = find_process(database)
+    if database._idle:  # else even this machine was too busy for it
+        assert os.sched_getscheduler(before) == os.SCHED_IDLE
+        os.kill(before, signal.SIGSTOP)
+    write(database, [Task("b", timestamp=START)])
+    assert not database._idle
+    assert os.sched_getscheduler(find_process(database)) == os.SCHED_OTHER
+    assert sorted(read_ids(database)) == ["a", "b"]
+
+
 def test_a_file_that_is_gone_or_locked_may_pass(database: SqliteApart, tmp_path: Path) -> None:
     write(database, [Task("a", timestamp=START)])
     other = sqlite3.connect(tmp_path / "history.sqlite3", isolation_level=None)
@@ -121,7 +137,7 @@ def test_what_nobody_expects_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     database.open()
     database.close()
     monkeypatch.setattr(Retention, "step", fail)
-    scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), None, None, None, None))
+    scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), None, None, None, None, False))
     requests, answers = io.BytesIO(pack(Tidy()) + pack(Rows([])) + pack(Index(5)) + b"\0" * 7), io.BytesIO()
     scribe.serve(requests, answers)
     answers.seek(0)
@@ -135,7 +151,7 @@ def test_it_ends_where_nobody_hears_its_answers(database: SqliteApart, tmp_path:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb", buffering=0) as answers:
-        scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), database._inode, database._ahead, None, None))
+        scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), database._inode, database._ahead, None, None, False))
         scribe.serve(io.BytesIO(pack(Tidy()) + pack(Index(5))), answers)
 
 
