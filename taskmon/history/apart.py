@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SLICE: Final = 500
 
 #: Seconds until an answer is no longer expected of a process that takes only what others leave of the processors.
-_PATIENCE: Final = 3.0
+_PATIENCE: Final = 0.5
 
 #: Seconds that the process may take to end.
 _ENDING: Final = 5.0
