@@ -49,7 +49,7 @@ class SqliteApart(SqliteDatabase):
         self.deleted = 0
         self._bounds = max_age, max_tasks
         self._process: subprocess.Popen[bytes] | None = None
-        self._idle = False
+        self._idle = self._ready = False
 
     def open(self) -> bool:
         self._end()
@@ -77,7 +77,7 @@ class SqliteApart(SqliteDatabase):
     def _start(self, idle: bool) -> None:
         """Start the process, which imports what this one would. It shares the lock: no other writes until it ends."""
         assert self._lock is not None
-        self._idle = idle
+        self._idle, self._ready = idle, False
         plan = Plan(str(self._path.absolute()), self._inode, self._ahead, *self._bounds, idle)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
@@ -91,12 +91,14 @@ class SqliteApart(SqliteDatabase):
         """Ask the process something; raises Away."""
         if self._process is None:
             raise Away("nobody writes it")
+        self._wait_until_ready(self._process)
         limit = _PATIENCE if self._idle else None
         if not _tell(self._process, frames, limit):
             log.debug("The process that writes the history gets too little of the processors")
             self._process.kill()
             self._end()
             self._start(idle=False)
+            self._wait_until_ready(self._process)
             _tell(self._process, frames, None)
         body = receive(_pipes(self._process)[1])
         if body is None:
@@ -108,6 +110,12 @@ class SqliteApart(SqliteDatabase):
         if answer.failed is not None:
             raise RuntimeError(answer.failed)
         return answer
+
+    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
+        """Wait for a process that has just been started, which says so first, or ends."""
+        if not self._ready:
+            receive(_pipes(process)[1])
+            self._ready = True
 
     def _end(self) -> None:
         """Let the process do what it was asked to, and end."""
