@@ -8,8 +8,10 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 #: Rows in one message: while it is made, no other thread runs.
 _SLICE: Final = 500
 
-#: Seconds until an answer is no longer expected of a process that takes only what others leave of the processors.
+#: Seconds in which a process that takes only what others leave of the processors has to read and answer a request.
 _PATIENCE: Final = 0.5
 
 #: Seconds that the process may take to end.
@@ -86,20 +88,18 @@ class SqliteApart(SqliteDatabase):
             stdout=subprocess.PIPE,
             pass_fds=(self._lock.fileno(),),
         )
+        os.set_blocking(_pipes(self._process)[0].fileno(), False)
 
     def _ask(self, *frames: bytes) -> Answer:
         """Ask the process something; raises Away."""
         if self._process is None:
             raise Away("nobody writes it")
-        self._wait_until_ready(self._process)
-        limit = _PATIENCE if self._idle else None
-        if not _tell(self._process, frames, limit):
+        if not self._tell(frames):
             log.debug("The process that writes the history gets too little of the processors")
             self._process.kill()
             self._end()
             self._start(idle=False)
-            self._wait_until_ready(self._process)
-            _tell(self._process, frames, None)
+            self._tell(frames)
         body = receive(_pipes(self._process)[1])
         if body is None:
             self._end()
@@ -111,11 +111,25 @@ class SqliteApart(SqliteDatabase):
             raise RuntimeError(answer.failed)
         return answer
 
-    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
-        """Wait for a process that has just been started, which says so first, or ends."""
+    def _tell(self, frames: Sequence[bytes]) -> bool:
+        """Send messages to the process and wait for its answer, or its end; tell whether either has come in time.
+
+        It has as long as it takes to begin, and to answer where it is as urgent as it can be.
+        """
+        assert self._process is not None
+        requests, answers = _pipes(self._process)
         if not self._ready:
-            receive(_pipes(process)[1])
+            receive(answers)
             self._ready = True
+        deadline = time.monotonic() + _PATIENCE if self._idle else inf
+        with suppress(OSError):  # it has ended, as the answer will say
+            for frame in frames:
+                left = memoryview(frame)
+                while left:
+                    if not _is_ready(requests, select.POLLOUT, deadline):
+                        return False
+                    left = left[os.write(requests.fileno(), left) :]
+        return _is_ready(answers, select.POLLIN, deadline)
 
     def _end(self) -> None:
         """Let the process do what it was asked to, and end."""
@@ -132,16 +146,11 @@ class SqliteApart(SqliteDatabase):
             process.wait()
 
 
-def _tell(process: "subprocess.Popen[bytes]", frames: Sequence[bytes], limit: float | None) -> bool:
-    """Send messages and wait until there is an answer, or the end; tell whether there is, within so many seconds."""
-    requests, answers = _pipes(process)
-    with suppress(OSError):  # it has ended, as the answer will say
-        for frame in frames:
-            requests.write(frame)
-        requests.flush()
+def _is_ready(pipe: IO[bytes], for_what: int, deadline: float) -> bool:
+    """Wait until a pipe can be read or written, or its other end is closed; tell whether that came in time."""
     waiting = select.poll()
-    waiting.register(answers, select.POLLIN)
-    return bool(waiting.poll(None if limit is None else 1e3 * limit))
+    waiting.register(pipe, for_what)
+    return bool(waiting.poll(None if deadline == inf else max(0.0, 1e3 * (deadline - time.monotonic()))))
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], Any]:

@@ -97,8 +97,9 @@ def test_what_is_to_end_taskmon_does_not_end_it(database: SqliteApart) -> None:
     assert sorted(read_ids(database)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("count", [1, 2_000], ids=["what fits into the pipe", "what does not"])
 def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
-    database: SqliteApart, monkeypatch: pytest.MonkeyPatch
+    database: SqliteApart, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(apart, "_PATIENCE", 0.1)
     write(database, [Task("a", timestamp=START)])
@@ -106,10 +107,10 @@ def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
     if database._idle:  # else even this machine was too busy for it
         assert os.sched_getscheduler(before) == os.SCHED_IDLE
         os.kill(before, signal.SIGSTOP)
-    write(database, [Task("b", timestamp=START)])
+    write(database, [Task(f"b{n:04}", timestamp=START, args="x" * 100) for n in range(count)])
     assert not database._idle
     assert os.sched_getscheduler(find_process(database)) == os.SCHED_OTHER
-    assert sorted(read_ids(database)) == ["a", "b"]
+    assert sorted(read_ids(database)) == ["a", *(f"b{n:04}" for n in range(count))]
 
 
 def test_a_file_that_is_gone_or_locked_may_pass(database: SqliteApart, tmp_path: Path) -> None:
