@@ -29,7 +29,7 @@ FLUSH_AT: Final = 200
 
 #: So many tasks that have not finished wait until they do, or until somebody asks: each is indexed once then, and not
 #: once an event.
-LINGER: Final = 6_000
+LINGER: Final = 20_000
 
 #: Entries that are looked at for staleness, for each task that is indexed, while a sweep is due that cannot wait for
 #: an idle moment. A new task has up to 17 entries; as 32 are far more, memory is bounded.
