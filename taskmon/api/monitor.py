@@ -7,6 +7,7 @@ from ..auth import Role
 from ..errors import Unavailable
 from ..metrics import CONTENT_TYPE
 from .base import ApiHandler
+from .turns import Turn
 
 
 class Metrics(ApiHandler):
@@ -16,10 +17,16 @@ class Metrics(ApiHandler):
     answer_type = str
     media_type = "text/plain"
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Answer all metrics in Prometheus' text format."""
+        parts: list[bytes] = []
+        turn = Turn()
+        for piece in self.services.metrics.pieces():
+            parts.append(piece)
+            if turn.over:
+                await turn.give_way()
         self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(self.services.metrics.render())
+        self.finish(b"".join(parts))
 
 
 class HealthCheck(ApiHandler):

@@ -32,7 +32,7 @@ class CeleryExporter:
         consuming = self._readings.consuming(now).items()
         runtimes = (
             (self._labels(worker, task, queue), times)
-            for (worker, task, queue), times in self._counts.runtimes.items.items()
+            for (worker, task, queue), times in list(self._counts.runtimes.items.items())
         )
         return {
             **self._task_counters(),

@@ -1,11 +1,11 @@
 """Metrics: all of it together, as the rest of taskmon sees it, and the text that a scrape gets. Event loop only.
 
-A scrape writes its own text: prometheus_client's children cost more per event, its writer ten times more per line,
-and the loop stands still meanwhile.
+A scrape writes its own text, in pieces: prometheus_client's children cost more per event, its writer ten times more
+per line, and the loop would stand still meanwhile.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
 from typing import Final
 
@@ -21,6 +21,9 @@ from .saving import Totals, restore_counts, save_counts
 from .table import CELERY_EXPORTER, METRICS, Metric
 from .text import Samples, make_history_samples, make_samples
 from .views import BrokerView, HistoryView, InspectorView, QueuesView, StateView
+
+#: Lines of a piece, about.
+_LINES: Final = 500
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -87,17 +90,25 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""
-        now = self._clock()
-        lines: list[str] = []
-        samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
-        self._write(lines, METRICS, samples | make_history_samples(self._history))
-        if self._exporter is not None:
-            self._write(lines, CELERY_EXPORTER, self._exporter.make_samples(now))
-        lines.append("")
-        return "\n".join(lines).encode() + generate_latest(self.registry)
+        return b"".join(self.pieces())
 
-    def _write(self, lines: list[str], table: Iterable[Metric], samples: Samples) -> None:
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all metrics a piece at a time, some of them empty; between two of them others may run."""
+        now = self._clock()
+        samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
+        yield from self._write(METRICS, samples | make_history_samples(self._history))
+        if self._exporter is not None:
+            yield from self._write(CELERY_EXPORTER, self._exporter.make_samples(now))
+        yield generate_latest(self.registry)
+
+    def _write(self, table: Iterable[Metric], samples: Samples) -> Iterator[bytes]:
         for metric in table:
             name = metric.full_name(self._prefix)
-            lines += (f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}")
-            lines += [name + sample for sample in samples[metric.name]]
+            lines = [f"# HELP {name} {metric.help}\n", f"# TYPE {name} {metric.kind}\n"]
+            for sample in samples[metric.name]:
+                if sample is not None:
+                    lines.append(f"{name}{sample}\n")
+                if sample is None or len(lines) >= _LINES:
+                    yield "".join(lines).encode()
+                    lines.clear()
+            yield "".join(lines).encode()

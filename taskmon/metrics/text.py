@@ -1,6 +1,12 @@
-"""The samples of taskmon's own metrics and of Flower's, as lines of the text format without the metric's name."""
+"""The samples of taskmon's own metrics and of Flower's, as lines of the text format without the metric's name.
+
+None is a step on which there is no line yet: what grows with workers times task names is made in steps, between which
+more may be counted.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final, TypeVar
 
 from taskmon import __version__
 
@@ -11,7 +17,13 @@ from .series import NOTHING, SENT, Histogram, edges
 from .table import HISTORY, TASK_COUNTERS
 from .views import BrokerView, HistoryView, StateView
 
-Samples = dict[str, Iterable[str]]
+Steps = Iterable[str | None]
+Samples = dict[str, Steps]
+
+#: So many series or histograms are looked at in a step.
+_STEP: Final = 200
+
+Item = TypeVar("Item")
 
 
 def make_samples(counts: Counts, readings: Readings, state: StateView, broker: BrokerView, now: float) -> Samples:
@@ -19,9 +31,11 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
     return {
         "events_total": _events(counts),
         "task_runtime_seconds": _runtimes(counts),
-        "task_prefetch_time_seconds": [
-            f"{{{pair.labels}}} {pair.waited!r}" for pair in counts.pairs.items.values() if pair.waited is not None
-        ],
+        "task_prefetch_time_seconds": (
+            f"{{{pair.labels}}} {pair.waited!r}"
+            for pair in list(counts.pairs.items.values())
+            if pair.waited is not None
+        ),
         "worker_prefetched_tasks": _labelled(readings.prefetched()),
         "worker_online": _of_workers(counts, readings.online(now)),
         "worker_number_of_currently_executing_tasks": _of_workers(counts, readings.executing(now)),
@@ -37,7 +51,7 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "events_rejected_total": of_label("reason", counts.rejections()),
         "events_applied_total": [f" {counts.applied}"],
         "events_applied_per_second": [f" {counts.rate.per_second(now, counts.applied)!r}"],
-        "event_lag_seconds": counts.lag.samples(edges(LAG_BUCKETS)),
+        "event_lag_seconds": list(counts.lag.samples(edges(LAG_BUCKETS))),
         "tasks": [f" {len(state)}"],
         "workers": [f" {len(state.workers)}"],
         "tasks_evicted_total": [f" {state.evicted_total}"],
@@ -73,57 +87,74 @@ def of_label(label: str, values: Mapping[str, float]) -> list[str]:
     return [f'{{{label}="{name}"}} {value!r}' for name, value in values.items()]
 
 
-def of_histograms(histograms: Iterable[tuple[str, Histogram]], bounds: Iterable[float]) -> Iterator[str]:
+def of_histograms(histograms: Iterable[tuple[str, Histogram]], bounds: Iterable[float]) -> Iterator[str | None]:
     """Write histograms by their labels, those with the same labels as one; leave out those without a count."""
     bounds = tuple(bounds)
     merged: dict[str, Histogram] = {}
-    for labels, histogram in histograms:
-        if any(histogram.counts):
-            if labels not in merged:
-                merged[labels] = Histogram(bounds)
-            merged[labels].add(histogram)
+    for step in _steps(histograms):
+        for labels, histogram in step:
+            if any(histogram.counts):
+                if labels not in merged:
+                    merged[labels] = Histogram(bounds)
+                merged[labels].add(histogram)
+        yield None
     names = edges(bounds)
     for labels, histogram in merged.items():
         yield from histogram.samples(names, labels)
 
 
-def _labelled(values: Mapping[str, float]) -> list[str]:
-    return [f"{{{labels}}} {value!r}" for labels, value in values.items()]
+def _labelled(values: Mapping[str, float]) -> Iterator[str]:
+    return (f"{{{labels}}} {value!r}" for labels, value in values.items())
 
 
 def _of_workers(counts: Counts, values: Mapping[str, float]) -> list[str]:
     return [f"{braced(counts.name_worker(worker))} {value!r}" for worker, value in values.items()]
 
 
-def _events(counts: Counts) -> list[str]:
+def _steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
+    """Take some at a time; of what may grow meanwhile that has to be a copy."""
+    items = iter(items)
+    while step := tuple(islice(items, _STEP)):
+        yield step
+
+
+def _events(counts: Counts) -> Iterator[str | None]:
     total: dict[str, int] = {}
-    for series in counts.series.items.values():
-        labels = f'{series.labels},type="{series.label}"'
-        total[labels] = total.get(labels, 0) + series.count
-    return _labelled(total)
+    for step in _steps(list(counts.series.items.values())):
+        for series in step:
+            labels = f'{series.labels},type="{series.label}"'
+            total[labels] = total.get(labels, 0) + series.count
+        yield None
+    yield from _labelled(total)
 
 
 def _task_counters(counts: Counts) -> Samples:
+    return {name: _task_counter(counts, type) for type, name in TASK_COUNTERS.items()}
+
+
+def _task_counter(counts: Counts, type: str) -> Iterator[str | None]:
     """Count tasks by what happened. All that can happen at a worker begins at 0, so that `rate` sees the first."""
-    all_series = counts.series.items.values()
-    places = {series.labels for series in all_series if series.kind not in (NOTHING, SENT)}
-    totals = {type: {} if type == "task-sent" else dict.fromkeys(places, 0) for type in TASK_COUNTERS}
-    for series in all_series:
-        total = totals.get(series.label)
-        if total is not None:
-            total[series.labels] = total.get(series.labels, 0) + series.count
-    return {name: _labelled(totals[type]) for type, name in TASK_COUNTERS.items()}
+    total: dict[str, int] = {}
+    for step in _steps(list(counts.series.items.values())):
+        for series in step:
+            if series.label == type:
+                total[series.labels] = total.get(series.labels, 0) + series.count
+            elif type != "task-sent" and series.kind not in (NOTHING, SENT):
+                total.setdefault(series.labels, 0)
+        yield None
+    yield from _labelled(total)
 
 
-def _runtimes(counts: Counts) -> Iterator[str]:
-    places = ((counts.name_place(worker, task), times) for (worker, task, _), times in counts.runtimes.items.items())
+def _runtimes(counts: Counts) -> Iterator[str | None]:
+    known = list(counts.runtimes.items.items())
+    places = ((counts.name_place(worker, task), times) for (worker, task, _), times in known)
     return of_histograms(places, counts.runtime_bounds)
 
 
-def _queueing(counts: Counts) -> Iterator[str]:
-    places = ((f'task="{task}",queue="{queue}"', times) for (task, queue), times in counts.queueing.items.items())
-    return of_histograms(places, WAIT_BUCKETS)
+def _queueing(counts: Counts) -> Iterator[str | None]:
+    known = list(counts.queueing.items.items())
+    return of_histograms(((f'task="{task}",queue="{queue}"', times) for (task, queue), times in known), WAIT_BUCKETS)
 
 
-def _waits(counts: Counts) -> Iterator[str]:
-    return of_histograms(((pair.labels, pair.waits) for pair in counts.pairs.items.values()), WAIT_BUCKETS)
+def _waits(counts: Counts) -> Iterator[str | None]:
+    return of_histograms([(pair.labels, pair.waits) for pair in counts.pairs.items.values()], WAIT_BUCKETS)

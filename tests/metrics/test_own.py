@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import Histogram
+from prometheus_client.parser import text_string_to_metric_families
 from scene import NOW, Scene, task
 
 from taskmon import __version__
@@ -142,3 +143,32 @@ def test_counting_in_a_thread_while_the_loop_scrapes(scene: Scene) -> None:
     by_reason = {labels: n for (name, labels), n in found.items() if name == "taskmon_events_rejected_total"}
     assert sum(by_reason.values()) == 5_003
     assert len(by_reason) == counting.MAX_REASONS + 1
+
+
+@pytest.mark.parametrize("exporter", [False, True])
+def test_events_that_come_between_two_pieces_of_a_scrape_break_nothing(exporter: bool) -> None:
+    scene = Scene(celery_exporter=exporter)
+
+    def see(name: str, hostname: str) -> None:
+        scene.see("task-received", task(name=name, sent=1.0, received=2.0), hostname)
+        scene.see("task-started", task(name=name, received=1.0, started=2.0), hostname)
+        scene.see("task-succeeded", task(name=name, received=1.0), hostname, runtime=1.0)
+
+    for number in range(40):
+        for worker in range(10):
+            see(f"app.task_{number}", f"w{worker}")
+    pieces: list[bytes] = []
+    for number, piece in enumerate(scene.metrics.pieces()):
+        pieces.append(piece)
+        see(f"app.new_{number}", "w0")
+        see("app.task_0", "w1")
+    assert max(piece.count(b"\n") for piece in pieces) < 600
+    assert len(pieces) > 60
+    for family in text_string_to_metric_families(b"".join(pieces).decode()):
+        if family.type == "histogram":
+            of_labels: dict[tuple[tuple[str, str], ...], list[float]] = {}
+            for sample in family.samples:
+                if not sample.name.endswith("_sum"):  # the buckets and then the count of each
+                    labels = tuple(pair for pair in sample.labels.items() if pair[0] != "le")
+                    of_labels.setdefault(labels, []).append(sample.value)
+            assert all(values == sorted(values) for values in of_labels.values()), family.name
