@@ -127,8 +127,8 @@ class Diagnostics:
             if isinstance(worker, Worker):
                 if event.type == "worker-heartbeat":
                     self._note_heartbeat(worker, event)
-                elif event.type == "worker-online" and worker.hostname in self._watches:
-                    self._watches[worker.hostname].processed = self._watches[worker.hostname].grew = None
+                elif event.type == "worker-online" and (watch := self._watches.get(worker.hostname)) is not None:
+                    watch.processed = watch.grew = None
 
     def forget(self, hostname: str) -> None:
         """Forget a worker that State has dropped."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ..records import Task
 from .blocks import BLOCK, Entry
-from .ordering import Ordering
+from .ordering import SHARE, Ordering
 from .store import TaskStore
 
 Value = str | int | None
@@ -17,9 +17,6 @@ FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "pare
 
 #: The facets without a group for the tasks that lack a value: nothing is sorted by them.
 _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
-
-#: One entry of so many may be stale without a sweep.
-_SHARE: Final = 4
 
 #: What it costs to visit a group, in entries looked at: most are small.
 _VISIT: Final = 8
@@ -73,7 +70,7 @@ class Facet:
         Small groups never want a sweep themselves.
         """
         may_be_stale = self.tasks.outdated - self.outdated
-        return not self.is_due and self.grown > self.kept + BLOCK and _SHARE * may_be_stale > self.grown
+        return not self.is_due and self.grown > self.kept + BLOCK and SHARE * may_be_stale > self.grown
 
     def add(self, tasks: list[Task], keys: list[float], ids: list[str]) -> Iterable[Group]:
         """Put each entry of at least one task into the group of its value; give the groups that grew."""

@@ -25,7 +25,7 @@ _SPLITS: Final = 3
 _STRETCH: Final = 256
 
 #: One entry of so many may be stale without a sweep.
-_SHARE: Final = 4
+SHARE: Final = 4
 
 #: One entry of so many is looked at to tell whether a block is worth sweeping.
 _SAMPLED: Final = 64
@@ -84,7 +84,7 @@ class Ordering(ABC):
     @property
     def wants_sweep(self) -> bool:
         """Tell whether as many entries have come since the last sweep as it kept, and a good share may be stale."""
-        return not self.is_due and self.filled > 2 * self.kept + BLOCK and _SHARE * self.most_stale() > self.filled
+        return not self.is_due and self.filled > 2 * self.kept + BLOCK and SHARE * self.most_stale() > self.filled
 
     def most_stale(self) -> int:
         """Tell how many entries may have gone stale since the last sweep."""
