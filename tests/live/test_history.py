@@ -105,7 +105,9 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
         wait_until(
             lambda: monitor.metric("taskmon_history_written_total") > written + 300, timeout=120, what="it writes"
         )
-        known = list(monitor.get("/api/tasks?limit=400&sort_by=received")[1])
+        oldest = "/api/tasks?limit=400&sort_by=received"
+        wait_until(lambda: len(monitor.get(oldest)[1]) == 400, timeout=120, what="there are that many tasks")
+        known = list(monitor.get(oldest)[1])
         counted = monitor.metric("taskmon_events_applied_total")
         since = time.monotonic()
 
@@ -124,7 +126,7 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
     for task_id in known[::25]:
         task = monitor.task(task_id)
         assert (task["state"], task["name"]) == ("SUCCESS", "tasks.add")
-    assert list(monitor.get("/api/tasks?limit=400&sort_by=received")[1]) == known
+    assert list(monitor.get(oldest)[1]) == known
     assert monitor.metric("taskmon_tasks") == 50
     assert monitor.metric("taskmon_events_applied_total") >= counted
     assert monitor.get("/api/workers?status=true")[1].keys() == {"celery@w1"}
