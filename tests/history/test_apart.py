@@ -79,6 +79,7 @@ def test_a_process_that_is_killed_is_started_again(database: SqliteApart) -> Non
     write(database, [Task("a", timestamp=START)])
     before = find_process(database)
     os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)  # else it might only have been slow
     with pytest.raises(Away, match="has ended"):
         write(database, [Task("b", timestamp=START)] * 5000)
     with pytest.raises(Away, match="nobody"):
@@ -107,6 +108,7 @@ def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
     if database._idle:  # else even this machine was too busy for it
         assert os.sched_getscheduler(before) == os.SCHED_IDLE
         os.kill(before, signal.SIGSTOP)
+        os.waitid(os.P_PID, before, os.WSTOPPED | os.WNOWAIT)
     write(database, [Task(f"b{n:04}", timestamp=START, args="x" * 100) for n in range(count)])
     assert not database._idle
     assert os.sched_getscheduler(find_process(database)) == os.SCHED_OTHER

@@ -31,6 +31,18 @@ def wait_until(
         time.sleep(0.02)
 
 
+def all_stopped(group: int) -> bool:
+    """Tell whether each thread of a process group is stopped, or has ended: a busy one goes on for a while."""
+    for place in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        try:
+            state, _, its_group = place.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(its_group) == group and state not in "TtZX":
+            return False
+    return True
+
+
 class Reaper:
     """The watching process: what is registered with it dies when this process does."""
 
@@ -125,9 +137,10 @@ class Process:
         self._popen = None
 
     def pause(self) -> None:
-        """Freeze it and its children (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze it and its children (SIGSTOP): connections stay open, nothing answers any more when this returns."""
         self.signal_group(signal.SIGSTOP)
         self.paused = True
+        wait_until(lambda: all_stopped(self.pid), timeout=60.0, what=f"{self.command[0]} is stopped")
 
     def resume(self) -> None:
         """Let a paused process go on (SIGCONT)."""
