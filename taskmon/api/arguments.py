@@ -8,6 +8,7 @@ import msgspec
 from tornado.httputil import HTTPServerRequest
 
 from ..errors import InvalidArgument
+from ..nesting import DEEPEST, is_too_deep
 from ..parameters import Parameter
 
 MAX_ARGUMENTS: Final = 100
@@ -63,6 +64,8 @@ def read_object(request: HTTPServerRequest) -> dict[str, Any]:
         raise InvalidArgument("The body", f"must be a JSON object ({exc})") from exc
     if not isinstance(body, dict):
         raise InvalidArgument("The body", "must be a JSON object")
+    if is_too_deep(request.body, body):
+        raise InvalidArgument("The body", f"may be nested {DEEPEST} levels deep at the most")
     return body
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import NoAnswer, Unavailable
 from ..masking import mask_passwords
+from ..nesting import DEEPEST
 from ..records import Event, Task, Worker
 from .mailbox import Command, Mailbox
 
@@ -258,6 +259,7 @@ def _is_held(held: tuple[float, asyncio.Task[set[str]]], now: float) -> bool:
 _SECRET: Final = re.compile(r"(?i)pass|secret|token|credential|key(?!prefix)")
 _NO_SECRET: Final = re.compile(r"(?i)routing_key")
 _MASK: Final = "***"
+_TOO_DEEP: Final = "..."
 _ENCODE: Final = msgspec.json.Encoder().encode
 _MAX_QUEUES: Final = 1000
 _LONGEST_NAME: Final = 255
@@ -288,20 +290,23 @@ def _pool_size(reply: Any) -> int | None:
     return size if isinstance(size, int) and 0 <= size < _BIGGEST else None
 
 
-def _clean(value: Any, keys: bool = False, secret: bool = False) -> Any:
+def _clean(value: Any, keys: bool = False, secret: bool = False, depth: int = 1) -> Any:
     """Make a value strict JSON, without passwords: in URLs everywhere, by the names of keys where `keys` says so.
 
-    Whatever is in a broker's settings is looked at by names of keys too. A secret one hides all that is in it.
+    Whatever is in a broker's settings is looked at by names of keys too. A secret one hides all that is in it. Three
+    dots are left of what lies too deep.
     """
+    if isinstance(value, dict | list | tuple | set | frozenset) and depth > DEEPEST:
+        return _TOO_DEEP
     if isinstance(value, dict):
         return {
             _text(str(name)): _clean(
-                _unwrapped(item), keys or name == "broker", secret or (keys and _is_secret(str(name)))
+                _unwrapped(item), keys or name == "broker", secret or (keys and _is_secret(str(name))), depth + 1
             )
             for name, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(_unwrapped(item), keys, secret) for item in value]
+        return [_clean(_unwrapped(item), keys, secret, depth + 1) for item in value]
     if value is None or isinstance(value, bool):
         return value
     if secret:

@@ -18,6 +18,7 @@ from celery.backends import base
 from kombu.serialization import loads
 
 from ..errors import InvalidEvent
+from ..nesting import DEEPEST
 from ..receiving.decoding import decompress
 
 #: Bytes of one stored result, decompressed: what is larger is not read.
@@ -153,11 +154,13 @@ def make_plain(value: Any) -> Any:
     """
     left = _MOST_VALUES
 
-    def plain(item: Any) -> Any:
+    def plain(item: Any, depth: int) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
             raise _Unreadable(f"it has more than {_MOST_VALUES:,} values")
+        if depth > DEEPEST:
+            raise _Unreadable(f"it is nested more than {DEEPEST} levels deep")
         if item is None or isinstance(item, bool):
             return item
         if isinstance(item, str):
@@ -169,13 +172,13 @@ def make_plain(value: Any) -> Any:
         if isinstance(item, float):
             return item if isfinite(item) else None
         if isinstance(item, list | tuple):
-            return [plain(member) for member in item]
+            return [plain(member, depth + 1) for member in item]
         if isinstance(item, dict):
-            return {_make_key(key): plain(member) for key, member in item.items()}
+            return {_make_key(key): plain(member, depth + 1) for key, member in item.items()}
         raise TypeError
 
     try:
-        return plain(value)
+        return plain(value, 0)
     except TypeError:
         return _clean(repr(value))
 

@@ -195,6 +195,8 @@ BAD = [
     (b'"x"', "The body must be a JSON object"),
     (b"\xff", "The body must be a JSON object"),
     (b'{"args": [NaN]}', "The body must be a JSON object"),
+    (b'{"args": ' + b"[" * 100 + b"]" * 100 + b"}", "The body may be nested 100 levels deep"),
+    (b'{"kwargs": ' + b'{"x": ' * 450 + b"1" + b"}" * 451, "The body may be nested 100 levels deep"),
     (b'{"countdown": 1e400}', "The body must be a JSON object"),
     ({"args": {}}, "args must be an array"),
     ({"args": None}, "args must be an array"),

@@ -21,6 +21,7 @@ from taskmon.cluster.calls import Lane
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspection, Inspector, read_answer
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.errors import NoAnswer, Unavailable
+from taskmon.nesting import DEEPEST
 from taskmon.records import Event, Task, Worker
 
 W1, W2 = "celery@w1", "celery@w2"
@@ -418,6 +419,16 @@ def test_odd_values() -> None:
     assert shown("stats", odd) == {
         "a?": "b?", "big": str(1 << 70), "set": [1, 2], "float": 1.5, "kind": "u",
     }  # fmt: skip
+
+
+def test_what_lies_too_deep_is_left_out() -> None:
+    deep: Any = [1]
+    for _ in range(DEEPEST):
+        deep = [deep]
+    answer = json.dumps(shown("reserved", [{"id": "a", "args": deep, "kwargs": {}}]))
+    assert '"a"' in answer
+    assert "[" * 98 + '"..."' in answer
+    assert "1" not in answer
 
 
 @pytest.mark.parametrize("pool", [None, [], {}, {"max-concurrency": "4"}, {"max-concurrency": -1}])

@@ -4,6 +4,7 @@ import json
 import pickle
 import sys
 import zlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from taskmon.cluster import stored
 from taskmon.cluster.stored import LARGEST, UNKNOWN, Result, make_plain, read_stored
+from taskmon.nesting import DEEPEST
 from taskmon.serializers import encode
+from taskmon.showing import Masker
 
 JSON = "application/json"
 PICKLE = "application/x-python-serialize"
@@ -181,12 +184,24 @@ def test_what_is_too_deep_or_too_large(monkeypatch: Any) -> None:
         assert read_stored("a", content, JSON, "utf-8").state in ("SUCCESS", UNKNOWN)
     itself: list[Any] = []
     itself.append(itself)
-    with pytest.raises(RecursionError):
+    with pytest.raises(stored._Unreadable):
         make_plain(itself)
     monkeypatch.setattr(stored, "_MOST_VALUES", 10)
     result = read(meta(result=list(range(20))))
     assert (result.state, result.reason) == ("SUCCESS", "it has more than 10 values")
     assert "larger than 8 MiB" in (read(b" " * (LARGEST + 1)).reason or "")
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_no_result_is_nested_deeper_than_who_shows_it_can_follow(wrap: Callable[[Any], Any]) -> None:
+    masker = Masker(["password"])
+    value: Any = 1
+    for depth in range(1, 700):
+        value = wrap(value)
+        result = read(meta(result=value))
+        assert result.state == "SUCCESS"
+        assert (result.reason is None) == (depth <= DEEPEST)
+        masker.value(result.value)
 
 
 def test_what_is_compressed_is_read_within_bounds() -> None:
