@@ -93,13 +93,21 @@ class TaskRevoke(ApiHandler):
         self.answer(message_body(f"Revoked '{task_id}'"))
 
 
+class Guard(Flag):
+    """A flag without a value is no slip to pass over: whoever writes `dry_run` alone does not mean no."""
+
+    def is_absent(self, value: object) -> bool:
+        """Take any value for one."""
+        return False
+
+
 class TasksRevoke(ApiHandler):
     """POST `/api/tasks/revoke`: revokes many tasks."""
 
     role = Role.OPERATOR
     takes = (
         Parameter("ids", TaskIds(), "The ids of the tasks, instead of filters."),
-        Parameter("dry_run", Flag(), "Only tell which tasks match.", default=False),
+        Parameter("dry_run", Guard(), "Only tell which tasks match.", default=False),
         *_HOW,
         *FILTERS,
         *PAGING,

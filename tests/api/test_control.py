@@ -153,6 +153,8 @@ async def test_a_broker_that_is_away(path: str) -> None:
         ("/api/task/revoke/" + "a" * 1025, "The task id"),
         ("/api/tasks/revoke?state=STARTED&signal=HUP", "signal"),
         ("/api/tasks/revoke?state=STARTED&dry_run=perhaps", "dry_run"),
+        ("/api/tasks/revoke?state=STARTED&dry_run", "dry_run"),
+        ("/api/tasks/revoke?state=STARTED&dry_run=", "dry_run"),
         ("/api/tasks/revoke?taskanme=x", "taskanme"),
         ("/api/tasks/revoke?ids=a", "ids"),
         ("/api/tasks/revoke?search=ab", "search"),
