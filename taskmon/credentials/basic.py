@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
 from ..errors import NotAuthenticated, Unavailable
-from .passwords import Password
+from .passwords import Password, Scrypt
 from .throttle import Throttle
+from .users import Users
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -29,10 +30,11 @@ CACHE_SECONDS: Final = 60.0
 HASH_THREADS: Final = 2
 HASHES_WAITING: Final = 30
 _NICE: Final = 10
+_LOOK_EVERY: Final = 1.0
 
 
 class BasicAuthenticator:
-    """HTTP Basic: users by name, each with the hash of a password and a role.
+    """HTTP Basic: users by name, each with the hash of a password and a role; `users` has others when they change.
 
     A header that was right is known again for 60 s by a keyed digest of it, so that polling costs no hashing.
     After that it is hashed again, but never throttled: others' failures lock nobody out who was in before.
@@ -46,14 +48,17 @@ class BasicAuthenticator:
     def __init__(
         self,
         passwords: Mapping[str, Password],
+        users: Users | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         waiting: int = HASHES_WAITING,
         most_cached: int = 1024,
     ) -> None:
         self._passwords = passwords
+        self._users = users
+        self._look_again = 0.0
         # Unknown users cost what known ones do: their password is compared with this, and refused anyway.
-        self._nobody = next(iter(passwords.values()))
+        self._nobody = next(iter(passwords.values()), None) or Password(Scrypt.make(secrets.token_hex()))
         self._clock = clock
         self._throttle = Throttle(clock=clock)
         self._key = secrets.token_bytes(32)
@@ -70,6 +75,8 @@ class BasicAuthenticator:
             return None
         if len(header) > MAX_HEADER or not header.isascii():
             raise NotAuthenticated("The Basic credentials are malformed")
+        if self._users is not None and self._clock() >= self._look_again:
+            self._read_again(self._users)
         key = hashlib.blake2b(header.encode(), key=self._key, digest_size=16).digest()
         known = self._cache.get(key)
         if known is not None and known[1] > self._clock():
@@ -93,31 +100,43 @@ class BasicAuthenticator:
             self._throttle.check(f"user {name[:MAX_NAME_IN_LOG]}", self.user_limit)
         task = self._running.get(key)
         if task is None:
-            hashing = self._hash(name, password)
-            task = asyncio.get_running_loop().create_task(self._finish(key, name, client, hashing))
+            entry = self._passwords.get(name)
+            hashing = self._hash(entry or self._nobody, password)
+            task = asyncio.get_running_loop().create_task(self._finish(key, name, client, entry, hashing))
             self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         # Many requests may wait for one hash, and one of them going away must not end it for the others.
         return asyncio.shield(task)
 
-    def _hash(self, name: str, password: bytes) -> "Future[bool]":
+    def _read_again(self, users: Users) -> None:
+        """Take up users that have changed; those who have not stay known by their headers."""
+        self._look_again = self._clock() + _LOOK_EVERY
+        before = self._passwords
+        if users.refresh():
+            self._passwords = after = users.passwords
+            same = {name for name in before if before[name] == after.get(name)}
+            self._cache = {key: known for key, known in self._cache.items() if known[0].name in same}
+
+    def _hash(self, entry: Password, password: bytes) -> "Future[bool]":
         if not self._slots.acquire(blocking=False):
             raise Unavailable("the check of passwords", "too many are waiting")
         try:
-            hashing = self._pool.submit(self._passwords.get(name, self._nobody).hash.matches, password)
+            hashing = self._pool.submit(entry.hash.matches, password)
         except RuntimeError as exc:
             raise Unavailable("the check of passwords", "taskmon is stopping") from exc
         hashing.add_done_callback(lambda _: self._slots.release())
         return hashing
 
-    async def _finish(self, key: bytes, name: str, client: str, hashing: "Future[bool]") -> User:
+    async def _finish(
+        self, key: bytes, name: str, client: str, entry: Password | None, hashing: "Future[bool]"
+    ) -> User:
         matches = await asyncio.wrap_future(hashing)
-        if not matches or name not in self._passwords:
+        if not matches or entry is None or self._passwords.get(name) != entry:  # it may have changed meanwhile
             self._throttle.failed(f"client {client}")
             self._throttle.failed(f"user {name[:MAX_NAME_IN_LOG]}")
             logger.warning("Wrong password for user %s from %s", printable(name), client)
             raise NotAuthenticated("The user name or the password is wrong")
-        user = User(name, self._passwords[name].role, "basic")
+        user = User(name, entry.role, "basic")
         self._cache.pop(key, None)
         self._cache[key] = (user, self._clock() + CACHE_SECONDS)
         if len(self._cache) > self._most_cached:

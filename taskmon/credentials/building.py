@@ -3,10 +3,10 @@
 from ..auth import AnonymousAuthenticator, Authenticator, Role
 from ..settings import Settings
 from .basic import BasicAuthenticator
-from .passwords import read_passwords
 from .sessions import Sessions
 from .token_file import TokenFile
 from .tokens import TokenAuthenticator, new_token
+from .users import Users
 from .vouching import build_proxy
 
 
@@ -15,15 +15,16 @@ def build_authenticators(
 ) -> tuple[tuple[Authenticator, ...], str | None]:
     """Make what the settings ask for; where they ask for nothing, also an admin token to be printed once."""
     generated, lines = None, settings.token
-    proxy, passwords = build_proxy(settings), read_passwords(settings)
+    proxy, users = build_proxy(settings), Users(settings)
+    has_users = bool(users.passwords or settings.htpasswd)
     file = TokenFile(settings.token_file) if settings.token_file else None
-    if not (passwords or settings.token or file or settings.anonymous_role or sessions or proxy):
+    if not (has_users or settings.token or file or settings.anonymous_role or sessions or proxy):
         generated, line = new_token("generated", Role.ADMIN)
         lines = (line,)
     # A proxy may send a Bearer of its own along: then only what looks like taskmon's is judged here.
     authenticators: list[Authenticator] = [TokenAuthenticator(lines, file, leave_others=proxy is not None)]
-    if passwords:
-        authenticators.insert(0, BasicAuthenticator(passwords))
+    if has_users:
+        authenticators.insert(0, BasicAuthenticator(users.passwords, users))
     if sessions is not None:
         authenticators.append(sessions)
     if proxy is not None:

@@ -75,14 +75,14 @@ class Bcrypt(NamedTuple):
 
 
 class Argon2(NamedTuple):
-    hasher: Any
+    module: Any
     text: str
-    mismatch: tuple[type[Exception], ...]
 
     def matches(self, password: bytes) -> bool:
+        errors = self.module.exceptions
         try:
-            return bool(self.hasher.verify(self.text, password))
-        except self.mismatch:
+            return bool(self.module.PasswordHasher().verify(self.text, password))
+        except (errors.VerificationError, errors.InvalidHashError):
             return False
 
 
@@ -120,8 +120,11 @@ def read_hash(secret: str) -> Scrypt:
     return Scrypt.parse(match) if match else Scrypt.make(secret)
 
 
-def read_passwords(settings: Settings) -> dict[str, Password]:
-    """Give all users with a password: those of --basic-auth and of the file of --htpasswd; raise InvalidSetting."""
+def read_passwords(settings: Settings, again: bool = False) -> dict[str, Password]:
+    """Give all users with a password: those of --basic-auth and of the file of --htpasswd; raise InvalidSetting.
+
+    Read `again`, a user of --basic-roles may be gone.
+    """
     entries = (entry.partition(":") for entry in settings.basic_auth)
     hashes: dict[str, Hash] = {name: read_hash(secret) for name, _, secret in entries}
     if settings.htpasswd is not None:
@@ -131,7 +134,7 @@ def read_passwords(settings: Settings) -> dict[str, Password]:
             hashes[name] = found
     roles = {user: Role.parse(role) for user, _, role in (pair.rpartition("=") for pair in settings.basic_roles)}
     for user in roles:
-        if user not in hashes:
+        if user not in hashes and not again:
             raise InvalidSetting("basic_roles", "names a user who has no password", user)
     return {name: Password(found, roles.get(name, Role.ADMIN)) for name, found in hashes.items()}
 
@@ -164,9 +167,7 @@ def _read_foreign(name: str, secret: str) -> Hash:
         return Bcrypt(_import("bcrypt"), secret.encode())
     argon2 = _ARGON2.fullmatch(secret)
     if argon2 and int(argon2["memory"]) <= _MAX_MEMORY and int(argon2["time"]) <= _MAX_TIME:
-        module = _import("argon2")
-        mismatch = (module.exceptions.VerificationError, module.exceptions.InvalidHashError)
-        return Argon2(module.PasswordHasher(), secret, mismatch)
+        return Argon2(_import("argon2"), secret)
     raise ValueError("must hold hashes of bcrypt (htpasswd -B), argon2 or taskmon's own, of a sane cost")
 
 
