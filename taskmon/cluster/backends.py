@@ -29,6 +29,7 @@ from .connections import (
     open_connection,
     say_why,
 )
+from .result_table import TableSource
 from .stored import READABLE, Result, read_stored
 
 #: As many replies of workers are kept, of so many bytes together; only for the backend `rpc://`.
@@ -62,9 +63,18 @@ def make_source(celery_app: Celery) -> tuple[Source | None, str, Queue | None]:
     if issubclass(kind, RPCBackend):
         queue = _make_reply_queue(celery_app)
         return ReplySource(celery_app, queue), "", queue
+    if kind.__module__ == "celery.backends.database":
+        return _make_table_source(celery_app, url)
     if _stores_bytes_by_key(kind):
         return KeyValueSource(lambda: kind(app=celery_app, url=url, accept=READABLE)), "", None
     return None, f"taskmon does not read results from a {kind.__name__}", None
+
+
+def _make_table_source(celery_app: Celery, url: str) -> tuple[Source | None, str, Queue | None]:
+    try:
+        return TableSource(celery_app, url or celery_app.conf.database_url), "", None
+    except Exception as exc:  # it imports what the URL names
+        return None, f"it cannot be set up ({say_why(exc)})", None
 
 
 def _stores_bytes_by_key(kind: Any) -> bool:

@@ -7,7 +7,7 @@ arguments that it is stored as; the class that it names is neither looked up nor
 import pickletools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from math import isfinite
@@ -31,6 +31,7 @@ READABLE: Final = frozenset({"application/json", "application/x-yaml", "applicat
 UNKNOWN: Final = "UNKNOWN"
 
 _PICKLE: Final = "application/x-python-serialize"
+_NO_PICKLE: Final = "it is stored as a pickle, which taskmon never loads"
 _MOST_VALUES: Final = 1_000_000
 _MOST_BITS: Final = 10_000
 _STATE: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,63}")
@@ -68,12 +69,32 @@ def read_stored(
     """Make a Result of what is stored of a task; never raises, says in `reason` what cannot be read."""
     try:
         payload = _unpack(payload, compression)
-        if content_type == _PICKLE or (payload[:1] == b"\x80" and content_type != "application/x-msgpack"):
-            state = _find_pickled_state(payload)
-            return Result(task_id, state, reason="it is stored as a pickle, which taskmon never loads")
+        if _is_pickle(payload, content_type):
+            return Result(task_id, _find_pickled_state(payload), reason=_NO_PICKLE)
         return _read_meta(task_id, _load(payload, content_type, content_encoding))
     except _Unreadable as exc:
         return Result(task_id, UNKNOWN, reason=str(exc))
+
+
+def read_row(
+    task_id: str, meta: dict[str, Any], payload: bytes | str | None, content_type: str, content_encoding: str
+) -> Result:
+    """Make a Result of a row of a table, in which only the result is encoded, as `payload`; never raises."""
+    stored = Result(task_id, UNKNOWN)
+    try:
+        stored = _read_meta(task_id, meta)
+        if payload is None or stored.state not in states.READY_STATES:
+            return stored
+        payload = _unpack(payload, None)
+        if _is_pickle(payload, content_type):
+            return replace(stored, reason=_NO_PICKLE)
+        return _read_meta(task_id, {**meta, "result": _load(payload, content_type, content_encoding)})
+    except _Unreadable as exc:
+        return replace(stored, reason=str(exc))
+
+
+def _is_pickle(payload: bytes, content_type: str) -> bool:
+    return content_type == _PICKLE or (payload[:1] == b"\x80" and content_type != "application/x-msgpack")
 
 
 def _unpack(payload: bytes | str, compression: str | None) -> bytes:

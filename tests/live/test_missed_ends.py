@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from brokers import RabbitBroker, RedisBroker
 from celery.events import EventDispatcher
+from databases import PostgresServer
 from monitor import Monitor
+from patience import PATIENCE
 from processes import wait_until
 from workers import Project
 
@@ -97,6 +99,42 @@ def test_what_became_of_tasks_whose_end_was_missed(
     assert (task["state"], task["result"], task["runtime"]) == ("SUCCESS", "'late'", 1.25)
     assert wait_for_task(monitor, lost.id, state="FAILURE")["orphaned"] is False
     assert monitor.metric("taskmon_tasks_orphaned") == 0
+
+
+def test_results_in_a_database(
+    rabbitmq_broker: RabbitBroker,
+    postgres: PostgresServer,
+    start_worker: Callable[..., Any],
+    watch: Callable[[Project], Monitor],
+    tmp_path: Path,
+) -> None:
+    url = "db+" + postgres.url("results").replace("postgresql:", "postgresql+psycopg:")
+    project = Project(rabbitmq_broker.url, url)
+    try:
+        monitor = watch(project)
+        worker = start_worker(project, pool="threads", concurrency=2, events=False)
+        project.app.control.enable_events(destination=[worker.hostname], reply=True)
+        missed = project.send("wait", str(tmp_path / "missed"))
+        monitor.wait_for(missed.id, "STARTED")
+        path = f"/api/task/result/{missed.id}"
+        wait_until(lambda: monitor.get(path)[1]["state"] == "STARTED", timeout=PATIENCE, what="its row is there")
+        project.app.control.disable_events(destination=[worker.hostname], reply=True)
+        (tmp_path / "missed").touch()
+        failed, lost = project.send("fail", "no ☃"), project.send("sleep", 600)
+        task = wait_for_task(monitor, missed.id, state="SUCCESS")
+        assert (task["source"], task["result"]) == ("result backend", "None")
+        assert task["started"] <= task["succeeded"] < task["started"] + PATIENCE
+        assert wait_for_task(monitor, failed.id, state="FAILURE")["exception"] == "ValueError('no ☃')"
+        worker.kill()
+        wait_for_task(monitor, lost.id, orphaned=True)
+        postgres.stop()
+        status, body = monitor.get(path)
+        assert (status, "The result backend is unavailable" in body["error"]["message"]) == (503, True)
+        postgres.start()
+        status, body = monitor.get(f"/api/task/result/{failed.id}")
+        assert (status, body["state"], body["result"]) == (200, "FAILURE", "ValueError('no ☃')")
+    finally:
+        project.close()
 
 
 def test_a_task_that_waits_for_a_worker_is_no_orphan(
