@@ -17,6 +17,7 @@ _LIMITS = {
     "taskmon.cluster.mailbox": ("SEND_LIMIT", "_GRACE"),
     "taskmon.cluster.results": ("_LAST_LOOK",),
     "taskmon.credentials.fetching": ("TIMEOUT",),
+    "taskmon.history.recording": ("FLUSHING",),
 }
 
 #: The limits as users have them, by name.

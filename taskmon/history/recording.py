@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 #: Seconds between the beginnings of two rounds. With what a round takes, less than a second of events is unwritten.
 INTERVAL: Final = 0.4
 
+#: Seconds that a question waits for what has changed to be written.
+FLUSHING: Final = 5.0
+
 #: Tasks in one transaction.
 TOGETHER: Final = 5_000
 
@@ -144,7 +147,7 @@ class Recorder:
         self._running = None
         self._release(Unavailable("The history", "taskmon ends"))
 
-    async def flush(self, timeout: float = 5.0) -> None:
+    async def flush(self) -> None:
         """Wait until all that has changed so far is written; raises Unavailable."""
         if not self.status.available:
             raise Unavailable("The history", self.status.reason)
@@ -154,9 +157,9 @@ class Recorder:
         self._waiting.append((time.monotonic(), waiting))
         self._wanted.set()
         try:
-            await asyncio.wait_for(waiting, timeout)
+            await asyncio.wait_for(waiting, FLUSHING)
         except TimeoutError:
-            raise Unavailable("The history", f"nothing written within {timeout:g} s") from None
+            raise Unavailable("The history", f"nothing written within {FLUSHING:g} s") from None
 
     async def _run(self) -> None:
         pause = INTERVAL

@@ -100,6 +100,7 @@ async def test_what_changes_while_it_is_written_is_written_again(path: Path, mon
             for number in range(10):
                 state.apply([make_event("started", f"id-{number}")])
             await asyncio.sleep(0)
+        await flushing
         await recorder.flush()
         rows = read_all_rows(database)
         assert {uuid: row.timestamp for uuid, row in rows.items()} == {

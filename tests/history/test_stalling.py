@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from factories import make_life, make_state
-from patience import PATIENCE
 from stored import read_all_rows
 from waiting import eventually
 
@@ -24,11 +23,11 @@ async def test_a_database_that_does_not_answer(
         database.flows.clear()
         state.apply(make_life("a"))
         with pytest.raises(Unavailable, match="no answer"):
-            await recorder.flush(PATIENCE)
+            await recorder.flush()
         assert recorder.status.word() == "unavailable"
         database.flows.set()  # it was only slow
         await eventually(lambda: recorder.status.available)
-        await recorder.flush(PATIENCE)
+        await recorder.flush()
         assert database.cuts == 0
         monkeypatch.setattr(stalling, "HUNG", 0.1)
         database.flows.clear()
@@ -36,7 +35,7 @@ async def test_a_database_that_does_not_answer(
         await eventually(lambda: recorder.status.reason == "the connection was cut")
         database.error = None
         await eventually(lambda: recorder.status.available)
-        await recorder.flush(PATIENCE)
+        await recorder.flush()
         assert read_all_rows(database) == {"a": state.get("a"), "b": state.get("b")}
         assert database.cuts == 1
     assert sum("no answer for" in record.message for record in caplog.records) == 2
