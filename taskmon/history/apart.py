@@ -16,25 +16,19 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
-from .columns import clean_row
-from .databases import Away, Batch, Row
-from .scribe import Answer, Index, Plan, Rows, Tidy, Write, pack, receive
+from .databases import Away, Batch
+from .messages import Answer, Index, Tidy, pack, pack_batch, read_answer, receive
+from .scribe import Plan
 from .sqlite import SqliteDatabase
 
 log = logging.getLogger(__name__)
-
-#: Rows in one message: while it is made, no other thread runs.
-_SLICE: Final = 500
 
 #: Seconds in which a process that takes only what others leave of the processors has to read and answer a request.
 _PATIENCE: Final = 0.5
 
 #: Seconds that the process may take to end.
 _ENDING: Final = 5.0
-
-_read_answer: Final = msgspec.msgpack.Decoder(Answer).decode
 
 
 class SqliteApart(SqliteDatabase):
@@ -64,7 +58,7 @@ class SqliteApart(SqliteDatabase):
         super().close()
 
     def write(self, batch: Batch) -> int:
-        frames, left_out = _pack_batch(batch)
+        frames, left_out = pack_batch(batch)
         return left_out + self._ask(*frames).value
 
     def index_some(self, most: int) -> bool:
@@ -104,7 +98,7 @@ class SqliteApart(SqliteDatabase):
         if body is None:
             self._end()
             raise Away("the process that writes it has ended")
-        answer = _read_answer(body)
+        answer = read_answer(body)
         if answer.away is not None:
             raise Away(answer.away)
         if answer.failed is not None:
@@ -157,32 +151,3 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     return process.stdin, process.stdout
-
-
-def _pack_batch(batch: Batch) -> tuple[list[bytes], int]:
-    """Make the messages that have a batch written; tell how many tasks are left out, of which none can be made."""
-    try:
-        return _pack_rows(batch, batch.tasks), 0
-    except (UnicodeError, OverflowError):
-        pass
-    rows = [row for row in map(clean_row, batch.tasks) if _has_message(row)]
-    clean = replace(
-        batch,
-        workers=[clean_row(worker) for worker in batch.workers],
-        gone=list(clean_row(tuple(batch.gone))),
-        adopted=list(clean_row(tuple(batch.adopted))),
-    )
-    return _pack_rows(clean, rows), len(batch.tasks) - len(rows)
-
-
-def _pack_rows(batch: Batch, rows: list[Row]) -> list[bytes]:
-    frames = [pack(Rows(rows[start : start + _SLICE])) for start in range(0, len(rows), _SLICE)]
-    return [*frames, pack(Write(replace(batch, tasks=[])))]
-
-
-def _has_message(row: Row) -> bool:
-    try:
-        pack(Rows([row]))
-    except (UnicodeError, OverflowError):
-        return False
-    return True

@@ -25,7 +25,8 @@ _RECONCILED: Final = FIELDS.index("reconciled")
 class Changes:
     """The tasks that wait to be written, and those that are being written."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeping: bool = False) -> None:
+        """Begin with none; `keeping` has them noted in a journal as well."""
         #: The latest time of a task without a name: it may have left the memory and lost it, not so in the database.
         self.horizon = -inf
         self._dirty: dict[str, Task] = {}
@@ -33,6 +34,7 @@ class Changes:
         self._earlier: dict[str, Task] = {}  # what unwritten tasks were before they left the memory and came back
         self._adopted: set[str] = set()  # unwritten tasks that were orphaned and then found
         self._adopting: set[str] = set()  # those of them that are being written
+        self._fresh: dict[str, Task] | None = {} if keeping else None  # what the journal does not have
 
     def __len__(self) -> int:
         """Count the tasks that are not written."""
@@ -49,20 +51,23 @@ class Changes:
 
     def recall(self, task: Task) -> Task:
         """Add to a task what is not written yet of its time before it left the memory."""
-        for earlier in (self._earlier.get(task.uuid), self._writing.get(task.uuid)):
+        for place in (self._earlier, self._writing, self._dirty):
+            earlier = place.get(task.uuid)
             if earlier is not None and earlier is not task:
                 task = merge_tasks(earlier, task)
         return task
 
     def note(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Note what changed."""
-        dirty = self._dirty
+        dirty, fresh = self._dirty, self._fresh
         for _, record in changes:
             if type(record) is Task:
                 noted = dirty.setdefault(record.uuid, record)
                 if noted is not record:  # it left the memory, and has come back knowing little
                     self._keep(noted)
                     dirty[record.uuid] = record
+                if fresh is not None:
+                    fresh[record.uuid] = record
         if changes and changes[0][0].type == RECONCILED:  # it comes alone
             self._note_adopted(changes[0][1])
 
@@ -77,6 +82,36 @@ class Changes:
             del self._dirty[task_id]
             self._earlier.pop(task_id, None)
             self._adopted.discard(task_id)
+
+    # Keeping
+
+    @property
+    def fresh(self) -> int:
+        """How many tasks have changed that the journal does not have."""
+        return len(self._fresh or ())
+
+    def take_fresh(self) -> list[Task]:
+        """Take the tasks that have changed since the last time, to be noted in the journal."""
+        if not self._fresh:
+            return []
+        fresh, self._fresh = self._fresh, {}
+        return list(fresh.values())
+
+    def copy_fresh(self, tasks: list[Task]) -> tuple[list[Row], list[str]]:
+        """Copy some of them; list whose marks are to be taken away."""
+        tasks = [self.recall(task) for task in tasks]
+        adopted = self._adopted | self._adopting
+        return list(map(to_row, tasks)), [one.uuid for one in tasks if one.uuid in adopted and one.reconciled is None]
+
+    def put_back_fresh(self, tasks: list[Task]) -> None:
+        """Have tasks noted the next time: they could not be."""
+        if self._fresh is not None:
+            self._fresh = {task.uuid: task for task in tasks} | self._fresh
+
+    def forget_fresh(self) -> None:
+        """Let go what the journal does not have: it is too much."""
+        if self._fresh is not None:
+            self._fresh = {}
 
     # Writing: `take`, `copy`, and in the end `put_back` or `forget`
 

@@ -23,6 +23,8 @@ from ..tree import Tree, gather_tree
 from .apart import SqliteApart
 from .columns import merge_tasks
 from .databases import Away, Database
+from .journal import Journal
+from .leftovers import write_leftovers
 from .postgres import PostgresDatabase
 from .reading import Listing, read_children, read_names, read_task
 from .recording import Recorder, Upkeep
@@ -59,15 +61,16 @@ class History:
         assert settings.history is not None
         self._state = state
         self._monitor = monitor
-        self._database, upkeep = _make_database(settings, settings.history, cluster)
+        self._database, upkeep, self._journal = _make_database(settings, settings.history, cluster)
         self._writing = Lane("The history", threads=1, waiting=16)
         self._reading = Lane("The history", threads=2, waiting=64)
-        self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep)
+        self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep, self._journal)
         self._horizon = inf
         self._opened = False
         self.observe = self._recorder.observe
         self.forget_worker = self._recorder.forget
         self.flush = self._recorder.flush
+        self.at_risk = self._recorder.at_risk
 
     @property
     def status(self) -> Status:
@@ -94,7 +97,10 @@ class History:
     async def restore(self) -> Restored | None:
         """Open the database and read what comes back; None while it is away. Raises HistoryRefused."""
         try:
-            await self._writing.call(self._database.open, _OPENING)
+            created = await self._writing.call(self._database.open, _OPENING)
+            if self._journal is not None:
+                leaving = partial(write_leftovers, self._database, self._journal, created)
+                await self._writing.call(leaving, _RESTORING)
             self._opened = True
             with uncollected():
                 return await self._restore()
@@ -204,11 +210,12 @@ def _gather(database: Database, task_id: str) -> Tree:
     raise AssertionError("a tree is the last thing that is yielded")
 
 
-def _make_database(settings: Settings, url: str, cluster: str) -> tuple[Database, Upkeep]:
-    """Make the database of a URL, as the settings let it pass, and what keeps it within bounds."""
+def _make_database(settings: Settings, url: str, cluster: str) -> tuple[Database, Upkeep, Journal | None]:
+    """Make the database of a URL, as the settings let it pass, what keeps it within bounds, and a file's journal."""
     bounds = settings.history_max_age, settings.history_max_tasks
     if url.startswith("sqlite:///"):
-        apart = SqliteApart(Path(url.removeprefix("sqlite:///")), *bounds)
-        return apart, apart
+        path = Path(url.removeprefix("sqlite:///"))
+        apart = SqliteApart(path, *bounds)
+        return apart, apart, Journal(path)
     database = PostgresDatabase(url, cluster)
-    return database, Retention(database, *bounds)
+    return database, Retention(database, *bounds), None

@@ -13,15 +13,17 @@ from functools import partial
 from math import inf
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from ..cluster.calls import Lane
 from ..errors import TaskmonError, Unavailable
 from ..query import TaskQuery
 from ..records import Event, Task, Worker
 from ..state import State
+from .besides import Besides, Counters, Found
 from .changes import Changes
-from .databases import Away, Batch, Database
+from .databases import Away, Database
+from .journal import Journal
+from .keeping import Keeper
+from .leftovers import write_leftovers
 from .stalling import SLOW, call_patiently
 from .status import Status
 
@@ -44,10 +46,6 @@ BACKOFF: Final = (1.0, 10.0)
 _INDEXED: Final = 500
 _SPARE: Final = 0.5
 _DUE: Final = 0.25
-
-#: The counters are written less often, where copying them takes long: a fiftieth of the time at the most.
-_COUNTERS_EVERY: Final = 0.9
-_COUNTERS_SHARE: Final = 50
 
 
 class Upkeep(Protocol):
@@ -72,19 +70,20 @@ class Recorder:
         monitor: str,
         save_counters: Callable[[], str],
         upkeep: Upkeep,
+        journal: Journal | None = None,
     ) -> None:
         self.status = Status()
         self._state = state
         self._database = database
         self._lane = lane
         self._monitor = monitor
-        self._save_counters = save_counters
         self._upkeep = upkeep
-        self._changes = Changes()
-        self._seen: dict[str, float] = {}  # of each worker, as it was written
-        self._gone: set[str] = set()
-        self._counters_saved: str | None = None
-        self._counters_due = 0.0
+        self._journal = journal
+        self._changes = Changes(keeping=journal is not None)
+        self._counters = Counters(save_counters)
+        self._besides = Besides(state, self._counters)
+        self._noted = Besides(state, self._counters)  # as the journal has it
+        self._keeper = None if journal is None else Keeper(journal, self._changes, self._noted, monitor)
         self._wanted = asyncio.Event()
         self._waiting: list[tuple[float, asyncio.Future[None]]] = []
         self._opened = False
@@ -97,6 +96,11 @@ class Recorder:
     def backlog(self) -> int:
         """How many tasks have changed and are not written."""
         return len(self._changes)
+
+    def at_risk(self) -> float:
+        """Tell how many seconds old the oldest change is, at the most, that a kill would lose now."""
+        lag = self.status.lag()
+        return lag if self._keeper is None else min(lag, self._keeper.age())
 
     @property
     def horizon(self) -> float:
@@ -118,11 +122,13 @@ class Recorder:
         self._changes.note(changes)
         if self._changes.waiting > self._state.max_tasks + TOGETHER:
             self._drop()
+        if self._changes.fresh > self._state.max_tasks + TOGETHER:
+            self._changes.forget_fresh()
 
     def forget(self, hostname: str) -> None:
         """Note a worker that State has dropped."""
-        self._seen.pop(hostname, None)
-        self._gone.add(hostname)
+        self._besides.forget(hostname)
+        self._noted.forget(hostname)
 
     def start(self, opened: bool) -> None:
         """Begin to write; `opened` tells whether the database is open already."""
@@ -130,6 +136,8 @@ class Recorder:
         if opened:
             self.status.reason = ""
         self._running = asyncio.create_task(self._run())
+        if self._keeper is not None:
+            self._keeper.start()
 
     async def stop(self, timeout: float) -> None:
         """Write what is left, for `timeout` seconds at the most."""
@@ -138,11 +146,11 @@ class Recorder:
         self._stopping = True  # cancelling would leave open what became of a batch
         self._wanted.set()
         await asyncio.wait({self._running}, timeout=timeout)
-        if not self._running.done() or self._changes.waiting:
+        if not self._running.done() or self.backlog:
             reason = self.status.reason or "not done in time"
-            log.warning(
-                "The history is left without the last changes of %s tasks (%s)", self._changes.waiting, reason
-            )
+            noted = self._keeper is not None and await self._keeper.stop(done=False)
+            then = "; the next start writes them" if noted else ""
+            log.warning("The history is left without the last changes of %s tasks (%s)%s", self.backlog, reason, then)
         self._running.cancel()
         self._running = None
         self._release(Unavailable("The history", "taskmon ends"))
@@ -169,10 +177,12 @@ class Recorder:
             self._wanted.clear()
             last = self._stopping
             if last:
-                self._counters_due = 0.0
+                self._counters.hurry()
             pause = await self._write_and_tidy()
             if last:
                 break
+        if self._keeper is not None and not self.backlog:
+            await self._keeper.stop(done=True)
         with suppress(Away):
             await self._call(self._database.close)
 
@@ -197,16 +207,22 @@ class Recorder:
         status.writing_since, status.changed_since = status.writing_since or status.changed_since, None
         if not self._opened:
             await self._open()
+        if self._keeper is not None:
+            await self._keeper.turn()
         left = self._changes.waiting
         await self._write(left, also=True)
         while (left := left - TOGETHER) > 0:
             await self._write(left)
+        if self._keeper is not None:
+            await self._keeper.forget()
         status.writing_since = None
         self._release(None, began)
 
     async def _open(self) -> None:
         """Open the database; where it has lost what was written, all that is held is to be written again."""
         created = await self._call(self._database.open)
+        if self._journal is not None:
+            await self._call(partial(write_leftovers, self._database, self._journal, created))
         self._opened = True
         if created or self._incomplete:
             for task in self._state.find(TaskQuery()):
@@ -214,54 +230,25 @@ class Recorder:
                     self._changes.add([task])
                 else:
                     await asyncio.sleep(0)
-            self._seen.clear()
+            self._besides.refill()
             self._incomplete = False
 
     async def _write(self, most: int, also: bool = False) -> None:
         """Write the tasks that wait longest; and `also` what else has changed."""
-        workers: list[Worker] = []
-        gone: set[str] = set()
-        counters = None
-        if also:
-            workers = [one for name, one in self._state.workers.items() if one.seen != self._seen.get(name)]
-            gone, self._gone = self._gone, set()
-            counters = self._copy_counters()
+        found = self._besides.take() if also else Found()
         tasks = self._changes.take(min(most, TOGETHER))
-        if not tasks and not workers and not gone and counters is None:
+        if not tasks and not found:
             return
         try:
             rows, adopted = await self._changes.copy(tasks)
-            batch = Batch(
-                tasks=rows,
-                workers=[(one.hostname, one.seen, _encode(one)) for one in workers],
-                gone=[hostname for hostname in gone if hostname not in self._state.workers],
-                counters=counters,
-                monitor=self._monitor,
-                now=time.time(),
-                adopted=adopted,
-            )
+            batch = found.batch(rows, adopted, self._monitor)
             self.status.unfit += await self._call(partial(self._database.write, batch))
         except BaseException:
             self._changes.put_back()
-            self._gone |= gone
-            self._counters_due = 0.0
+            self._besides.put_back(found)
             raise
         self._changes.forget()
         self.status.written += len(tasks)
-        self._seen.update([(hostname, seen) for hostname, seen, _ in batch.workers])
-
-    def _copy_counters(self) -> str | None:
-        """Give the counters where they are due and have changed."""
-        began = time.monotonic()
-        if began < self._counters_due:
-            return None
-        document = self._save_counters()
-        now = time.monotonic()
-        self._counters_due = began + max(_COUNTERS_EVERY, _COUNTERS_SHARE * (now - began))
-        if document == self._counters_saved:
-            return None
-        self._counters_saved = document
-        return document
 
     async def _use_spare_time(self, began: float) -> None:
         """Let searches find what was written, and delete what is too old, as long as little else is to do."""
@@ -330,7 +317,3 @@ class Recorder:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
-
-
-def _encode(worker: Worker) -> str:
-    return msgspec.json.encode(worker).decode()

@@ -10,18 +10,15 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from struct import Struct as Format
 from typing import BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
 
-from .databases import Away, Batch, Row
+from .databases import Away, Row
+from .messages import Answer, Index, Rows, Tidy, Write, pack, read_request, receive
 from .retention import Retention
 from .sqlite import Inode, SqliteDatabase
-
-#: Before whatever is said stands its length.
-_LENGTH: Final = Format(">Q")
 
 #: It is less urgent than to answer requests, also where it is not to take only what others leave.
 _NICE: Final = 5
@@ -41,59 +38,6 @@ class Plan(Struct):
     idle: bool
 
 
-class Rows(Struct, tag=True):
-    """Rows of the tasks that are to be written next; there is no answer to that."""
-
-    rows: list[Row]
-
-
-class Write(Struct, tag=True):
-    """Write a batch, and the rows that came before it; the answer is how many could not be stored."""
-
-    batch: Batch
-
-
-class Index(Struct, tag=True):
-    """Let searches find so many tasks; the answer is whether more are left."""
-
-    most: int
-
-
-class Tidy(Struct, tag=True):
-    """Delete a few of those tasks that are too old or too many; the answer is whether more are left."""
-
-
-class Answer(Struct):
-    """What came of a request: a number and how many tasks were deleted, or why the database or the program failed."""
-
-    value: int = 0
-    deleted: int = 0
-    away: str | None = None
-    failed: str | None = None
-
-
-Request = Rows | Write | Index | Tidy
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Request).decode
-
-
-def pack(message: Request | Answer) -> bytes:
-    """Make the bytes of a message; raises UnicodeError and OverflowError for what has none."""
-    body = _encode(message)
-    return _LENGTH.pack(len(body)) + body
-
-
-def receive(pipe: BinaryIO) -> bytes | None:
-    """Wait for the next message; None when there will be none."""
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    (size,) = _LENGTH.unpack(head)
-    body = pipe.read(size)
-    return body if len(body) == size else None
-
-
 class Scribe:
     """Does what is asked of it, one thing after the other."""
 
@@ -107,7 +51,7 @@ class Scribe:
         """Answer until there are no more requests, or nobody to answer to."""
         with suppress(BrokenPipeError):
             while (body := receive(requests)) is not None:
-                request = _decode(body)
+                request = read_request(body)
                 if isinstance(request, Rows):
                     self._rows += request.rows
                 else:
@@ -133,7 +77,7 @@ class Scribe:
 
 
 def main() -> None:
-    """Be the process; what ends taskmon ends it too, once the last changes are written."""
+    """Be the process; what ends taskmon ends it too."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     plan = msgspec.json.decode(sys.argv[1], type=Plan)

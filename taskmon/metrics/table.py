@@ -91,6 +91,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("history_available", "gauge", "", "1 while the history is written, 0 while its database is away."),
     _own("history_backlog", "gauge", "", "Tasks that have changed and are not written to the history yet."),
     _own("history_lag_seconds", "gauge", "", "Age of the oldest change that is not in the history."),
+    _own("history_at_risk_seconds", "gauge", "", "Age of the oldest change that a kill would lose."),
     _own("history_written_total", "counter", "", "Tasks written to the history, each as often as it was."),
     _own("history_failures_total", "counter", "", "Times that writing the history failed."),
     _own("history_dropped_total", "counter", "", "Changes that the history has lost: too many, or not to be stored."),

@@ -74,6 +74,7 @@ def make_history_samples(history: HistoryView | None) -> Samples:
             "history_available": int(status.available),
             "history_backlog": history.backlog,
             "history_lag_seconds": status.lag(),
+            "history_at_risk_seconds": history.at_risk(),
             "history_written_total": status.written,
             "history_failures_total": status.failures,
             "history_dropped_total": status.dropped + status.unfit,

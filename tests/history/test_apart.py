@@ -17,8 +17,9 @@ from stored import read_all_rows, read_ids, write
 from taskmon.history import apart
 from taskmon.history.apart import SqliteApart
 from taskmon.history.databases import Away
+from taskmon.history.messages import Answer, Index, Rows, Tidy, pack, receive
 from taskmon.history.retention import Retention
-from taskmon.history.scribe import Answer, Index, Plan, Rows, Scribe, Tidy, pack, receive
+from taskmon.history.scribe import Plan, Scribe
 from taskmon.history.sqlite import SqliteDatabase
 from taskmon.records import Task
 from taskmon.search import parse_search

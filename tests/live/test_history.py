@@ -133,6 +133,41 @@ def test_a_killed_taskmon_loses_no_task(monitor: Monitor, redis_broker: RedisBro
     assert "Traceback" not in monitor.log_text()
 
 
+def test_a_taskmon_that_is_killed_while_its_database_is_locked_loses_no_task(
+    monitor: Monitor, redis_broker: RedisBroker, tmp_path: Path
+) -> None:
+    """What happened is in the journal, a second at the most after it happened."""
+    monitor.start()
+    monitor.wait_ready()
+    other = sqlite3.connect(tmp_path / "history.sqlite3", isolation_level=None)
+    with Publisher(redis_broker.url):
+        wait_until(lambda: monitor.metric("taskmon_history_written_total") > 50, timeout=120, what="it writes")
+        other.execute("BEGIN IMMEDIATE")
+        applied = monitor.metric("taskmon_events_applied_total")
+        wait_until(
+            lambda: monitor.metric("taskmon_events_applied_total") > applied + 60, timeout=120, what="it goes on"
+        )
+        known = list(monitor.get("/api/tasks?limit=10")[1])
+        since = time.monotonic()
+        wait_until(
+            lambda: monitor.metric("taskmon_history_at_risk_seconds") < time.monotonic() - since,
+            timeout=120,
+            what="all of that is in the journal",
+        )
+        passed = time.monotonic() - since
+        assert monitor.metric("taskmon_history_lag_seconds") > passed
+        monitor.kill()
+    other.execute("ROLLBACK")
+    other.close()
+    monitor.start()
+    assert len(known) == 10
+    for task_id in known:
+        assert monitor.task(task_id).get("name") == "tasks.add", task_id
+    assert "come from its journal" in monitor.log_text()
+    monitor.stop()
+    assert not list(tmp_path.glob("*-unwritten-*"))
+
+
 # PostgreSQL
 
 

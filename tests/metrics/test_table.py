@@ -28,7 +28,7 @@ def test_the_labels_are_those_of_the_table() -> None:
     for kind in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected"):
         scene.see(f"task-{kind}", sent, "celery@w1", runtime=1.0)
     scene.state.prefetched["celery@w1", "app.add"] = 1
-    scene.metrics.watch_history(SimpleNamespace(status=Status(), backlog=0))
+    scene.metrics.watch_history(SimpleNamespace(status=Status(), backlog=0, at_risk=lambda: 0.0))
     table = {metric.full_name("flower"): metric for metric in METRICS + CELERY_EXPORTER}
     unseen = set(table)
     for name, labels in scene.samples():

@@ -1,0 +1,72 @@
+"""What a taskmon that was killed has left in the journal goes to the database. In the writing thread."""
+
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from ..records import Task
+from .columns import merge_tasks, to_row
+from .databases import Batch, Database, Row
+from .journal import Journal
+from .reading import read_tasks
+
+log = logging.getLogger(__name__)
+
+
+#: Changes in one transaction.
+_TOGETHER: Final = 5_000
+
+
+def write_leftovers(database: Database, journal: Journal, created: bool) -> None:
+    """Write them, unless the database was `created` just now; then the journal begins. Once; raises Away."""
+    if journal.begun:
+        return
+    count = 0
+    try:
+        if not created:
+            for batch in _gather(journal.read()):
+                count += len(batch.tasks)
+                database.write(replace(batch, tasks=_find_newer(database, batch.tasks)))
+        journal.begin()
+    except (OSError, msgspec.MsgspecError) as exc:
+        log.warning("The journal of the history cannot be used (%s); a kill may lose more", exc)
+    if count:
+        log.info("The last taskmon did not end in peace: %s changes of tasks come from its journal", count)
+
+
+def _gather(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Put the tasks of several batches together; what there is besides comes with the first of them."""
+    gathered: Batch | None = None
+    for batch in batches:
+        alone = bool(batch.workers or batch.gone or batch.counters is not None)
+        if gathered is None or alone or len(gathered.tasks) + len(batch.tasks) > _TOGETHER:
+            if gathered is not None:
+                yield gathered
+            gathered = batch
+        else:
+            gathered.tasks += batch.tasks
+            gathered.adopted += batch.adopted
+    if gathered is not None:
+        yield gathered
+
+
+def _find_newer(database: Database, rows: list[Row]) -> list[Row]:
+    """Keep what says more than the database does: of what was noted, much was written besides."""
+    noted: dict[str, Task] = {}
+    for task in (Task(*row) for row in rows):
+        before = noted.get(task.uuid)
+        noted[task.uuid] = task if before is None or before.born == task.born else merge_tasks(before, task)
+    stored = read_tasks(database, list(noted))
+    return [to_row(task) for task in (_compare(stored.get(one.uuid), one) for one in noted.values()) if task]
+
+
+def _compare(stored: Task | None, noted: Task) -> Task | None:
+    """Give what is to be written of a task, None for nothing."""
+    if stored is None or stored.seen < noted.seen:
+        return noted
+    if stored.seen > noted.seen or stored == noted:
+        return None
+    return merge_tasks(stored, noted)

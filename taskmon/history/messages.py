@@ -1,0 +1,100 @@
+"""What taskmon and the process that writes its history tell each other, as bytes; the journal holds the same."""
+
+from struct import Struct as Format
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from .columns import clean_row
+from .databases import Batch, Row
+
+#: Before whatever is said stands its length.
+LENGTH: Final = Format(">Q")
+
+#: Rows in one message: while it is made, no other thread runs.
+_SLICE: Final = 500
+
+
+class Rows(Struct, tag=True):
+    """Rows of the tasks that are to be written next; there is no answer to that."""
+
+    rows: list[Row]
+
+
+class Write(Struct, tag=True):
+    """Write a batch, and the rows that came before it; the answer is how many could not be stored."""
+
+    batch: Batch
+
+
+class Index(Struct, tag=True):
+    """Let searches find so many tasks; the answer is whether more are left."""
+
+    most: int
+
+
+class Tidy(Struct, tag=True):
+    """Delete a few of those tasks that are too old or too many; the answer is whether more are left."""
+
+
+class Answer(Struct):
+    """What came of a request: a number and how many tasks were deleted, or why the database or the program failed."""
+
+    value: int = 0
+    deleted: int = 0
+    away: str | None = None
+    failed: str | None = None
+
+
+Request = Rows | Write | Index | Tidy
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+read_request: Final = msgspec.msgpack.Decoder(Request).decode
+read_answer: Final = msgspec.msgpack.Decoder(Answer).decode
+
+
+def pack(message: Request | Answer) -> bytes:
+    """Make the bytes of a message; raises UnicodeError and OverflowError for what has none."""
+    body = _encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
+def receive(pipe: BinaryIO) -> bytes | None:
+    """Wait for the next message; None when there will be none."""
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    (size,) = LENGTH.unpack(head)
+    body = pipe.read(size)
+    return body if len(body) == size else None
+
+
+def pack_batch(batch: Batch) -> tuple[list[bytes], int]:
+    """Make the messages that have a batch written; tell how many tasks are left out, of which none can be made."""
+    try:
+        return _pack_rows(batch, batch.tasks), 0
+    except (UnicodeError, OverflowError):
+        pass
+    rows = [row for row in map(clean_row, batch.tasks) if _has_message(row)]
+    clean = replace(
+        batch,
+        workers=[clean_row(worker) for worker in batch.workers],
+        gone=list(clean_row(tuple(batch.gone))),
+        adopted=list(clean_row(tuple(batch.adopted))),
+    )
+    return _pack_rows(clean, rows), len(batch.tasks) - len(rows)
+
+
+def _pack_rows(batch: Batch, rows: list[Row]) -> list[bytes]:
+    frames = [pack(Rows(rows[start : start + _SLICE])) for start in range(0, len(rows), _SLICE)]
+    return [*frames, pack(Write(replace(batch, tasks=[])))]
+
+
+def _has_message(row: Row) -> bool:
+    try:
+        pack(Rows([row]))
+    except (UnicodeError, OverflowError):
+        return False
+    return True
