@@ -5,6 +5,7 @@ wait for that, over and over, while a lot is written. Requests come by the stand
 standard output. The process ends with its input: so with taskmon, however that ends.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -22,6 +23,10 @@ from .sqlite import Inode, SqliteDatabase
 
 #: It is less urgent than to answer requests, also where it is not to take only what others leave.
 _NICE: Final = 5
+
+
+#: As <sys/prctl.h> has it.
+_SET_PARENT_DEATH_SIGNAL: Final = 1
 
 
 class Plan(Struct):
@@ -76,11 +81,21 @@ class Scribe:
         return self._upkeep.step()
 
 
+def _end_with_parent() -> None:
+    """Have the system kill this process when the thread ends that started it, where it can.
+
+    What it was writing is in the journal. The next taskmon need not wait until there is processor time for it.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
 def main() -> None:
     """Be the process; what ends taskmon ends it too."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    _end_with_parent()
     os.nice(_NICE)
     os.write(sys.stdout.fileno(), pack(Answer()))  # ready: what it takes to get here is not for spare moments
     if plan.idle and hasattr(os, "SCHED_IDLE"):

@@ -38,8 +38,8 @@ _PATIENCE: Final = 1.0
 #: In memory, and not in a file, is kept what it takes to undo a statement: a few hundred pages.
 _WRITER_PRAGMAS: Final = ("synchronous = NORMAL", "cache_size = -65536", "temp_store = MEMORY")
 
-#: Seconds to wait for the process that a taskmon which was killed has left, and which ends what it has begun.
-_LEAVING: Final = 3.0
+#: Seconds to wait for the process that a taskmon which was killed has left, and which ends with it.
+_LEAVING: Final = 5.0
 
 #: The first SQLite that searches by trigrams.
 _OLDEST: Final = (3, 34, 0)

@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import msgspec
 import pytest
 from factories import START
 from stored import read_all_rows, read_ids, write
+from waiting import wait_until
 
 from taskmon.history import apart
 from taskmon.history.apart import SqliteApart
@@ -89,6 +92,25 @@ def test_a_process_that_is_killed_is_started_again(database: SqliteApart) -> Non
     write(database, [Task("b", timestamp=START)])
     assert find_process(database) != before
     assert sorted(read_ids(database)) == ["a", "b"]
+
+
+def test_it_ends_with_the_taskmon_that_is_killed(tmp_path: Path) -> None:
+    """However little it gets done: here it is stopped."""
+    program = (
+        "import sys, time; from pathlib import Path; from taskmon.history.apart import SqliteApart\n"
+        "database = SqliteApart(Path(sys.argv[1]), None, None); database.open(); database.index_some(1)\n"
+        "print(database._process.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "history.sqlite3")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        process = int(parent.stdout.readline())
+        os.kill(process, signal.SIGSTOP)
+        parent.kill()
+    wait_until(lambda: not Path(f"/proc/{process}/exe").exists())
+    database = SqliteApart(tmp_path / "history.sqlite3", None, None)
+    assert not database.open()
+    database.close()
 
 
 def test_what_is_to_end_taskmon_does_not_end_it(database: SqliteApart) -> None:
