@@ -852,6 +852,13 @@ def test_the_make_targets_that_the_pages_name_exist() -> None:
     assert "make test" in readme
 
 
+def test_the_rows_of_a_table_have_the_cells_of_its_head() -> None:
+    for page in PAGES:
+        for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.M):
+            head, *rows = table_rows(table)
+            assert {len(row) for row in rows} <= {len(head)}, f"{page.name}: {head}"
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
