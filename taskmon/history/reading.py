@@ -261,4 +261,4 @@ def _age(task: Task) -> tuple[float, str]:
 def read_names(database: Database) -> list[str]:
     """List the names of all tasks, sorted."""
     listing = Listing(database, TaskQuery())
-    return [str(value) for value in listing.values("name", False)]
+    return [str(value) for value in listing.values("name", False) if value]

@@ -1,6 +1,8 @@
 """The database answers as State does: the same tasks, in the same order, page by page."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from factories import find_tasks, held_tasks
@@ -11,6 +13,7 @@ from taskmon.history.databases import Database
 from taskmon.history.reading import read_children, read_names, read_task, read_tasks
 from taskmon.history.schema import SEARCHED
 from taskmon.query import TaskQuery
+from taskmon.records import Task
 from taskmon.search import parse_search
 from taskmon.state import State
 
@@ -83,6 +86,12 @@ def test_single_tasks_children_and_names(database: Database, state: State) -> No
     parent, children = max(expected.items(), key=lambda item: len(item[1]))
     assert read_children(database, [parent], limit=1) == {parent: children[:1]}
     assert read_names(database) == state.task_names()
+
+
+def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
+    with closing(open_sqlite(tmp_path)) as database:
+        write(database, [Task("a", name=""), Task("b"), Task("c", name="shop.mail")])
+        assert read_names(database) == ["shop.mail"]
 
 
 def test_no_limit_and_no_tasks(database: Database, state: State) -> None:
