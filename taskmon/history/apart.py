@@ -25,7 +25,7 @@ from .sqlite import SqliteDatabase
 log = logging.getLogger(__name__)
 
 #: Seconds in which a process that takes only what others leave of the processors has to read and answer a request.
-_PATIENCE: Final = 0.5
+_PATIENCE: Final = 1.0
 
 #: Seconds that the process may take to end.
 _ENDING: Final = 5.0

@@ -21,7 +21,7 @@ from .journal import Full, Journal
 log = logging.getLogger(__name__)
 
 #: Seconds between two times that what changed is noted; so many times pass until workers and counters are.
-INTERVAL: Final = 0.25
+INTERVAL: Final = 0.3
 _SELDOM: Final = 4
 
 #: Tasks that are copied, and noted, at a time: half a millisecond of the event loop.

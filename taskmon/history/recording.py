@@ -29,8 +29,8 @@ from .status import Status
 
 log = logging.getLogger(__name__)
 
-#: Seconds between the beginnings of two rounds. With what a round takes, less than a second of events is unwritten.
-INTERVAL: Final = 0.4
+#: Seconds between the beginnings of two rounds: most tasks that take less are written once.
+INTERVAL: Final = 0.8
 
 #: Seconds that a question waits for what has changed to be written.
 FLUSHING: Final = 5.0
