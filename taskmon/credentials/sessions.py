@@ -91,7 +91,6 @@ class Sessions:
     """
 
     kind = "session"
-    kind = "session"
     challenge: str | None = None
 
     def __init__(
