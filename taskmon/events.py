@@ -64,7 +64,6 @@ class BrokerStatus:
     connected: bool = False
     reason: str = "not connected yet"
     reconnects: int = 0
-    url: str = ""
 
 
 class Counts(Protocol):
@@ -177,14 +176,14 @@ class EventConsumer:
         return events
 
     def _connected(self, url: str) -> None:
-        self.status.connected, self.status.reason, self.status.url = True, "", url
+        self.status.connected, self.status.reason = True, ""
         log.info("Connected to the broker %s", url)
         self._on_connect()
 
-    def _disconnected(self, reason: str, was_connected: bool, delay: float) -> None:
+    def _disconnected(self, broker: str, reason: str, was_connected: bool, delay: float) -> None:
         self.status.connected, self.status.reason = False, reason
         self.status.reconnects += was_connected
-        log.warning("The broker is away (%s); trying again in %.0f s", reason, delay)
+        log.warning("%s is away (%s); trying again in %.0f s", broker, reason, delay)
 
     # In the thread
 
@@ -192,9 +191,10 @@ class EventConsumer:
         delay = BACKOFF[0]
         while not self._stopping.is_set():
             connected = False
-            reason = "the connection was closed"
+            broker, reason = "The broker", "the connection was closed"
             try:
                 with self._opened() as connection:
+                    broker = f"The broker {connection.as_uri()}"
                     drain = self._subscribe(connection)
                     connected = True
                     delay = BACKOFF[0]
@@ -204,7 +204,7 @@ class EventConsumer:
                 reason = mask_passwords(str(exc)) or type(exc).__name__
                 log.debug("Receiving events ended", exc_info=True)
             if not self._stopping.is_set():
-                self._on_loop(self._disconnected, reason, connected, delay)
+                self._on_loop(self._disconnected, broker, reason, connected, delay)
                 self._stopping.wait(delay)
                 delay = min(2 * delay, BACKOFF[1])
 

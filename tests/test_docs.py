@@ -784,8 +784,8 @@ def test_the_unit_of_systemd_starts_taskmon() -> None:
     assert result.exit_code == 0
     assert unit["Install"]["WantedBy"] == "multi-user.target"
     example = (EXAMPLES / "taskmon.toml").read_text(encoding="utf-8")
-    assert f"# history = \"sqlite:////var/lib/{unit['Service']['StateDirectory']}/" in example
-    assert f"# unix_socket = \"/run/{unit['Service']['RuntimeDirectory']}/" in example
+    assert f'# history = "sqlite:////var/lib/{unit["Service"]["StateDirectory"]}/' in example
+    assert f'# unix_socket = "/run/{unit["Service"]["RuntimeDirectory"]}/' in example
 
 
 def test_the_probes_of_the_pages_are_routes() -> None:
