@@ -6,10 +6,12 @@ import socket
 import time
 from dataclasses import replace
 from http.client import responses
-from typing import Final
+from string import punctuation
+from typing import Any, Final
+from urllib.parse import quote
 
 from tornado.http1connection import HTTP1ServerConnection
-from tornado.httputil import RequestStartLine
+from tornado.httputil import HTTPServerRequest, RequestStartLine
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.routing import URLSpec
@@ -134,13 +136,23 @@ def make_application(services: Services) -> Application:
     routes = [URLSpec(prefix + path.rstrip("/") + "/?", handler, given) for path, handler in ROUTES]
     if prefix:
         routes += [URLSpec(path + "/?", handler, given) for path, handler in ROUTES if path in PROBES]
-    return Application(
+    return _Application(
         routes,
         default_handler_class=UnknownRoute,
         default_handler_args=given,
         log_function=_log_request,
         standing_headers=standing_headers(services.settings),
     )
+
+
+class _Application(Application):
+    """Takes a path as curl sends it: letters outside ASCII as the bytes that they are in UTF-8, not escaped."""
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Escape such letters: Tornado would have it that each byte of them is a letter."""
+        if not request.path.isascii():
+            request.path = quote(request.path, safe=punctuation, encoding="latin-1")
+        return super().find_handler(request, **kwargs)
 
 
 class _Refusals:

@@ -417,3 +417,16 @@ async def test_a_failure_halfway_does_not_look_like_the_end(
             json.loads("".join(line for line in text.partition("\r\n\r\n")[2].split("\r\n")[1::2]))
         assert (await served.get("/api/task/types")).status == 200
     assert "'/api/tasks' failed" in caplog.text
+
+
+@pytest.mark.parametrize("task_id", ["é", "id-☃😀", "Ã©", "50%25 é", "a%2Fé"])
+async def test_letters_outside_ascii_need_no_escapes(task_id: str) -> None:
+    async with serving() as served:
+        told = task_id.replace("%25", "%").replace("%2F", "/")
+        served.apply(event("task-received", told))
+        for path in (task_id.replace(" ", "%20"), quote(told, safe="")):
+            assert (await served.get(f"/api/task/info/{path}")).json()["uuid"] == told
+        raw = b"GET /api/task/info/\xff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        key, value = next(iter(served.credentials.items()))
+        answer = parse(await served.send(raw + f"{key}: {value}\r\n\r\n".encode()))
+        assert (answer.status, answer.error["message"]) == (400, "The path must be UTF-8")
