@@ -473,9 +473,7 @@ async def test_a_broker_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
         metrics = await served.get("/metrics")
         assert b"taskmon_broker_connected 0" in metrics.body
         await served.taskmon.stop()
-    assert re.search(
-        r"The broker amqp://user:\*+@127\.0\.0\.1:\d+// is away \(.+\); trying again in 1 s", caplog.text
-    )
+    assert re.search(r"The broker redis://:\*+@127\.0\.0\.1:1/0 is away \(.+\); trying again in 1 s", caplog.text)
     for text in (caplog.text, repr(status), ready.raw.decode(), metrics.raw.decode()):
         assert "wrong-horse" not in text
 
@@ -562,7 +560,7 @@ def flaky(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> Celery:
 
 def delays(caplog: pytest.LogCaptureFixture) -> list[float]:
     """Give the seconds that the consumer said it would wait, in order."""
-    return [record.args[1] for record in caplog.records if "trying again" in record.msg]  # type: ignore[index, misc]
+    return [record.args[2] for record in caplog.records if "trying again" in record.msg]  # type: ignore[index, misc]
 
 
 def test_the_backoff_is_from_1_to_30_seconds() -> None:
@@ -575,6 +573,7 @@ async def test_the_backoff_doubles_and_begins_anew(
     monkeypatch.setattr(Flaky, "away", True)
     async with consuming(flaky) as scene:
         await eventually(lambda: len(delays(caplog)) >= 5)
+        assert "The broker flaky://user:**@host// is away" in caplog.text
         assert delays(caplog)[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
         assert scene.status.reconnects == 0
         Flaky.away = False
@@ -590,7 +589,6 @@ async def test_the_backoff_doubles_and_begins_anew(
 async def test_a_lost_connection_is_made_again_and_nothing_is_lost(flaky: Celery) -> None:
     async with consuming(flaky) as scene:
         await eventually(lambda: scene.status.connected)
-        assert scene.status.url == "flaky://user:**@host//"
         send_events(flaky, "task-sent", uuid="a")
         await eventually(lambda: scene.applied)
         Flaky.away = Flaky.breaks = True
