@@ -23,6 +23,10 @@ _POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
+_TOKENS_ONLY: Final = (
+    ". A browser cannot send a token: give it to curl, by -H 'Authorization: Bearer …', or set up passwords "
+    "(--basic-auth) or a login (--auth-provider)"
+)
 
 
 class PageHandler(ApiHandler):
@@ -63,6 +67,8 @@ class PageHandler(ApiHandler):
                 title, link, action = "You cannot come in", "/login?account=choose", "Try another account"
         elif status == 401:
             link = ""
+            if self.services.authentication.kinds == {"token"}:
+                message += _TOKENS_ONLY
         self.show("error.html", title, message=message + ".", link=link, action=action)
 
     def _clear_session(self, sessions: Sessions) -> None:

@@ -290,6 +290,16 @@ async def test_a_page_with_a_link_asks_for_no_password() -> None:
         assert len(api.response.headers.get_list("WWW-Authenticate")) == 2
 
 
+async def test_where_only_tokens_are_set_up_the_page_says_how_to_get_in() -> None:
+    from serving import serving
+
+    async with serving() as served:
+        home = await served.get("/", anonymous=True)
+        assert home.status == 401
+        assert b"A browser cannot send a token" in home.body
+        assert b"/login" not in home.body
+
+
 async def test_without_a_provider_nobody_logs_in() -> None:
     from serving import serving
 
@@ -301,6 +311,7 @@ async def test_without_a_provider_nobody_logs_in() -> None:
         assert home.status == 401
         assert len(home.all("WWW-Authenticate")) == 2
         assert b"/login" not in home.body
+        assert b"--basic-auth" not in home.body
         headers = {"Authorization": "Basic dXNlcjpwYXNz"}
         assert (await served.request("POST", "/logout", headers)).status == 404
         home = await served.get("/", headers)
