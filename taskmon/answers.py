@@ -197,7 +197,9 @@ class WhoIsIt(Struct, frozen=True):
 
     name: str
     role: Annotated[str, Meta(description="viewer, operator or admin.")]
-    authenticated_by: Annotated[str, Meta(description="How they are known: basic, token, session, and so on.")]
+    authenticated_by: Annotated[
+        str, Meta(description="How they are known: basic, token, session, proxy or anonymous.")
+    ]
     issuer: str | UnsetType = UNSET
     subject: Annotated[str, Meta(description="Who it is, for the issuer.")] | UnsetType = UNSET
     email: Annotated[str | None, Meta(description="Verified by the issuer, or said by the proxy.")] | UnsetType = (
