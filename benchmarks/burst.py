@@ -46,8 +46,9 @@ class Outcome(NamedTuple):
 @contextmanager
 def running(broker: str) -> Iterator["Broker"]:
     """Start a broker of our own, as the live tests do, and stop it after the block."""
-    if (live := str(ROOT / "tests" / "live")) not in sys.path:
-        sys.path.append(live)
+    for place in (ROOT / "tests", ROOT / "tests" / "live"):
+        if str(place) not in sys.path:
+            sys.path.append(str(place))
     from brokers import RabbitBroker, RedisBroker
 
     kind = {"amqp": RabbitBroker, "redis": RedisBroker}[broker]
@@ -100,7 +101,7 @@ def run(broker: str, events: int, flower: Path | None, singles: int = SINGLES) -
     """Burst of batches, then of single events, for each monitor; print a table."""
     rows: list[list[Cell]] = []
     with running(broker) as server:
-        from brokers import free_port
+        from ports import free_port
 
         for count, size in ((events, workload.BATCH), (singles, 1)):
             count -= count % (4 * workload.BATCH)

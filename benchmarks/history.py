@@ -162,7 +162,7 @@ def run_load(broker: str, rate: int = EVENTS_PER_SECOND, seconds: float = SECOND
 
 def measure_load(broker_url: str, options: Sequence[str], rate: int, seconds: float) -> list[Cell]:
     """Start taskmon and ask it while events pour in; give its row."""
-    from brokers import free_port
+    from ports import free_port
 
     monitor = Taskmon(broker_url, free_port(), MAX_TASKS, *options)
     with Stream(monitor, broker_url, rate, seconds, int(rate / 4 * _LASTING)) as stream:

@@ -132,7 +132,7 @@ def run(broker: str, flower: Path | None, rate: int = EVENTS_PER_SECOND, seconds
     """Measure each monitor and print a table."""
     rows = []
     with running(broker) as server:
-        from brokers import free_port
+        from ports import free_port
 
         monitors: list[Monitor] = [Taskmon(server.url, free_port(), MAX_TASKS)]
         if flower is not None:

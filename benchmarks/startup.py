@@ -31,7 +31,7 @@ def run(flower: Path | None, runs: int = RUNS) -> None:
     """Start each monitor a few times and print a table."""
     rows = []
     with running("redis") as server:
-        from brokers import free_port
+        from ports import free_port
 
         for name in ("taskmon", *(["flower"] if flower is not None else [])):
             seconds = []

@@ -67,7 +67,7 @@ def run(broker: str, rate: int = RATE, seconds: int = SECONDS) -> None:
     """Let taskmon take the stream; print a table."""
     rows: list[list[Cell]] = []
     with running(broker) as server:
-        from brokers import free_port
+        from ports import free_port
 
         monitor = Taskmon(server.url, free_port(), MAX_TASKS)
         with monitor, child("benchmarks.steady", server.url, rate, seconds) as publisher:

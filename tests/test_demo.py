@@ -22,6 +22,7 @@ import pytest
 from celery import Celery
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from patience import PATIENCE
+from ports import free_port
 from waiting import quickest, wait_until
 
 from taskmon.demo import tasks
@@ -104,12 +105,6 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 def paste(line: str) -> tuple[str, int, bytes]:

@@ -6,7 +6,6 @@ RabbitMQ then still has its durable queues; Redis, which runs without persistenc
 
 import contextlib
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -15,39 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from ports import LOOPBACK, free_port
 from processes import Process
 
-LOOPBACK = "127.0.0.1"
 STARTUP_TIMEOUT = 180.0  # RabbitMQ takes 4 to 8 s; a machine shared by several test runs is much slower
-EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-
-_handed_out: set[int] = set()
-
-
-def free_port() -> int:
-    """Return a free loopback port below the range the system takes outgoing ports from.
-
-    While a broker is down its port must stay free, and a client that keeps trying to connect to a port inside
-    that range can be given the very same port as its own end: it is then connected to itself.
-    """
-    highest = 32_000
-    if EPHEMERAL_RANGE.exists():
-        highest = min(highest, int(EPHEMERAL_RANGE.read_text().split()[0]))
-    for _ in range(200):
-        port = random.SystemRandom().randrange(min(15_000, highest - 5_000), highest)
-        if port not in _handed_out and _is_free(port):
-            _handed_out.add(port)
-            return port
-    raise OSError("no free port found on the loopback interface")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        try:
-            listener.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 def find_program(*names: str) -> str | None:

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from brokers import LOOPBACK, STARTUP_TIMEOUT, find_program, free_port
+from brokers import STARTUP_TIMEOUT, find_program
+from ports import LOOPBACK, free_port
 from processes import Process
 
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)

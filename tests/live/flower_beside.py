@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from brokers import LOOPBACK, free_port, listens
+from brokers import listens
 from celery.result import AsyncResult
 from monitor import PASSWORD, Monitor
 from patience import PATIENCE
+from ports import LOOPBACK, free_port
 from processes import Process, wait_until
 from workers import Project, Worker
 

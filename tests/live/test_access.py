@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import find_program, free_port
+from brokers import find_program
 from chromium import Chromium
 from patience import PATIENCE
+from ports import free_port
 from processes import Process
 from serving import Served, repository, serving
 from tls import make_certificates

@@ -5,19 +5,17 @@ from contextlib import asynccontextmanager
 
 from browsing import SESSION
 from chromium import Chromium
+from ports import free_port
 from providers import CLIENT, SECRET, Answer, FakeOpenId
 from serving import serving
 from tls import make_certificates
-from tornado.testing import bind_unused_port
 
 
 @asynccontextmanager
 async def taskmon_and_provider() -> AsyncIterator[tuple[str, FakeOpenId]]:
     """Run both; give the URL of taskmon."""
     provider = FakeOpenId()
-    unused, port = bind_unused_port()
-    unused.close()
-    files = make_certificates()
+    port, files = free_port(), make_certificates()
     async with (
         provider.serving(),
         serving(
