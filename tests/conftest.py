@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import patience as patience  # before anything imports taskmon
+import patience  # before anything imports taskmon
 import pytest
 from hypothesis import HealthCheck, settings
 from kombu.transport import memory
+
+patience.be_patient_with_the_history()
 
 _TIMEOUT = 600.0
 

@@ -1,14 +1,18 @@
 """taskmon's own time limits, so long that no busy machine reaches them. To be imported before any other part of it.
 
-Most tests are not about how long taskmon waits for a broker, a result backend, a provider or a thread. A machine that
-stands still for seconds must not turn their answers into 503. Tests that are about that set the limits themselves, or
-start taskmon as it is.
+Most tests are not about how long taskmon waits for a broker, a result backend, a provider, a database or a thread. A
+machine that stands still for seconds must not turn their answers into 503. Tests that are about that set the limits
+themselves, or start taskmon as it is.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
+from operator import attrgetter
 
 #: Seconds. Longer than this takes nothing that comes to an end, however busy the machine is.
 PATIENCE = 120.0
+
+Names = Mapping[str, tuple[str, ...]]
 
 #: In an order in which no module has been imported by another before its limits are set: others copy them.
 _LIMITS = {
@@ -17,16 +21,38 @@ _LIMITS = {
     "taskmon.cluster.mailbox": ("SEND_LIMIT", "_GRACE"),
     "taskmon.cluster.results": ("_LAST_LOOK",),
     "taskmon.credentials.fetching": ("TIMEOUT",),
-    "taskmon.history.recording": ("FLUSHING",),
 }
+_LIMITS_OF_THE_HISTORY = {
+    "taskmon.history.stalling": ("SLOW", "HUNG"),
+    "taskmon.history.sqlite": ("_LEAVING",),
+    "taskmon.history.apart": ("_ENDING",),
+    "taskmon.history.keeping": ("_PATIENCE",),
+    "taskmon.history.recording": ("FLUSHING",),
+    "taskmon.history.history": ("_PATIENCE", "_SINGLE", "_MORE", "_OPENING"),
+}
+
+#: Functions of which a default, the only one, keeps the value that a limit had.
+_DEFAULTS = {"taskmon.cluster.calls": ("Deadline.__init__",), "taskmon.cluster.enabling": ("Cluster._call",)}
+_DEFAULTS_OF_THE_HISTORY = {"taskmon.history.history": ("History._ask", "History.stop")}
 
 #: The limits as users have them, by name.
 REAL: dict[str, float] = {}
 
-for _module, _names in _LIMITS.items():
-    for _name in _names:
-        REAL[_name] = getattr(import_module(_module), _name)
-        setattr(import_module(_module), _name, PATIENCE)
 
-# A default of a function keeps the value that the limit had.
-import_module("taskmon.cluster.calls").Deadline.__init__.__defaults__ = (PATIENCE,)
+def be_patient_with_the_history() -> None:
+    """Let the limits of the history be long too; to load it takes a moment, which most of the time is wasted."""
+    _be_patient(_LIMITS_OF_THE_HISTORY, _DEFAULTS_OF_THE_HISTORY)
+    import_module("taskmon.history.postgres")._OPTIONS["connect_timeout"] = round(PATIENCE)
+
+
+def _be_patient(limits: Names, defaults: Names) -> None:
+    for module, names in limits.items():
+        for name in names:
+            REAL[name] = getattr(import_module(module), name)
+            setattr(import_module(module), name, PATIENCE)
+    for module, places in defaults.items():
+        for place in places:
+            attrgetter(place)(import_module(module)).__defaults__ = (PATIENCE,)
+
+
+_be_patient(_LIMITS, _DEFAULTS)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from factories import find_ids, held_tasks, make_state
+from patience import PATIENCE
 from serving import Served, event, make_app, serving
 from stored import list_queries, make_tasks
 from waiting import eventually
 
 from taskmon.cli import main
 from taskmon.history import history as history_module
+from taskmon.history import recording
 from taskmon.history.databases import Away
 from taskmon.history.recording import Recorder
 from taskmon.outcomes import Outcome
@@ -227,7 +229,10 @@ async def test_a_listing_that_breaks_off_is_seen_to(tmp_path: Path, monkeypatch:
         assert not raw.endswith(b"0\r\n\r\n")  # the chunk that would end it is missing
 
 
-async def test_ready_and_metrics_tell_of_the_history(tmp_path: Path, memory_broker: str) -> None:
+async def test_ready_and_metrics_tell_of_the_history(
+    tmp_path: Path, memory_broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "INTERVAL", PATIENCE)  # a round would say how it really goes
     async with serving(make_app(memory_broker), **options(tmp_path)) as served:
         await eventually(lambda: served.taskmon.services.broker.connected)
         assert (await served.get("/readyz")).json() == {"status": "ready", "history": "ok"}

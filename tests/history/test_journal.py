@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 from factories import START, make_event, make_state
+from patience import PATIENCE
 from stored import read_all_rows, write
 from waiting import eventually
 
@@ -331,7 +332,7 @@ class Life:
         self.database.flows.set()
         if self._writing is not None:
             await self._writing
-        await self._recorder.stop(5.0)
+        await self._recorder.stop(PATIENCE)
         self._lane.close()
 
     def _newest(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from factories import START, make_event, make_life, make_state, make_worker_event
+from patience import PATIENCE
 from stored import read_all_rows
 from waiting import eventually
 
@@ -64,7 +65,7 @@ async def recording_to(
         yield recorder, database
     finally:
         unsubscribe()
-        await recorder.stop(5.0)
+        await recorder.stop(PATIENCE)
         lane.close()
         database.close()
 
@@ -219,8 +220,8 @@ async def test_the_end_writes_what_is_left(path: Path) -> None:
     state = make_state()
     async with recording_to(path, state) as (recorder, _):
         state.apply(make_life("a"))
-        await recorder.stop(5.0)
-        await recorder.stop(5.0)
+        await recorder.stop(PATIENCE)
+        await recorder.stop(PATIENCE)
     again = SqliteDatabase(path)
     again.open()
     assert read_all_rows(again) == {"a": state.get("a")}
@@ -234,7 +235,7 @@ async def test_an_end_without_a_database_says_what_is_lost(
     async with recording_to(path, state) as (recorder, database):
         database.error = Away("gone")
         state.apply(make_life("a"))
-        await recorder.stop(5.0)
+        await recorder.stop(PATIENCE)
         database.error = None
     assert "without the last changes of 1 tasks (gone)" in caplog.text
 

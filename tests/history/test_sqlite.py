@@ -184,10 +184,13 @@ def test_a_damage_that_shows_while_tasks_come_back(database: SqliteDatabase, tmp
         read_all(database, 10_000, "here")
 
 
-def test_a_lock_that_was_deleted_is_taken_anew(database: SqliteDatabase, tmp_path: Path) -> None:
+def test_a_lock_that_was_deleted_is_taken_anew(
+    database: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in tmp_path.iterdir():
         path.unlink()
     assert database.open()
+    monkeypatch.setattr(sqlite, "_LEAVING", 0.0)
     with pytest.raises(HistoryRefused, match="another taskmon"):
         open_sqlite(tmp_path)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from factories import make_life, make_state
+from patience import PATIENCE
 from stored import read_all_rows
 from waiting import eventually
 
@@ -17,20 +18,33 @@ async def test_a_database_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
-    monkeypatch.setattr(stalling, "SLOW", 0.05)
     state = make_state()
+
+    def wait(slow: float, hung: float) -> None:
+        monkeypatch.setattr(stalling, "SLOW", slow)
+        monkeypatch.setattr(stalling, "HUNG", hung)
+
     async with recording_to(tmp_path / "history.sqlite3", state) as (recorder, database):
+        cut = database.cut
+
+        def cut_once() -> None:
+            wait(PATIENCE, PATIENCE)  # what follows may take as long as it does
+            cut()
+
+        monkeypatch.setattr(database, "cut", cut_once)
         database.flows.clear()
+        wait(0.05, PATIENCE)
         state.apply(make_life("a"))
         with pytest.raises(Unavailable, match="no answer"):
             await recorder.flush()
         assert recorder.status.word() == "unavailable"
+        wait(PATIENCE, PATIENCE)
         database.flows.set()  # it was only slow
         await eventually(lambda: recorder.status.available)
         await recorder.flush()
         assert database.cuts == 0
-        monkeypatch.setattr(stalling, "HUNG", 0.1)
         database.flows.clear()
+        wait(0.05, 0.1)
         state.apply(make_life("b"))
         await eventually(lambda: recorder.status.reason == "the connection was cut")
         database.error = None

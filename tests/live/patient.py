@@ -5,8 +5,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-import patience as patience
+import patience
 
 from taskmon.cli import main
 
+if "--history" in sys.argv:
+    patience.be_patient_with_the_history()
 main(prog_name="taskmon")
