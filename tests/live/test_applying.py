@@ -101,8 +101,10 @@ def test_a_finished_task_is_published_again(
     status, body = post(monitor, f"/api/task/retry/{sent.id}")
     assert status == 200
     assert body["task-id"] != sent.id
-    again = monitor.wait_for(body["task-id"], "SUCCESS")
-    assert (again["queue"], again["name"]) == (project.queue, "project.echo")
+    again = body["task-id"]
+    assert monitor.wait_for(again, "SUCCESS")["name"] == "project.echo"
+    # Who publishes a task tells its queue, and does that after.
+    wait_until(lambda: monitor.task(again)["queue"] == project.queue, timeout=120, what="its queue is told")
     status, body = monitor.get(f"/api/task/result/{body['task-id']}?timeout=60")
     assert (status, body["result"]) == (200, {text: [1, 2.5, None, True]})
     cut = project.send("echo", "x" * 3000)
@@ -118,19 +120,26 @@ def test_many_who_wait_hold_up_nobody(
     monitor = start_monitor(project)
     known = post(monitor, "/api/task/apply/project.add", {"args": [1, 2]})[1]["task-id"]
     monitor.wait_for(known, "SUCCESS")
-    call = {"args": [str(tmp_path / "go")], "timeout": 60}
-    with ThreadPoolExecutor(WAITERS) as callers:
-        waiting = [callers.submit(post, monitor, "/api/task/apply/project.wait", call) for _ in range(WAITERS)]
 
-        def under_way() -> int:
-            return len(monitor.get("/api/tasks?taskname=project.wait&state=STARTED")[1])
+    def under_way() -> int:
+        return len(monitor.get("/api/tasks?taskname=project.wait&state=STARTED")[1])
 
-        wait_until(lambda: under_way() > WAITERS // 2, timeout=120, what="the tasks run", detail=monitor.log_tail)
-        times = sorted(took(lambda: monitor.get(f"/api/task/info/{known}"))[0] for _ in range(30))
-        (tmp_path / "go").touch()
-        answers = [one.result() for one in waiting]
-    print(f"half of the answers took no longer than {times[15]:.3f} s")
-    assert times[15] < 2
+    def ask(go: Path) -> tuple[float, list[tuple[int, Any]]]:
+        """Let many wait for tasks; give the seconds that another request takes, and what they were answered."""
+        call = {"args": [str(go)], "timeout": 60}
+        with ThreadPoolExecutor(WAITERS) as callers:
+            waiting = [callers.submit(post, monitor, "/api/task/apply/project.wait", call) for _ in range(WAITERS)]
+            wait_until(lambda: under_way() > WAITERS // 2, timeout=120, what="they run", detail=monitor.log_tail)
+            times = sorted(took(lambda: monitor.get(f"/api/task/info/{known}"))[0] for _ in range(30))
+            go.touch()
+            return times[15], [one.result() for one in waiting]
+
+    for number in range(3):  # where the machine takes longer than anybody may wait, all of them wait once more
+        median, answers = ask(tmp_path / f"go-{number}")
+        print(f"half of the answers took no longer than {median:.3f} s")
+        if {status for status, _ in answers} == {200}:
+            break
+    assert median < 2
     assert [(status, body["state"]) for status, body in answers] == [(200, "SUCCESS")] * WAITERS
 
 

@@ -118,7 +118,8 @@ def compared(pair: Pair, broker_server: Broker) -> Compared:
             answers = found.answers[request] = pair.ask(request)
             found.differences[request] = compare(request, *answers, pair.known.values())
             late = time.monotonic() > began + PATIENCE
-            settled = late or not request.momentary or not found.without_row(request)
+            momentary = request.momentary or answers[0].status == 503  # the broker did not answer Flower in time
+            settled = late or not momentary or not found.without_row(request)
         differ = ", ".join(sorted(found.differences[request]))
         print(f"{time.monotonic() - began:.2f} s, {found.answers[request][1].status} {request.line}: {differ}")
     return found
