@@ -5,9 +5,12 @@ The deadline is there so that a test ends that would never pass; it says nothing
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from patience import PATIENCE
+
+T = TypeVar("T")
 
 _STEP = 0.005
 
@@ -26,6 +29,18 @@ async def eventually(predicate: Callable[[], object], what: str = "", timeout: f
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what or predicate}"
         await asyncio.sleep(_STEP)
+
+
+async def given_time(attempt: Callable[[float], Awaitable[T]], holds: Callable[[T], object]) -> T:
+    """Try with a short time limit, then with ever longer ones, until it holds; give what came of the last one.
+
+    For a limit that is always reached, since somebody is silent, while others have to be heard before it.
+    """
+    for seconds in (0.25, 1.0, 4.0, 16.0, 64.0):
+        found = await attempt(seconds)
+        if holds(found):
+            break
+    return found
 
 
 def quickest(attempt: Callable[[], float], bar: float, tries: int = 5) -> float:

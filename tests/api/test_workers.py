@@ -10,11 +10,11 @@ import pytest
 from patience import PATIENCE
 from remote import ANSWERS, answering, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
-from waiting import eventually
+from waiting import eventually, given_time
 
 from taskmon.api import turns
 from taskmon.auth import Role
-from taskmon.cluster import inspection
+from taskmon.cluster import inspection, mailbox
 from taskmon.cluster.inspection import GENERAL, OF_TASKS
 from taskmon.credentials.tokens import new_token
 
@@ -23,7 +23,7 @@ OWN = {"status", "last_seen", "age", "heartbeat"}
 
 
 @asynccontextmanager
-async def watching(broker: str, timeout: float = 3000, **options: Any) -> AsyncIterator[Served]:
+async def watching(broker: str, timeout: float = 20_000, **options: Any) -> AsyncIterator[Served]:
     async with serving(make_app(broker), inspect_timeout=timeout, enable_events=False, **options) as served:
         yield served
 
@@ -67,14 +67,22 @@ async def test_a_worker_that_comes_is_inspected(memory_broker: str) -> None:
         assert served.taskmon.services.inspector.inspections == {}
 
 
-async def test_refreshing_all(memory_broker: str) -> None:
-    async with watching(memory_broker) as served:
-        app = make_app(memory_broker)
-        with answering(app, W1, **inspectable()), answering(app, W2, **inspectable()):
+async def test_refreshing_all(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(seconds: float) -> dict[str, dict[str, Any]]:
+        monkeypatch.setattr(mailbox, "_LINGER", seconds)  # for the one that nobody knows
+        async with watching(memory_broker) as served:
             beat(served)
-            found = (await served.get("/api/workers?refresh=true")).json()
-        assert found.keys() == {W1, W2}, "one that sends no events is known by its answer"
-        assert all(worker.keys() == OWN | {*GENERAL, "timestamp"} for worker in found.values())
+            found: dict[str, dict[str, Any]] = (await served.get("/api/workers?refresh=true")).json()
+            return found
+
+    def tell_all(found: dict[str, dict[str, Any]]) -> bool:
+        return all(worker.keys() == OWN | {*GENERAL, "timestamp"} for worker in found.values())
+
+    app = make_app(memory_broker)
+    with answering(app, W1, **inspectable()), answering(app, W2, **inspectable()):
+        found = await given_time(ask, lambda found: W2 in found and tell_all(found))
+    assert found.keys() == {W1, W2}, "one that sends no events is known by its answer"
+    assert tell_all(found)
 
 
 @pytest.mark.parametrize("path", [f"/api/workers?refresh=1&workername={W1}", f"/api/workers/{W1}?refresh=1"])
@@ -82,7 +90,8 @@ async def test_refreshing_one(memory_broker: str, path: str) -> None:
     async with watching(memory_broker) as served:
         beat(served)
         beat(served, W2)
-        with answering(make_app(memory_broker), W1, **inspectable()):
+        app = make_app(memory_broker)
+        with answering(app, W1, **inspectable()), answering(app, W2, **inspectable()):
             for target in (path, path.replace("refresh=1", "")):
                 answer = (await served.get(target)).json()
                 worker = answer if "?" in path.split("@")[1] else answer[W1]
@@ -90,7 +99,8 @@ async def test_refreshing_one(memory_broker: str, path: str) -> None:
         assert (await served.get("/api/workers")).json()[W1].keys() == OWN | {*GENERAL, "timestamp"}
 
 
-async def test_however_many_ask_the_worker_is_asked_once(memory_broker: str) -> None:
+async def test_however_many_ask_the_worker_is_asked_once(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "HOLD", PATIENCE)
     async with watching(memory_broker) as served:
         with answering(make_app(memory_broker), W1, **inspectable()) as remote:
             for _ in range(5):
@@ -202,11 +212,15 @@ async def test_the_watch_keeps_lengths_for_the_metrics(memory_broker: str) -> No
 
 
 async def test_a_worker_that_answers_with_rubbish(memory_broker: str) -> None:
-    async with watching(memory_broker, timeout=3000) as served:
-        rubbish = dict.fromkeys((*GENERAL, *OF_TASKS), 5) | {"stats": {"total": float("nan"), "a": "\ud800"}}
-        beat(served)
-        with answering(make_app(memory_broker), W1, **inspectable(**rubbish)):
-            answer = await served.get(f"/api/workers?refresh=1&workername={W1}")
+    rubbish = dict.fromkeys((*GENERAL, *OF_TASKS), 5) | {"stats": {"total": float("nan"), "a": "\ud800"}}
+
+    async def ask(seconds: float) -> Response:
+        async with watching(memory_broker, timeout=1000 * seconds) as served:
+            beat(served)
+            return await served.get(f"/api/workers?refresh=1&workername={W1}")
+
+    with answering(make_app(memory_broker), W1, **inspectable(**rubbish)):
+        answer = await given_time(ask, lambda answer: answer.status == 200)
         assert answer.status == 200
         worker = json.loads(answer.body)[W1]
         assert worker["stats"] == {"total": None, "a": "?"}

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from patience import PATIENCE
 from remote import ANSWERS, answering, inspectable, saying
 from serving import make_app
-from waiting import eventually
+from waiting import eventually, given_time
 
 from taskmon.cluster import inspection as module
+from taskmon.cluster import mailbox
 from taskmon.cluster.calls import Lane
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspection, Inspector, read_answer
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
@@ -69,10 +70,17 @@ async def test_a_worker_that_is_named_tells_all(app: Celery, make: Callable[...,
     assert Inspection().part(GENERAL) == ({}, None)
 
 
-async def test_all_tell_what_is_asked_of_all(app: Celery, make: Callable[..., Inspector]) -> None:
-    inspector = make()
-    with answering(app, W1, **inspectable()) as one, answering(app, W2, **inspectable()):
+async def test_all_tell_what_is_asked_of_all(
+    app: Celery, make: Callable[..., Inspector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(seconds: float) -> Inspector:
+        monkeypatch.setattr(mailbox, "_LINGER", seconds)  # for the one that nobody knows
+        inspector = make()
         await inspector.refresh(None, [W1])
+        return inspector
+
+    with answering(app, W1, **inspectable()) as one, answering(app, W2, **inspectable()):
+        inspector = await given_time(ask, lambda inspector: W2 in inspector.inspections)
     assert {name for name, _ in one.heard} == set(GENERAL)
     assert inspector.inspections.keys() == {W1, W2}
     inspector.forget(W1)
@@ -88,13 +96,19 @@ async def test_a_silent_worker(app: Celery, make: Callable[..., Inspector]) -> N
 
 
 async def test_what_is_not_answered_keeps_its_time(app: Celery, make: Callable[..., Inspector]) -> None:
-    inspector = make(2.0)
+    inspector = make()
     with answering(app, W1, **inspectable()):
         await inspector.refresh(W1)
     inspector.inspections[W1].times = dict.fromkeys(inspector.inspections[W1].times, 1000.0)
-    with answering(app, W1, stats=saying({"total": {}}), conf=saying({"error": "no"}), registered=saying({})):
+
+    async def ask(seconds: float) -> Inspection:
+        inspector._refreshes.clear()
+        inspector._mailbox.timeout = seconds
         await inspector.refresh(None, [W1])
-    found = inspector.inspections[W1]
+        return inspector.inspections[W1]
+
+    with answering(app, W1, stats=saying({"total": {}}), conf=saying({"error": "no"}), registered=saying({})):
+        found = await given_time(ask, lambda found: found.part(["stats"])[1] != 1000.0)
     assert read(found, "stats") == {"total": {}}
     assert read(found, "conf")["timezone"] == "UTC"
     assert found.part(["stats"])[1] != 1000.0

@@ -15,17 +15,14 @@ from kombu.serialization import register, unregister
 from patience import PATIENCE
 from remote import answering, fine, saying
 from serving import AWAY, make_app, silent_server
-from waiting import eventually
+from waiting import eventually, given_time
 
 from taskmon.cluster import mailbox as module
 from taskmon.cluster.calls import Lane
-from taskmon.cluster.mailbox import Command, Mailbox
+from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.errors import Unavailable
 
 W1, W2 = "celery@w1", "celery@w2"
-
-#: Seconds within which those who answer do, where others do not.
-ENOUGH = 2.0
 
 
 @pytest.fixture
@@ -71,18 +68,30 @@ async def test_a_silent_worker_is_waited_for_as_long_as_allowed(app: Celery, lan
 
 
 async def test_of_several_the_silent_one_is_missing(app: Celery, lane: Lane) -> None:
+    expected = {W1: {"one": 1, "two": 2}, W2: {"one": 3}}
+
+    async def ask(seconds: float) -> Replies:
+        return await make(app, lane, seconds).ask([Command("one"), Command("two")], [W1, W2])
+
     with answering(app, W1, one=saying(1), two=saying(2)), answering(app, W2, one=saying(3)):
-        replies = await make(app, lane, ENOUGH).ask([Command("one"), Command("two")], [W1, W2])
-    assert replies == {W1: {"one": 1, "two": 2}, W2: {"one": 3}}
+        assert await given_time(ask, lambda replies: replies == expected) == expected
 
 
 async def test_a_worker_that_nobody_knows_is_heard_too(
     app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LINGER", ENOUGH)
+    expected = {W1: {"one": 1}, W2: {"one": 2}}
+
+    async def ask(seconds: float) -> Replies:
+        monkeypatch.setattr(module, "_LINGER", seconds)
+        return await make(app, lane).ask([Command("one")], [W1])
+
+    async def ask_all(seconds: float) -> Replies:
+        return await make(app, lane, seconds).ask([Command("one")])
+
     with answering(app, W1, one=saying(1)), answering(app, W2, one=saying(2)):
-        assert await make(app, lane).ask([Command("one")], [W1]) == {W1: {"one": 1}, W2: {"one": 2}}
-        assert await make(app, lane, ENOUGH).ask([Command("one")]) == {W1: {"one": 1}, W2: {"one": 2}}
+        assert await given_time(ask, lambda replies: replies == expected) == expected
+        assert await given_time(ask_all, lambda replies: replies == expected) == expected
 
 
 async def test_telling_waits_for_nobody(app: Celery, lane: Lane) -> None:
@@ -326,7 +335,11 @@ async def test_replies_are_read_in_the_thread(app: Celery, lane: Lane) -> None:
             raise ValueError
         return f"{name} {reply}"
 
+    expected = {W1: {"one": "one 1"}}
+
+    async def ask(seconds: float) -> Replies:
+        return await make(app, lane, seconds).ask([Command("one"), Command("zero")], [W1], read)
+
     with answering(app, W1, one=saying(1), zero=saying(0)):
-        replies = await make(app, lane, ENOUGH).ask([Command("one"), Command("zero")], [W1], read)
-    assert replies == {W1: {"one": "one 1"}}
+        assert await given_time(ask, lambda replies: replies == expected) == expected
     assert threading.main_thread() not in threads

@@ -74,7 +74,7 @@ FORGERIES: dict[str, Callable[[Claims], str]] = {
     "another party": with_these(azp="else"),
     "a party that is none": with_these(azp=["x"]),
     "expired": with_these(exp=int(time.time()) - 120),
-    "not yet": with_these(iat=int(time.time()) + 600),
+    "not yet": with_these(iat=int(time.time()) + 86_400),
     "no exp": without("exp"),
     "no iat": without("iat"),
     "no sub": without("sub"),
@@ -299,8 +299,10 @@ async def test_an_attempt_ends() -> None:
     async with openid_scene() as scene:
         attempts = scene.served.taskmon.services.login._attempts
         for shift in (601, -61):
+            now = time.time()
+            attempts._clock = lambda now=now: now
             back = await scene.callback()
-            attempts._clock = lambda shift=shift: time.time() + shift
+            attempts._clock = lambda now=now, shift=shift: now + shift
             page = await scene.browser.go(back)
             refused(scene, page, 400)
             assert "longer than 10 minutes" in page.text
