@@ -16,6 +16,8 @@ import patience  # before anything imports taskmon
 import pytest
 from hypothesis import HealthCheck, settings
 from kombu.transport import memory
+from tally import pytest_runtest_logreport as pytest_runtest_logreport
+from tally import pytest_sessionfinish as pytest_sessionfinish
 
 patience.be_patient_with_the_history()
 
