@@ -15,7 +15,7 @@ from waiting import eventually
 from taskmon.history import databases, recording, stalling
 from taskmon.history import history as history_module
 from taskmon.history.databases import Away
-from taskmon.history.postgres import PostgresDatabase
+from taskmon.history.postgres import _OPTIONS, PostgresDatabase
 from taskmon.history.restoring import read_all
 from taskmon.history.schema import tasks as table
 from taskmon.records import Task
@@ -58,6 +58,7 @@ async def test_a_network_that_stalls_on_the_way_to_postgresql(
     monkeypatch.setattr(recording, "BACKOFF", (0.05, 0.1))
     monkeypatch.setattr(stalling, "SLOW", 0.2)
     monkeypatch.setattr(stalling, "HUNG", 1.0)
+    monkeypatch.setitem(_OPTIONS, "connect_timeout", 2)  # a connection that is only being made is not cut
     with proxying(postgres.port) as proxy:
         url = postgres.url("history").replace(f":{postgres.port}/", f":{proxy.port}/")
         async with serving(history=url) as served:
