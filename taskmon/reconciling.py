@@ -147,14 +147,18 @@ class Reconciler:
         return picked, bool(self._round)
 
     async def _list_unheard(self) -> list[tuple[str, float]]:
-        """List the unfinished tasks unheard of for long; of too many for a round some, by chance."""
-        before = time.time() - self._after
+        """List the unfinished tasks unheard of for long; of too many for a round some, by chance.
+
+        One heard of long after now is among them: the clock of this machine has been put back.
+        """
+        now = time.time()
         ended = READY_STATES | {states.REJECTED}
         share = ROUND / max(len(self._state), 1)
         unheard: list[tuple[str, float]] = []
         for name in set(self._state.states()) - ended:
             for task in self._state.find(TaskQuery(state=name)):
-                if task is not None and task.seen < before and task.state not in ended and random() < share:
+                long_ago = task is not None and abs(now - task.seen) > self._after
+                if task is not None and long_ago and task.state not in ended and random() < share:
                     unheard.append((task.uuid, task.seen))
                 await self._let_others_run()
         return unheard

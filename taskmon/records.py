@@ -137,15 +137,18 @@ class Worker(Struct, gc=False):
     sw_sys: str | None = None
 
     def alive(self, now: float) -> bool:
-        """Tell whether the worker said it is online and its heartbeat is not overdue at `now`."""
-        return self.online and self.seen + 2 * self.freq > now
+        """Tell whether the worker said it is online and its heartbeat is not overdue at `now`.
+
+        Heard of later than now is as overdue as earlier: the clock of taskmon's own machine has been put back.
+        """
+        return self.online and abs(now - self.seen) < 2 * self.freq
 
     def status(self, now: float) -> Literal["online", "stale", "offline"]:
         """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline.
 
         Offline is one that said goodbye, and one of which nothing has been heard for LOST heartbeats.
         """
-        if not self.online or self.seen + LOST * self.freq <= now:
+        if not self.online or abs(now - self.seen) >= LOST * self.freq:
             return "offline"
         return "online" if self.alive(now) else "stale"
 

@@ -129,6 +129,14 @@ async def test_a_task_that_has_ended_is_not_asked_about(kind: str) -> None:
     assert scene.read == []
 
 
+async def test_a_clock_that_is_put_back_hides_no_orphan() -> None:
+    scene = Scene(*started())
+    scene.age(-AFTER - 5, "a")
+    scene.state.workers[W1].seen += AFTER + 5
+    await scene.run()
+    assert scene.told() == ("STARTED", "events", True)
+
+
 async def test_what_the_result_backend_knows_is_taken() -> None:
     scene = Scene(*started("a", "b", "c", "d"))
     scene.age(AFTER + 5, *"abcd")

@@ -117,6 +117,7 @@ def test_a_worker_is_alive_while_its_heartbeats_come() -> None:
     assert not worker.alive(START + 4)
     assert worker.status(START + 4) == worker.status(START + 59.9) == "stale"
     assert worker.status(START + 60) == "offline"
+    assert [worker.status(START - seconds) for seconds in (3.9, 4, 60)] == ["online", "stale", "offline"]
     merge_worker(worker, make_worker_event("offline"))
     assert not worker.alive(START)
     assert worker.status(START) == "offline"
