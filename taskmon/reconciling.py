@@ -149,7 +149,7 @@ class Reconciler:
     async def _list_unheard(self) -> list[tuple[str, float]]:
         """List the unfinished tasks unheard of for long; of too many for a round some, by chance.
 
-        One heard of long after now is among them: the clock of this machine has been put back.
+        One heard of later than now counts as heard of now: the clock of this machine has been put back.
         """
         now = time.time()
         ended = READY_STATES | {states.REJECTED}
@@ -157,9 +157,10 @@ class Reconciler:
         unheard: list[tuple[str, float]] = []
         for name in set(self._state.states()) - ended:
             for task in self._state.find(TaskQuery(state=name)):
-                long_ago = task is not None and abs(now - task.seen) > self._after
-                if task is not None and long_ago and task.state not in ended and random() < share:
-                    unheard.append((task.uuid, task.seen))
+                if task is not None and task.state not in ended:
+                    task.seen = min(task.seen, now)
+                    if task.seen < now - self._after and random() < share:
+                        unheard.append((task.uuid, task.seen))
                 await self._let_others_run()
         return unheard
 

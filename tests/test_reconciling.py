@@ -129,10 +129,14 @@ async def test_a_task_that_has_ended_is_not_asked_about(kind: str) -> None:
     assert scene.read == []
 
 
-async def test_a_clock_that_is_put_back_hides_no_orphan() -> None:
+async def test_a_clock_that_is_put_back_hides_no_orphan_and_makes_none() -> None:
     scene = Scene(*started())
-    scene.age(-AFTER - 5, "a")
-    scene.state.workers[W1].seen += AFTER + 5
+    scene.age(-2 * AFTER, "a")
+    scene.state.workers[W1].seen += 2 * AFTER
+    await scene.run()
+    assert scene.read == []
+    assert scene.state.get("a").seen <= time.time()
+    scene.age(AFTER + 5, "a")
     await scene.run()
     assert scene.told() == ("STARTED", "events", True)
 
