@@ -51,7 +51,7 @@ async def test_ready_once_connected(memory_broker: str) -> None:
         ready = await served.get("/readyz", anonymous=True)
         assert ready.json() == {"status": "ready"}
         assert ready.status == 200
-        served.taskmon._consumer._disconnected("gone", True, 1.0)
+        served.taskmon._consumer._disconnected("The broker", "gone", True, 1.0)
         answer = await served.get("/readyz", anonymous=True)
         assert answer.error == {"status": 503, "message": "The broker is unavailable: not connected"}
         assert answer.header("Retry-After") == "1"
