@@ -1,6 +1,7 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
-from .kinds import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, format_size, parse_switch
+from .access import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE
+from .kinds import format_size, parse_switch
 from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
 from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -15,33 +14,6 @@ from urllib.parse import urlsplit
 
 TRUE_WORDS: Final = frozenset(("y", "yes", "t", "true", "on", "1"))
 FALSE_WORDS: Final = frozenset(("n", "no", "f", "false", "off", "0"))
-SCRYPT_HASH: Final = re.compile(
-    r"\$scrypt\$ln=(1[4-8]),r=([1-9]|1[0-6]),p=([1-4])\$([A-Za-z0-9+/]{22}|[A-Za-z0-9+/]{43})\$([A-Za-z0-9+/]{43})"
-)
-TOKEN_LINE: Final = re.compile(
-    r"tm_(?P<id>[0-9a-f]{8}):(?P<digest>[0-9a-f]{64}):(?P<role>viewer|operator|admin)"
-    r":(?P<name>[A-Za-z0-9._@-]{1,64})(?::(?P<expires>\d{4}-\d\d-\d\d))?"
-)
-ROLE_RULE: Final = re.compile(
-    r"(?P<role>viewer|operator|admin)=(?P<kind>group|address|domain):(?P<name>\S(?:.{0,254}\S)?)"
-)
-_DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
-_ROLE_NAMES: Final = {"address": re.compile(rf"[!-)+-?A-~]{{1,64}}@{_DOMAIN}"), "domain": re.compile(_DOMAIN)}
-PROVIDERS: Final = ("google", "github", "gitlab", "okta", "oidc")
-_FLOWER_PROVIDERS: Final = {
-    "GoogleAuth2LoginHandler": "google",
-    "GithubLoginHandler": "github",
-    "GitLabLoginHandler": "gitlab",
-    "OktaLoginHandler": "okta",
-}
-_ALLOWED_RULE: Final = (
-    "must list addresses such as ann@example.com and domains such as *@example.com; other patterns are not taken"
-)
-_FOREIGN_HASH = re.compile(r"\$(?:2[abxy]|5|6|y|apr1|argon2\w*|pbkdf2[\w-]*|scrypt)\$|\{\w+\}")
-# Flower's pattern is a list where all its alternatives are addresses and domains.
-ALLOWED_COMMA = re.compile(r"[,|]")
-# A hash holds commas itself ("ln=14,r=8,p=1"): they do not end an entry.
-CREDENTIAL_COMMA = re.compile(r",(?!r=\d+,p=\d+\$|p=\d+\$)")
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 ADDRESS = re.compile(r"[\w.:%-]+")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?")
@@ -49,11 +21,6 @@ _ORIGIN = re.compile(r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 QUEUE = re.compile(r"(?!amq\.)[\w.@:-]{1,255}", re.ASCII)
 METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
-OIDC_SCOPE: Final = (
-    re.compile(r"openid(?: [!#-\[\]-~]+)*"),
-    "must be scopes with blanks between them, of which openid is the first",
-)
-OIDC_CLAIM: Final = (re.compile(r"[!-~]{1,200}"), "must be the name of a claim, or a path such as realm_access.roles")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://\S+", re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([wdhms]?)", re.IGNORECASE)
@@ -237,84 +204,6 @@ def read_host(value: object) -> str:
         if _HOST.fullmatch(text):
             return text
     raise ValueError("must be host names or IP addresses, without scheme and port")
-
-
-def read_user_and_password(value: object) -> str:
-    read_text(value)
-    user, _, password = str(value).lstrip().partition(":")
-    if not user.strip() or not password:
-        raise ValueError("must be user:password")
-    if not SCRYPT_HASH.fullmatch(password):
-        if _FOREIGN_HASH.match(password):
-            raise ValueError("holds a hash taskmon cannot check; make one with `taskmon hash-password`")
-        if len(f"{user}:{password}".encode()) > 700:
-            raise ValueError("must be at most 700 bytes for user and password")
-    return f"{user}:{password}"
-
-
-def read_user_role(value: object) -> str:
-    user, equals, role = read_text(value).rpartition("=")
-    if not user or not equals or role not in ("viewer", "operator", "admin"):
-        raise ValueError("must be user=viewer, user=operator or user=admin")
-    return f"{user}={role}"
-
-
-def read_token_line(value: object) -> str:
-    match = TOKEN_LINE.fullmatch(read_text(value))
-    if not match:
-        raise ValueError("must be a line printed by `taskmon token`, which holds a hash and not the token")
-    try:
-        date.fromisoformat(match["expires"] or "2000-01-01")
-    except ValueError:
-        raise ValueError("must end in a date such as 2030-12-31, or have none") from None
-    return match[0]
-
-
-def read_role_rule(value: object) -> str:
-    match = ROLE_RULE.fullmatch(read_text(value))
-    if not match:
-        raise ValueError("must be like admin=group:ops, operator=address:ann@example.com or viewer=domain:a.org")
-    name = _ROLE_NAMES.get(match["kind"])
-    if name and not name.fullmatch(match["name"]):
-        raise ValueError(f"must name an exact {match['kind']}, without wildcards")
-    return match[0]
-
-
-def read_issuer(value: object) -> str:
-    """Read an issuer as it is: whether it ends in a slash matters, as it is compared exactly."""
-    text = read_text(value)
-    if not text.startswith("https://") or read_public_url(text) != text.rstrip("/"):
-        raise ValueError("must be a URL that begins with https://")
-    return text
-
-
-def read_provider(value: object) -> str:
-    word = read_text(value)
-    name = _FLOWER_PROVIDERS.get(word.removeprefix("flower.views.auth.")) or word.lower()
-    if name not in PROVIDERS:
-        raise ValueError(f"must be {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
-    return name
-
-
-def read_allowed(value: object) -> str:
-    """Read whom `--auth` lets in: an address, or @ and a domain; Flower's patterns that say no more are known."""
-    text = read_text(value).removeprefix("^").removesuffix("$")
-    text = re.sub(r"\\([.+_@-])", r"\1", text)
-    name, at, domain = text.rpartition("@")
-    if not at or not _ROLE_NAMES["domain"].fullmatch(domain):
-        raise ValueError(_ALLOWED_RULE)
-    if name in ("", "*", ".*", ".+"):
-        return f"@{domain.lower()}"
-    if not _ROLE_NAMES["address"].fullmatch(text) or re.search(r"[?()\[\]{}^$|\\]", name):
-        raise ValueError(_ALLOWED_RULE)
-    return text.lower()
-
-
-def read_cookie_secret(value: object) -> str:
-    text = read_text(value)
-    if len(text) < 16:
-        raise ValueError("must be at least 16 characters long")
-    return text
 
 
 def read_history(value: object) -> str:

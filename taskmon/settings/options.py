@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ..errors import InvalidSetting
-from .kinds import (
-    ADDRESS,
+from .access import (
     ALLOWED_COMMA,
     CREDENTIAL_COMMA,
+    OIDC_CLAIM,
+    OIDC_SCOPE,
+    read_allowed,
+    read_cookie_secret,
+    read_issuer,
+    read_provider,
+    read_role_rule,
+    read_token_line,
+    read_user_and_password,
+    read_user_role,
+)
+from .kinds import (
+    ADDRESS,
     DOTTED_PATH,
     KEY_PATTERN,
     METRICS_PREFIX,
-    OIDC_CLAIM,
-    OIDC_SCOPE,
     QUEUE,
     Kind,
     between,
@@ -25,25 +35,17 @@ from .kinds import (
     matching,
     name_file,
     read_age,
-    read_allowed,
     read_bound,
     read_broker,
-    read_cookie_secret,
     read_float,
     read_history,
     read_host,
-    read_issuer,
     read_origin,
     read_path,
-    read_provider,
     read_public_url,
-    read_role_rule,
     read_socket_path,
     read_text,
-    read_token_line,
     read_url_prefix,
-    read_user_and_password,
-    read_user_role,
     size,
 )
 from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
