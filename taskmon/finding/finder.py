@@ -6,14 +6,12 @@ first is tried for as long as it promises to be cheaper. A search is tried in th
 in the order of their memory. Either way the answer comes in batches, so that a caller can let others run in between.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
-
-from msgspec import Struct
 
 from ..query import TaskQuery, make_filter
 from ..records import Task
-from .blocks import BLOCK, Block, Entry, distinct
+from .blocks import BLOCK, Entry, distinct
 from .codes import Value
 from .facets import FACETS, Group
 from .indexes import Before, Indexes
@@ -22,12 +20,12 @@ from .ordering import Ordering
 from .orders import Known, Missing
 from .sieve import make_sieve
 from .sorting import in_order, nulls_first
+from .sources import Pick, Source, is_by_time
 from .store import TaskStore
 from .zones import FACETS as ZONED
 from .zones import Asked, Ranges
 
 Batch = tuple[int, list[Task]]
-Pick = Callable[[Block], list[Entry]]
 
 #: The facets that a query can filter by.
 FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_fields__)
@@ -52,25 +50,6 @@ _SCAN: Final = 3
 
 #: A search walks on only where it promises to take this part of the time that a scan takes.
 _WORTH: Final = 2
-
-
-class Source(Struct, frozen=True):
-    """A stretch of an ordering: entries with `low <= key <= high`, and one way to go through them."""
-
-    ordering: Ordering
-    descending: bool = False
-    low: float | None = None
-    high: float | None = None
-
-    def stretches(self, pick: Pick | None) -> Iterator[list[Entry]]:
-        """Yield the entries that are picked in order, a stretch at a time."""
-        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, pick=pick)
-
-    def count(self) -> int:
-        """Count the entries, about; stale ones included."""
-        if self.low is None and self.high is None:
-            return len(self.ordering)
-        return self.ordering.count(self.low, self.high)
 
 
 class Finder:
@@ -105,15 +84,15 @@ class Finder:
         narrow = self._narrowest(query, look)
         if sieve is not None and (narrow is None or _SCAN * narrow.count() > len(self._tasks)):
             return self._walk_or_scan(self._ordered(narrow, query), look, query)
-        if narrow is None or _is_ordered(narrow, query):
+        if narrow is None or narrow.is_ordered(query):
             return self._walk(self._ordered(narrow, query), look, query)
         return self._walk_or_collect(narrow, look, query)
 
     def _ordered(self, narrow: Source | None, query: TaskQuery) -> list[Source]:
         """Give the sources to walk in the order asked for: only the narrow one where that has this order."""
-        if narrow is None or not _is_ordered(narrow, query):
+        if narrow is None or not narrow.is_ordered(query):
             return self._order(query)
-        return [Source(narrow.ordering, _is_descending(narrow, query), narrow.low, narrow.high)]
+        return [narrow.in_order(query)]
 
     def _values(self, field: str) -> Collection[Value]:
         return self._indexes.facets[field].groups.keys()
@@ -185,7 +164,7 @@ class Finder:
 
         By a time it passes over whole blocks, so that only few candidates are collected at once.
         """
-        if _is_by_time(query) or query.sort_by in self._indexes.known:
+        if is_by_time(query) or query.sort_by in self._indexes.known:
             return candidates > 2 * BLOCK
         page = query.offset + (query.limit or 0)
         return page * len(self._indexes.by_time) < candidates**2
@@ -264,7 +243,7 @@ class Finder:
         """Give the sources that hold every task, in the order asked for."""
         field, descending = query.sort_by or "timestamp", query.descending
         ranges, span = _ranges(query), self._indexes.zones.span
-        if _is_by_time(query):
+        if is_by_time(query):
             return [Source(self._by_time(query), descending or query.sort_by is None, *span(ranges))]
         if field in self._indexes.known:
             known, missing = self._indexes.known[field], self._indexes.missing[field]
@@ -331,21 +310,3 @@ def _ranges(query: TaskQuery) -> Ranges:
         "started": (query.started_start, query.started_end),
     }
     return {field: both for field, both in bounds.items() if both != (None, None)}
-
-
-def _is_by_time(query: TaskQuery) -> bool:
-    return query.sort_by in (None, "timestamp")
-
-
-def _is_ordered(source: Source, query: TaskQuery) -> bool:
-    """Tell whether a source already stands in the order asked for."""
-    ordering = source.ordering
-    if isinstance(ordering, Group):
-        return _is_by_time(query) or getattr(query, query.sort_by or "", None) == ordering.value
-    return isinstance(ordering, Known) and ordering.field == query.sort_by
-
-
-def _is_descending(source: Source, query: TaskQuery) -> bool:
-    """Tell how to go through a source that stands in the order asked for: equal tasks are newest first."""
-    by_facet = isinstance(source.ordering, Group) and query.sort_by != "timestamp"
-    return by_facet or query.descending

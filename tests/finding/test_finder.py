@@ -31,7 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.finding.blocks import BLOCK, Entry
-from taskmon.finding.finder import Source
+from taskmon.finding.sources import Source
 from taskmon.query import SORT_KEYS, TaskQuery, make_filter
 from taskmon.records import Event, Task
 from taskmon.state import State
