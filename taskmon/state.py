@@ -5,7 +5,7 @@ Only the event loop may touch it. It knows neither the broker nor HTTP. Reading 
 
 import logging
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from math import inf
@@ -21,6 +21,7 @@ from .finding.indexes import FLUSH_AT, LINGER, Indexes
 from .finding.loading import load_tasks
 from .finding.store import SHELF, TaskStore
 from .outcomes import ORPHANED
+from .prefetched import Prefetched
 from .query import TaskQuery
 from .reconciled import Reconciled
 from .records import KINDS, READY_STATES, Event, Task, Worker, merge, merge_worker
@@ -35,9 +36,6 @@ Subscriber = Callable[[list[Change]], None]
 
 #: So many ids of evicted tasks are remembered, to tell "evicted" from "never seen".
 _REMEMBERED: Final = 10_000
-
-#: So many counts of waiting tasks, by worker and name, are kept though they may be zero.
-_MOST_COUNTS: Final = 10_000
 
 #: So many blocks of the index by time are looked at in an idle moment, to know more of their tasks.
 _ZONED: Final = 3
@@ -64,8 +62,7 @@ class State:
         self.task_events_total = 0
         self._tasks = TaskStore()
         self._evicted: OrderedDict[str, None] = OrderedDict()
-        self._prefetched: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._most_counts = _MOST_COUNTS
+        self._prefetched = Prefetched()
         self._indexes = Indexes(self._tasks)
         self._finder = Finder(self._indexes, self._tasks)
         self._timed = {
@@ -78,7 +75,7 @@ class State:
         self._of_workers: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
         self._kin_changed = False
-        self.reconciled = Reconciled(self._tasks, self._indexes, self._count_prefetched, self._tell_of_reconciled)
+        self.reconciled = Reconciled(self._tasks, self._indexes, self._prefetched.count, self._tell_of_reconciled)
 
     def __len__(self) -> int:
         """Count the tasks held."""
@@ -87,8 +84,7 @@ class State:
     @property
     def prefetched(self) -> dict[tuple[str, str], int]:
         """Count the tasks that wait in each worker held, by hostname and task name; those with an eta left out."""
-        workers = self.workers
-        return {key: count for key, count in self._prefetched.items() if count and key[0] in workers}
+        return self._prefetched.of(self.workers)
 
     def get(self, task_id: str) -> Task:
         """Give the task of an id; raises UnknownTask, which says what is known of why."""
@@ -148,7 +144,7 @@ class State:
             if task.reconciled == ORPHANED:
                 self.reconciled.orphaned += 1
             elif task.state == RECEIVED:
-                self._count_prefetched(task, 1)
+                self._prefetched.count(task, 1)
         self._kin_changed = True
         yield from load_tasks(self._tasks, self._indexes, tasks)
 
@@ -177,8 +173,7 @@ class State:
         """
         changes, of_workers = self._merge_all(events, time.time())
         self._make_room()
-        if len(self._prefetched) > self._most_counts:
-            self._forget_counts()
+        self._prefetched.forget_zeros()
         if self._indexes.due:
             self._indexes.pay()
         if of_workers:
@@ -193,7 +188,7 @@ class State:
         tasks, indexes = self._tasks, self._indexes
         unfinished, created, changed, ended = tasks.unfinished, indexes.created, indexes.changed, indexes.ended
         find_unfinished, find_finished, find_worker = unfinished.get, tasks.finished.get, self.workers.get
-        move_to_end, place, count_prefetched = unfinished.move_to_end, tasks.place, self._count_prefetched
+        move_to_end, place, count_prefetched = unfinished.move_to_end, tasks.place, self._prefetched.count
         walks, find_timed = indexes.walks, self._timed.get
         records: list[Task | Worker | None] = []
         of_workers: list[Change] = []
@@ -300,7 +295,7 @@ class State:
             if task.reconciled is not None:
                 self.reconciled.release(task)
             if task.state == RECEIVED:
-                self._count_prefetched(task, -1)
+                self._prefetched.count(task, -1)
             self.evicted_total += 1
             if task.timestamp is not None and task.timestamp > self.horizon:
                 self.horizon = task.timestamp
@@ -310,17 +305,6 @@ class State:
                 self._evicted.popitem(last=False)
         if surplus > 0:
             self._tasks.clear(shelves=1 + surplus // SHELF)
-
-    def _count_prefetched(self, task: Task, change: int) -> None:
-        """Count a task that a worker has received and not started; one with an eta waits on purpose."""
-        if task.eta is None and task.worker is not None:
-            self._prefetched[task.worker, task.name or ""] += change
-
-    def _forget_counts(self) -> None:
-        """Forget the counts that are zero, once there are many."""
-        for key in [key for key, count in self._prefetched.items() if not count]:
-            del self._prefetched[key]
-        self._most_counts = _MOST_COUNTS + 2 * len(self._prefetched)
 
     def _new_worker(self, hostname: str) -> Worker:
         """Add a worker; at the bound, the twentieth that was longest unheard of makes room, one at least."""

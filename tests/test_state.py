@@ -21,6 +21,7 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon import prefetched
 from taskmon import state as state_module
 from taskmon.errors import UnknownTask
 from taskmon.query import SORT_KEYS
@@ -146,7 +147,7 @@ def test_prefetched_equals_a_recount(seed: int, max_tasks: int, max_workers: int
 
 
 def test_counts_that_are_zero_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "_MOST_COUNTS", 10)
+    monkeypatch.setattr(prefetched, "_MOST", 10)
     state = State()
     for number in range(50):
         named = {"name": f"tasks.{number}", "hostname": "celery@one"}
