@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import pytest
 from patience import PATIENCE
 from serving import AWAY, close, event, make_app, parse, serving, silent_server
-from waiting import eventually, quickest, wait_until
+from waiting import eventually, quickest, timing, wait_until
 
 from taskmon import app, tuning
 from taskmon.app import Taskmon, serve
@@ -363,10 +363,10 @@ class Program:
 
     def stop(self, number: signal.Signals) -> float:
         """Send a signal and wait for the end; give the seconds that it took."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        self.end()
-        return time.monotonic() - began
+        with timing() as passed:
+            self.process.send_signal(number)
+            self.end()
+            return passed()
 
     def end(self) -> str:
         """Wait for the end and give what was printed."""

@@ -4,8 +4,10 @@ The deadline is there so that a test ends that would never pass; it says nothing
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from patience import PATIENCE
@@ -41,6 +43,30 @@ async def given_time(attempt: Callable[[float], Awaitable[T]], holds: Callable[[
         if holds(found):
             break
     return found
+
+
+@contextmanager
+def timing() -> Iterator[Callable[[], float]]:
+    """Give what tells how many seconds have passed, but for those in which the machine woke nobody.
+
+    A thread that only sleeps tells how late it was woken. For what another process does: this one must be idle.
+    """
+    began, late, over = time.monotonic(), 0.0, threading.Event()
+
+    def sleep() -> None:
+        nonlocal late
+        while not over.is_set():
+            before = time.monotonic()
+            over.wait(0.01)
+            late += max(0.0, time.monotonic() - before - 0.02)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    try:
+        yield lambda: time.monotonic() - began - late
+    finally:
+        over.set()
+        thread.join()
 
 
 def quickest(attempt: Callable[[], float], bar: float, tries: int = 5) -> float:
