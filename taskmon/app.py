@@ -90,7 +90,7 @@ class Taskmon:
         )
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
         results = Results(celery_app, reading)
-        diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics)
+        diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics, mailbox)
         self._subscribe(metrics, results, inspector, diagnostics)
         self._reconciler = Reconciler(
             *(self.state, broker, results, mailbox, inspector, queues),

@@ -84,6 +84,14 @@ class MetricsView(Protocol):
         """The messages and events refused so far, by reason."""
 
 
+class RepliesView(Protocol):
+    """What is read of the replies of workers."""
+
+    @property
+    def pickled(self) -> float | None:
+        """When a worker replied with a pickle last, in epoch seconds."""
+
+
 class _Watch(Struct):
     """What the heartbeats of a worker told.
 
@@ -109,6 +117,7 @@ class Diagnostics:
         facts: AppFacts,
         broker: BrokerView,
         metrics: MetricsView,
+        replies: RepliesView,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
@@ -116,6 +125,7 @@ class Diagnostics:
         self._facts = facts
         self._broker = broker
         self._metrics = metrics
+        self._replies = replies
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
         self._refused: dict[str, tuple[int, float]] = {}
@@ -139,6 +149,7 @@ class Diagnostics:
         findings = [
             *self._examine_broker(),
             *self._examine_workers(),
+            *self._examine_replies(),
             *self._examine_refusals(),
             *self._examine_tasks(),
             *self._examine_backend(),
@@ -201,6 +212,16 @@ class Diagnostics:
         }
         if skewed:
             yield _describe_skew(skewed)
+
+    def _examine_replies(self) -> Iterator[Finding]:
+        """Find whether workers have lately replied with what is never loaded."""
+        pickled = self._replies.pickled
+        if pickled is not None and self._clock() - pickled < RECENT:
+            yield Finding(
+                "replies-pickled",
+                "Workers reply with pickles, which taskmon never loads: they count as silent, though they do as told",
+                "task_serializer",
+            )
 
     def _examine_refusals(self) -> Iterator[Finding]:
         """Find the reasons for which events have been refused lately."""

@@ -33,6 +33,12 @@ class Counters:
         return dict(self.counts)
 
 
+class Replies:
+    """What workers replied."""
+
+    pickled: float | None = None
+
+
 class Bench:
     """A Diagnostics with all that it looks at, and a clock that the test moves."""
 
@@ -42,8 +48,10 @@ class Bench:
         self.state = State()
         self.broker = Broker()
         self.counters = Counters()
+        self.replies = Replies()
         self.diagnostics = Diagnostics(
-            self.state, Settings(**options), facts, self.broker, self.counters, lambda: self.now
+            *(self.state, Settings(**options), facts, self.broker, self.counters, self.replies),
+            clock=lambda: self.now,
         )
         self.state.subscribe(self.diagnostics.observe, workers_only=True)
         self.state.on_worker_gone(self.diagnostics.forget)
@@ -289,6 +297,14 @@ def test_events_that_are_refused(bench: Bench, reason: str, setting: str | None)
     found = bench.find()
     assert (found.code, found.reason, found.setting, found.count) == ("events-refused", reason, setting, 1)
     assert reason in found.message
+
+
+def test_replies_that_are_pickles(bench: Bench) -> None:
+    bench.replies.pickled = bench.now
+    found = bench.find()
+    assert (found.code, found.setting) == ("replies-pickled", "task_serializer")
+    bench.now += RECENT
+    assert bench.codes() == []
 
 
 def test_what_was_refused_long_ago_is_no_news(bench: Bench) -> None:

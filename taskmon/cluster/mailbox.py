@@ -117,11 +117,13 @@ class _Errand:
 class Mailbox:
     """Sends commands to the workers of one Celery app and collects what they reply. Event loop only.
 
-    `timeout` is how long a worker may be silent, in seconds; no reply is longer than `max_reply` bytes.
+    `timeout` is how long a worker may be silent, in seconds; no reply is longer than `max_reply` bytes. `pickled` is
+    when a reply came last that is a pickle, in epoch seconds: to us such a worker is as good as silent.
     """
 
     def __init__(self, celery_app: Celery, lane: Lane, timeout: float, max_reply: int = 8 << 20) -> None:
         self.timeout = timeout
+        self.pickled: float | None = None
         self._app = celery_app
         self._lane = lane
         self._max_reply = max_reply
@@ -239,6 +241,8 @@ class Mailbox:
             read = errand.read(command.name, reply)
         except (ValueError, TypeError, AttributeError, RecursionError, LookupError, KombuError) as exc:
             log.debug("A reply to %s could not be read: %.200r", command.name, exc)
+            if message.content_type in _PICKLES:
+                self.pickled = time.time()
             return
         errand.keep(str(hostname), command.name, read)
 

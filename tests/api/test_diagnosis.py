@@ -232,6 +232,7 @@ async def test_every_finding() -> None:
             event("task-received", "b", name="add", args="()", kwargs="{" + CUT_MARK, hostname="w2"),
         )
         served.taskmon.services.metrics.rejected("too-large", 2)
+        served.taskmon._reconciler._mailbox.pickled = now
         found = await findings(served)
     seconds = found["clocks-disagree"].pop("seconds")
     assert seconds.keys() == {"celery@w1"}
@@ -242,6 +243,7 @@ async def test_every_finding() -> None:
         "broker-away": {"setting": "broker_url"},
         "task-events-off": {"setting": "worker_send_task_events", "count": 1, "workers": ["celery@w1"]},
         "clocks-disagree": {"setting": None, "count": 1, "workers": ["celery@w1"]},
+        "replies-pickled": {"setting": "task_serializer"},
         "events-refused": {"setting": "--max-message", "count": 2, "reason": "too-large"},
         "task-sent-off": {"setting": "task_send_sent_event", "count": 2, "tasks": ["add"]},
         "arguments-shortened": {"setting": "argsrepr_maxsize", "count": 1},

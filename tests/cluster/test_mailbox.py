@@ -162,6 +162,7 @@ async def hear(
     liar = Liar(app)
     liar.body = body
     liar.headers = how.pop("headers", {})
+    asking = how.pop("mailbox", None) or make(app, lane, max_reply=10_000)
     liar.properties |= how
     publish = Mailbox._send
 
@@ -171,7 +172,8 @@ async def hear(
 
     monkeypatch.setattr(Mailbox, "_send", send)
     with answering(app, W2, lie=saying("good")):
-        return await make(app, lane, max_reply=10_000).ask([Command("lie")], [W2])
+        found: dict[str, dict[str, Any]] = await asking.ask([Command("lie")], [W2])
+        return found
 
 
 @pytest.mark.parametrize(
@@ -190,10 +192,11 @@ async def test_a_reply_that_makes_no_sense_is_left_out(
 async def test_a_pickle_is_not_loaded(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     app.conf.accept_content = ["json", "pickle"]
     body = b"cos\nsystem\n(S'exit 1'\ntR."
-    found = await hear(
-        app, lane, monkeypatch, body, content_type="application/x-python-serialize", content_encoding="binary"
-    )
-    assert found == {W2: {"lie": "good"}}
+    asking = make(app, lane)
+    how = {"content_type": "application/x-python-serialize", "content_encoding": "binary", "mailbox": asking}
+    assert asking.pickled is None
+    assert await hear(app, lane, monkeypatch, body, **how) == {W2: {"lie": "good"}}
+    assert abs((asking.pickled or 0.0) - time.time()) < 600
 
 
 async def test_a_compressed_reply_is_left_out(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
