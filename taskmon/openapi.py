@@ -208,7 +208,7 @@ def _describe_property(parameter: Parameter, is_json: bool) -> Schema:
     kind = parameter.kind
     schema = kind.described() if is_json else kind.schema()
     choices = list(schema.get("anyOf", [schema]))
-    if not parameter.required and kind.in_query and schema != {"type": "string"}:
+    if not parameter.required and kind.in_query and kind.is_absent("") and schema != {"type": "string"}:
         choices.append({"type": "string", "pattern": r"^\s*$"})
     if is_json and not parameter.required and (kind.in_query or kind.is_absent(None)):
         choices.append({"type": "null"})
