@@ -140,7 +140,8 @@ def test_the_lines_work_and_a_signal_ends_everything(tmp_path: Path, number: sig
         assert demo.process.wait(timeout=PATIENCE) == 0
         assert not any(map(is_alive, children))
         demo.assert_nothing_left(children)
-        assert demo.errors == []
+        # What makes answers incomplete, which is the same in every demo, is told after ten seconds.
+        assert [line for line in demo.errors if "no-result-backend" not in line] == []
 
 
 def test_it_ends_within_seconds(tmp_path: Path) -> None:
