@@ -40,7 +40,7 @@ _MOST_NAMED: Final = 3
 _LONGEST: Final = 80
 
 #: What lets in events that are refused, by the reason for which they are.
-_REFUSALS: Final = {"too-large": "--max-message", "content-type": "accept_content"}
+_REFUSALS: Final = {"too-large": "--max-message", "content-type": "event_serializer"}
 
 
 class AppFacts(Struct, frozen=True):

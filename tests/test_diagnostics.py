@@ -290,7 +290,7 @@ def test_a_broker_that_is_away(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "setting"), [("too-large", "--max-message"), ("content-type", "accept_content"), ("malformed", None)]
+    ("reason", "setting"), [("too-large", "--max-message"), ("content-type", "event_serializer"), ("malformed", None)]
 )
 def test_events_that_are_refused(bench: Bench, reason: str, setting: str | None) -> None:
     bench.counters.counts[reason] = 1
