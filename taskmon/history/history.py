@@ -6,15 +6,18 @@ else is answered by the database, once what has changed so far is written.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ..cluster.calls import LIMIT, Lane
-from ..errors import Unavailable
+from ..errors import InvalidSetting, Unavailable
+from ..masking import mask_passwords
 from ..query import TaskQuery
 from ..records import READY_STATES, Task
 from ..settings import Settings
@@ -62,6 +65,8 @@ class History:
         self._state = state
         self._monitor = monitor
         self._database, upkeep, self._journal = _make_database(settings, settings.history, cluster)
+        if settings.history_journal is not None:
+            self._journal = _make_journal(settings.history_journal, settings.history, cluster, monitor)
         self._writing = Lane("The history", threads=1, waiting=16)
         self._reading = Lane("The history", threads=2, waiting=64)
         self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep, self._journal)
@@ -219,3 +224,11 @@ def _make_database(settings: Settings, url: str, cluster: str) -> tuple[Database
         return apart, apart, Journal(path)
     database = PostgresDatabase(url, cluster)
     return database, Retention(database, *bounds), None
+
+
+def _make_journal(directory: Path, url: str, cluster: str, monitor: str) -> Journal:
+    """Make the journal in a directory, of this taskmon, this broker and this database; raises InvalidSetting."""
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        raise InvalidSetting("history_journal", "must be a directory that taskmon may write to", str(directory))
+    name = sha256(f"{monitor} {cluster} {mask_passwords(url)}".encode()).hexdigest()[:16]
+    return Journal(directory / f"taskmon-{name}", alone=False)

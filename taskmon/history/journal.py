@@ -8,12 +8,13 @@ after that the other one is emptied. The system has what was appended: a process
 machine that loses its power may.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct as Format
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 from zlib import crc32
 
 import msgspec
@@ -44,8 +45,11 @@ class Head(Struct):
 class Journal:
     """Two files whose names begin as `path`; nothing is written before `begin`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alone: bool = True) -> None:
+        """Prepare; `alone` says that nobody else can have these files."""
         self._paths = [path.with_name(f"{path.name}-unwritten-{number}") for number in (1, 2)]
+        self._lock_path = None if alone else path.with_name(f"{path.name}-lock")
+        self._lock: IO[bytes] | None = None
         self._current: _File | None = None
         self._other: _File | None = None
         self._number = 0
@@ -55,9 +59,20 @@ class Journal:
         """Whether it takes what changes: not before what it held has been read."""
         return self._current is not None
 
+    def claim(self) -> None:
+        """Make sure that nobody else has these files, as long as this process lives; raises OSError."""
+        if self._lock_path is not None and self._lock is None:
+            lock = self._lock_path.open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                lock.close()
+                raise OSError(f"another taskmon has {self._lock_path}") from exc
+            self._lock = lock
+
     def begin(self) -> None:
         """Begin with empty files; raises OSError."""
-        self.close()
+        self._close_files()
         current = _File(self._paths[0])
         try:
             self._other = _File(self._paths[1])
@@ -92,12 +107,18 @@ class Journal:
     def clear(self) -> None:
         """Let everything go, and the files too: nothing is left to be written. Raises OSError."""
         if self.begun:
-            self.close()
+            self._close_files()
             for path in self._paths:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave the files as they are."""
+        self._close_files()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_files(self) -> None:
         for file in (self._current, self._other):
             if file is not None:
                 file.close()

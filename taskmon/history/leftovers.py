@@ -26,10 +26,13 @@ def write_leftovers(database: Database, journal: Journal, created: bool) -> None
         return
     count = 0
     try:
+        journal.claim()
         if not created:
             for batch in _gather(journal.read()):
                 count += len(batch.tasks)
-                database.write(replace(batch, tasks=_find_newer(database, batch.tasks)))
+                noted = _unite(batch.tasks)
+                tasks = noted.values() if database.shared else _find_newer(database, noted)
+                database.write(replace(batch, tasks=list(map(to_row, tasks))))
         journal.begin()
     except (OSError, msgspec.MsgspecError) as exc:
         log.warning("The journal of the history cannot be used (%s); a kill may lose more", exc)
@@ -53,14 +56,22 @@ def _gather(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield gathered
 
 
-def _find_newer(database: Database, rows: list[Row]) -> list[Row]:
-    """Keep what says more than the database does: of what was noted, much was written besides."""
+def _unite(rows: list[Row]) -> dict[str, Task]:
+    """Make one task of all that was noted of it, by id."""
     noted: dict[str, Task] = {}
     for task in (Task(*row) for row in rows):
         before = noted.get(task.uuid)
         noted[task.uuid] = task if before is None or before.born == task.born else merge_tasks(before, task)
+    return noted
+
+
+def _find_newer(database: Database, noted: dict[str, Task]) -> list[Task]:
+    """Keep what says more than the database does: of what was noted, much was written besides.
+
+    One that several share need not be asked: it merges what it is given.
+    """
     stored = read_tasks(database, list(noted))
-    return [to_row(task) for task in (_compare(stored.get(one.uuid), one) for one in noted.values()) if task]
+    return [task for task in (_compare(stored.get(one.uuid), one) for one in noted.values()) if task]
 
 
 def _compare(stored: Task | None, noted: Task) -> Task | None:

@@ -29,8 +29,10 @@ from .status import Status
 
 log = logging.getLogger(__name__)
 
-#: Seconds between the beginnings of two rounds: most tasks that take less are written once.
-INTERVAL: Final = 0.8
+#: Seconds between the beginnings of two rounds: with what a round takes, less than a second of events is unwritten.
+#: Where a journal has them, it may be so many times more: most tasks that take less are written once.
+INTERVAL: Final = 0.4
+_WITH_JOURNAL: Final = 2
 
 #: Seconds that a question waits for what has changed to be written.
 FLUSHING: Final = 5.0
@@ -79,6 +81,7 @@ class Recorder:
         self._monitor = monitor
         self._upkeep = upkeep
         self._journal = journal
+        self._interval = INTERVAL * (1 if journal is None else _WITH_JOURNAL)
         self._changes = Changes(keeping=journal is not None)
         self._counters = Counters(save_counters)
         self._besides = Besides(state, self._counters)
@@ -170,7 +173,7 @@ class Recorder:
             raise Unavailable("The history", f"nothing written within {FLUSHING:g} s") from None
 
     async def _run(self) -> None:
-        pause = INTERVAL
+        pause = self._interval
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
@@ -198,7 +201,7 @@ class Recorder:
             return self._fail(exc)
         self._succeed()
         await self._use_spare_time(began)
-        return max(0.0, INTERVAL - (time.monotonic() - began))
+        return max(0.0, self._interval - (time.monotonic() - began))
 
     async def _round(self) -> None:
         """Write all that has changed until now."""
@@ -253,7 +256,7 @@ class Recorder:
     async def _use_spare_time(self, began: float) -> None:
         """Let searches find what was written, and delete what is too old, as long as little else is to do."""
         now = time.monotonic()
-        enough = max(began + INTERVAL * _SPARE, now + (now - began) * _DUE)
+        enough = max(began + self._interval * _SPARE, now + (now - began) * _DUE)
         more = True
         while more and time.monotonic() < enough and not self._wanted.is_set():
             try:

@@ -284,6 +284,11 @@ class Settings:
     history_max_tasks: int | None = _history(
         None, count(1, 10_000_000_000), "Most tasks in the history; the oldest go."
     )
+    history_journal: Path | None = _history(  # noqa: RUF009
+        None,
+        Kind("DIRECTORY", read_path),
+        "Where changes wait for PostgreSQL, so that a kill loses none; SQLite has them beside its file.",
+    )
     persistent: bool = _history(False, SWITCH, "Keep tasks in the SQLite file of --db.", flower=True)
     db: str = _history("taskmon", Kind("PATH", read_text), "File of --persistent, .sqlite3 is added.", flower=True)
 

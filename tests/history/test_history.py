@@ -264,3 +264,20 @@ def test_a_history_that_cannot_be_used_ends_the_program(tmp_path: Path, monkeypa
         run = CliRunner().invoke(main, ["--history", url, "--port", "0", "--broker", "memory://"])
         assert run.exit_code == 2
         assert said in run.output
+
+
+def test_a_journal_needs_a_directory(tmp_path: Path) -> None:
+    options = ["--history", f"sqlite:///{tmp_path}/h", "--history-journal", str(tmp_path / "nowhere"), "--port", "0"]
+    ended = CliRunner().invoke(main, ["--broker", "memory://", *options])
+    assert ended.exit_code == 2
+    assert "--history-journal must be a directory that taskmon may write to" in ended.output
+
+
+async def test_a_journal_may_lie_elsewhere(tmp_path: Path) -> None:
+    place = tmp_path / "journal"
+    place.mkdir()
+    async with serving(**options(tmp_path, history_journal=place)) as served:
+        served.apply(*lives(1))
+        await eventually(lambda: any(file.stat().st_size for file in place.glob("taskmon-*-unwritten-*")))
+        assert not list(tmp_path.glob("*-unwritten-*"))
+    assert [file.name.rpartition("-")[2] for file in place.iterdir()] == ["lock"]

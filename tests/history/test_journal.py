@@ -164,6 +164,20 @@ def test_it_has_a_largest_size(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     journal.close()
 
 
+def test_it_belongs_to_one_taskmon(path: Path) -> None:
+    first, second = Journal(path, alone=False), Journal(path, alone=False)
+    first.claim()
+    with pytest.raises(OSError, match="another taskmon has"):
+        second.claim()
+    first.claim()
+    first.begin()
+    first.note(make_batch("a"))
+    first.close()
+    second.claim()
+    assert read_noted(path) == [["a"]]
+    second.close()
+
+
 # What comes of it
 
 
