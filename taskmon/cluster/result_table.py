@@ -6,6 +6,7 @@ Celery's own class is not made, as it creates and alters tables; nor are its row
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import tzinfo
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -50,6 +51,7 @@ class TableSource:
         )
         self._content_type, self._encoding, _ = registry._encoders[conf.result_serializer]
         self._is_there = False
+        self._file = _find_file(url)
         self._engine = _make_engine(url, conf.database_engine_options or {}, conf.database_engine_callback)
 
     def read(self, task_ids: Collection[str]) -> dict[str, Result]:
@@ -77,7 +79,12 @@ class TableSource:
 
     @contextmanager
     def _connect(self) -> Iterator[sa.Connection]:
-        """Connect, and commit; raises Unavailable with the words of the driver, without the statement."""
+        """Connect, and commit; raises Unavailable with the words of the driver, without the statement.
+
+        A file that is not there is not made: it would be ours, and not the workers'.
+        """
+        if self._file is not None and not self._file.exists():
+            raise Unavailable("The result backend", f"there is no file {self._file}")
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -116,6 +123,13 @@ def _describe(name: str, schema: str | None) -> sa.Table:
         sa.Column("traceback", sa.Text),
         schema=schema,
     )
+
+
+def _find_file(url: str) -> Path | None:
+    """Give the path of a database of SQLite, None for any other, and for a path that is a URI."""
+    parts = sa.make_url(url)
+    is_path = parts.get_backend_name() == "sqlite" and not (parts.database or "file:").startswith("file:")
+    return Path(parts.database or "") if is_path else None
 
 
 def _make_engine(url: str, options: Mapping[str, Any], callback: Any) -> sa.Engine:

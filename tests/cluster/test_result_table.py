@@ -72,6 +72,12 @@ def test_what_celery_stores_is_read(zone: str, url: str) -> None:
 def test_a_database_without_the_table(url: str) -> None:
     app = app_of(url)
     source = source_of(app)
+    file = Path(url.removeprefix("sqlite:///"))
+    for ask in (lambda: source.read(["a"]), lambda: source.abort("a")):
+        with pytest.raises(Unavailable, match="there is no file"):
+            ask()
+    assert not file.exists()
+    file.touch()
     assert source.read(["a"]) == {"a": Result("a")}
     app.backend.store_result("a", 5, "SUCCESS")
     assert source.read(["a"])["a"].value == 5
@@ -150,6 +156,7 @@ def test_options_of_the_application(url: str) -> None:
         database_engine_callback=lambda engine: engine.dialect.__setattr__("seen", True),
     )
     source = source_of(app)
+    Path(url.removeprefix("sqlite:///")).touch()
     assert source.read(["a"]) == {"a": Result("a")}
     assert source._engine.dialect.seen  # type: ignore[attr-defined]
 
