@@ -85,7 +85,7 @@ def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
 @main.command(cls=Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
 @click.pass_context
 def demo(ctx: click.Context, /, **flags: object) -> None:
-    """Watch a small cluster of the demo's own; needs no server."""
+    """Watch a small cluster that the demo starts; needs no server."""
     from .demo import run_demo
 
     before = ctx.parent.params if ctx.parent else {}
@@ -188,7 +188,7 @@ def list_tokens(file: str | None) -> None:
 @click.argument("token_id", metavar="ID")
 @_FILE
 def revoke_token(token_id: str, file: str | None) -> None:
-    """Revoke a token of the file, by its id; a running taskmon knows within a second."""
+    """Revoke a token of the file, without a restart."""
     from .credentials.token_commands import revoke
 
     _in_token_file(file, lambda path: revoke(path, token_id))

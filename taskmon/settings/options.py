@@ -112,7 +112,9 @@ class Settings:
         None, Kind("PATH", read_path), "Authorities that must have signed clients' certificates, in PEM.", flower=True
     )
     trusted_proxies: tuple[Network, ...] = _server(
-        (), listing("NETWORK", read_network), "Address or network of proxies that are believed who asks."
+        (),
+        listing("NETWORK", read_network),
+        "Address or network of proxies that are believed when they say who asks.",
     )
     url_prefix: str = _server(
         "", Kind("PATH", read_url_prefix), "Path before every route, such as /taskmon.", flower=True
@@ -147,7 +149,7 @@ class Settings:
         (), listing("USER=ROLE", read_user_role), "Role of a user with a password, in place of admin: ann=viewer."
     )
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
-        None, _ROLES, "What they may who give no credentials: viewer, operator or admin."
+        None, _ROLES, "Role of those who give no credentials: viewer, operator or admin."
     )
     roles: tuple[str, ...] = _access(
         (),
@@ -157,7 +159,7 @@ class Settings:
     default_role: Literal["viewer", "operator", "admin", "none"] = _access(
         "viewer",
         choice("ROLE", "viewer", "operator", "admin", "none"),
-        "Role of those who log in and whom no rule of --roles names; none: they stay out.",
+        "Role of those whom no rule of --roles names; none: they stay out.",
     )
     show_args: Literal["none", "viewer", "operator"] = _access(
         "viewer",
@@ -225,14 +227,14 @@ class Settings:
     proxy_user_header: str | None = _proxy(None, _HEADER, "Header in which it names the user.")
     proxy_email_header: str | None = _proxy(None, _HEADER, "Header in which it gives the e-mail address.")
     proxy_groups_header: str | None = _proxy(None, _HEADER, "Header in which it lists groups.")
-    proxy_jwt_header: str | None = _proxy(None, _HEADER, "Header in which it says that signed, in place of these.")
-    proxy_jwt_issuer: str | None = _proxy(None, Kind("TEXT", read_text), "Issuer of what is signed, exactly.")
-    proxy_jwt_audience: str | None = _proxy(None, Kind("TEXT", read_text), "Audience of what is signed, exactly.")
+    proxy_jwt_header: str | None = _proxy(None, _HEADER, "Header with a signed assertion (JWT), in place of these.")
+    proxy_jwt_issuer: str | None = _proxy(None, Kind("TEXT", read_text), "Issuer of the assertion, exactly.")
+    proxy_jwt_audience: str | None = _proxy(None, Kind("TEXT", read_text), "Audience of the assertion, exactly.")
     proxy_jwt_algorithms: tuple[str, ...] = _proxy(
-        (), listing("NAME", read_algorithm), "Algorithm that it may be signed with, such as ES256."
+        (), listing("NAME", read_algorithm), "Algorithm that may sign it, such as ES256."
     )
-    proxy_jwks_url: str | None = _proxy(None, Kind("URL", read_https), "Where the keys are that it is signed with.")
-    proxy_jwt_signer: str | None = _proxy(None, Kind("ARN", read_signer), "AWS load balancer that signs.")
+    proxy_jwks_url: str | None = _proxy(None, Kind("URL", read_https), "Where the keys are that sign it (JWKS).")
+    proxy_jwt_signer: str | None = _proxy(None, Kind("ARN", read_signer), "AWS load balancer that signs it.")
     proxy_user_claim: str | None = _proxy(None, _CLAIM, "Claim that names the user.")
     proxy_email_claim: str | None = _proxy(None, _CLAIM, "Claim with the e-mail address.")
     proxy_groups_claim: str | None = _proxy(None, _CLAIM, "Claim that lists groups.")
@@ -260,7 +262,7 @@ class Settings:
     orphan_after: float = _events(
         900.0,
         between("SECONDS", read_float, 0, _DECADE),
-        "Ask the result backend about a task unheard of for so long; 0: never.",
+        "Find out what became of a task unheard of for so long; 0: never.",
     )
 
     max_tasks: int = _limits(100_000, count(1, 100_000_000), "Most tasks to remember.", flower=True)
