@@ -60,7 +60,8 @@ _NOBODY: Final = User("", Role.VIEWER, "none")
 class ApiHandler(RequestHandler):
     """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
 
-    A `probe` answers under any host name, too; a POST that is `read_only` changes nothing but for who sends it.
+    A `probe` answers under any host name, too; a POST is let through `despite_read_only` where it changes nothing but
+    for who sends it.
     The rest says what a route takes and answers, for the OpenAPI document too: its arguments, of which a body is JSON
     only if `json_only` says so, the type of a right answer, and the errors that are not those of every route.
     """
@@ -68,7 +69,7 @@ class ApiHandler(RequestHandler):
     role: ClassVar[Role] = Role.VIEWER
     public: ClassVar[bool] = False
     probe: ClassVar[bool] = False
-    read_only: ClassVar[bool] = False
+    despite_read_only: ClassVar[bool] = False
     takes: ClassVar[tuple[Parameter, ...]] = ()
     json_only: ClassVar[bool] = False
     answer_type: ClassVar[Any] = None
@@ -80,7 +81,6 @@ class ApiHandler(RequestHandler):
     def initialize(self, services: Services) -> None:
         """Take the services; Tornado calls this instead of a constructor."""
         self.services = services
-
         if services.settings.cors_origins:
             self._may_read = allow_origin(self.request, self._headers, services.settings.cors_origins)
         if self.request.method == "POST" and _is_refused_form(self.request.headers):
@@ -134,7 +134,7 @@ class ApiHandler(RequestHandler):
             self._check_origin(user)
         if user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
-        if self.request.method == "POST" and self.services.settings.read_only and not self.read_only:
+        if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
 
     def _check_origin(self, user: User) -> None:

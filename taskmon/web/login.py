@@ -70,7 +70,7 @@ class Logout(PageHandler):
     """POST `/logout`."""
 
     role = Role.VIEWER
-    read_only = True
+    despite_read_only = True
 
     def post(self) -> None:
         """End the session for good, in every copy of it, and say so."""
