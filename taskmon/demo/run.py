@@ -20,13 +20,13 @@ from pathlib import Path
 from celery import Celery
 from tornado.netutil import bind_sockets
 
-from taskmon.app import Taskmon
-from taskmon.auth import Role
-from taskmon.credentials.tokens import new_token
-from taskmon.demo.tasks import EXCHANGES, Shop, make_celery
-from taskmon.demo.transport import make_folders, remove_folders
-from taskmon.errors import UnknownTask
-from taskmon.settings import Settings
+from ..app import Taskmon
+from ..auth import Role
+from ..credentials.tokens import new_token
+from ..errors import UnknownTask
+from ..settings import Settings
+from .tasks import EXCHANGES, Shop, make_celery
+from .transport import make_folders, remove_folders
 
 #: Where the worker writes its log, in the demo's folder.
 LOG = "worker.log"

@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery, chain, group
 
-from taskmon.demo.transport import transport_options
+from .transport import transport_options
 
 #: Seconds between two looks into the broker's folder.
 POLLING_INTERVAL = 0.05

@@ -10,8 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-from taskmon.demo.tasks import make_celery
-from taskmon.demo.transport import remove_folders
+from .tasks import make_celery
+from .transport import remove_folders
 
 
 def _end_with_demo(broker: Path) -> None:

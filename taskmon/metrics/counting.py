@@ -11,8 +11,7 @@ from typing import Any, Final, cast
 
 from msgspec import UNSET
 
-from taskmon.records import Event, Task, Worker
-
+from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, Labels
 from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
 from .views import StateView

@@ -12,8 +12,7 @@ from typing import Final
 from celery.states import PENDING
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
-from taskmon.records import Task
-
+from ..records import Task
 from .counting import Counts
 from .exporter import CeleryExporter
 from .readings import Readings

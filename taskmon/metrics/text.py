@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, TypeVar
 
-from taskmon import __version__
-
+from .. import __version__
 from .counting import LAG_BUCKETS, WAIT_BUCKETS, Counts
 from .labels import braced
 from .readings import Readings

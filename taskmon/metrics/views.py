@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from taskmon.records import Task, Worker
+from ..records import Task, Worker
 
 
 class ReconciledView(Protocol):

@@ -12,9 +12,8 @@ from typing import Final
 
 from celery.states import PENDING
 
-from taskmon.errors import UnknownTask
-from taskmon.records import Task
-
+from ..errors import UnknownTask
+from ..records import Task
 from .labels import OTHER
 from .views import StateView
 
