@@ -41,6 +41,7 @@ OIDC_CLAIM: Final = (re.compile(r"[!-~]{1,200}"), "must be the name of a claim, 
 
 
 def read_user_and_password(value: object) -> str:
+    """Read `user:password`, or `user:hash` with a hash of our own."""
     read_text(value)
     user, _, password = str(value).lstrip().partition(":")
     if not user.strip() or not password:
@@ -54,6 +55,7 @@ def read_user_and_password(value: object) -> str:
 
 
 def read_user_role(value: object) -> str:
+    """Read `user=role`; a user may have = in its name."""
     user, equals, role = read_text(value).rpartition("=")
     if not user or not equals or role not in ("viewer", "operator", "admin"):
         raise ValueError("must be user=viewer, user=operator or user=admin")
@@ -61,6 +63,7 @@ def read_user_role(value: object) -> str:
 
 
 def read_token_line(value: object) -> str:
+    """Read a line of `taskmon token`: id, SHA-256, role, name and day of expiry."""
     match = TOKEN_LINE.fullmatch(read_text(value))
     if not match:
         raise ValueError("must be a line printed by `taskmon token`, which holds a hash and not the token")
@@ -72,6 +75,7 @@ def read_token_line(value: object) -> str:
 
 
 def read_role_rule(value: object) -> str:
+    """Read `role=kind:name`, which gives a group, an address or a domain a role."""
     match = ROLE_RULE.fullmatch(read_text(value))
     if not match:
         raise ValueError("must be like admin=group:ops, operator=address:ann@example.com or viewer=domain:a.org")
@@ -90,6 +94,7 @@ def read_issuer(value: object) -> str:
 
 
 def read_provider(value: object) -> str:
+    """Read the name of a provider, or Flower's name of its handler."""
     word = read_text(value)
     name = _FLOWER_PROVIDERS.get(word.removeprefix("flower.views.auth.")) or word.lower()
     if name not in PROVIDERS:
@@ -112,6 +117,7 @@ def read_allowed(value: object) -> str:
 
 
 def read_cookie_secret(value: object) -> str:
+    """Read a secret that sessions are signed with."""
     text = read_text(value)
     if len(text) < 16:
         raise ValueError("must be at least 16 characters long")

@@ -56,6 +56,7 @@ def format_size(size: int) -> str:
 
 
 def read_text(value: object) -> str:
+    """Read a text of one line, without blanks around it."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a text that is not empty")
     if _NOT_TEXT.search(value):
@@ -64,6 +65,8 @@ def read_text(value: object) -> str:
 
 
 def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object], str]:
+    """Make the parser of texts that match a pattern as a whole."""
+
     def parse(value: object) -> str:
         text = read_text(value)
         if not pattern.fullmatch(text):
@@ -82,6 +85,7 @@ DOTTED_PATH: Final = matching(
 
 
 def read_float(value: Any) -> float:
+    """Read a number; a boolean, which Python takes for one, is NaN."""
     return math.nan if isinstance(value, bool) else float(value)
 
 
@@ -97,6 +101,7 @@ def _read_size(value: Any) -> int:
 
 
 def between(metavar: str, read: Callable[[Any], float], lowest: int, highest: int, noun: str = "a number") -> Kind:
+    """Make the kind of numbers within bounds, both included; `noun` names them in the rule."""
     bounds = map(format_size if read is _read_size else str, (lowest, highest))
     rule = f"must be {noun} between {' and '.join(bounds)}"
 
@@ -113,14 +118,18 @@ def between(metavar: str, read: Callable[[Any], float], lowest: int, highest: in
 
 
 def count(lowest: int, highest: int) -> Kind:
+    """Make the kind of whole numbers within bounds."""
     return between("N", _read_int, lowest, highest, "a whole number")
 
 
 def size(lowest: int, highest: int) -> Kind:
+    """Make the kind of sizes within bounds, in bytes: a whole number, or one with a unit."""
     return between("SIZE", _read_size, lowest, highest, "a size")
 
 
 def choice(metavar: str, *choices: str) -> Kind:
+    """Make the kind of one of some words, in any case."""
+
     def parse(value: object) -> str:
         word = str(value).strip().lower()
         if word not in choices:
@@ -131,6 +140,8 @@ def choice(metavar: str, *choices: str) -> Kind:
 
 
 def listing(metavar: str, item: Callable[[object], object], comma: re.Pattern[str] = re.compile(",")) -> Kind:
+    """Make the kind of many items, which `comma` separates in a text."""
+
     def split(text: str) -> list[str]:
         return [piece.lstrip() for piece in comma.split(text) if piece.strip()]
 
@@ -142,6 +153,7 @@ def listing(metavar: str, item: Callable[[object], object], comma: re.Pattern[st
 
 
 def read_path(value: object) -> Path:
+    """Read a path; ~ is the home directory."""
     try:
         return Path(value if isinstance(value, Path) else read_text(value)).expanduser()
     except RuntimeError:
@@ -149,6 +161,7 @@ def read_path(value: object) -> Path:
 
 
 def read_socket_path(value: object) -> Path:
+    """Read the path of a Unix socket, which the kernel cuts after 107 bytes."""
     path = read_path(value)
     if len(bytes(path)) > 107:
         raise ValueError("must be a path of at most 107 bytes")
@@ -156,6 +169,7 @@ def read_socket_path(value: object) -> Path:
 
 
 def read_broker(value: object) -> str:
+    """Read the URL of a broker, or several with ; between them, for kombu to take apart."""
     text = read_text(value)
     for url in text.split(";"):
         if not _BROKER.fullmatch(url):
@@ -168,6 +182,7 @@ def read_broker(value: object) -> str:
 
 
 def read_public_url(value: object) -> str:
+    """Read a URL of a place to reach taskmon or a provider at, without the / at its end."""
     rule = "must be a URL such as https://taskmon.example.org/prefix, without user, query or fragment"
     text = read_text(value).rstrip("/")
     try:
@@ -181,6 +196,7 @@ def read_public_url(value: object) -> str:
 
 
 def read_origin(value: object) -> str:
+    """Read an origin as browsers write it: scheme, host and port."""
     rule = "must be exact origins such as https://dash.example.com, without path; * is refused"
     text = read_text(value).lower().rstrip("/")
     if not _ORIGIN.fullmatch(text):
@@ -189,6 +205,7 @@ def read_origin(value: object) -> str:
 
 
 def read_url_prefix(value: object) -> str:
+    """Read the path before every route, empty for none."""
     bare = value.strip().strip("/") if isinstance(value, str) else "?"
     prefix = "/" + bare if bare else ""
     if not _PREFIX.fullmatch(prefix):
@@ -197,6 +214,7 @@ def read_url_prefix(value: object) -> str:
 
 
 def read_host(value: object) -> str:
+    """Read a host name, in lower case, or an IP address, in its usual form."""
     text = read_text(value).lower().removeprefix("[").removesuffix("]").rstrip(".")
     try:
         return str(ip_address(text))
@@ -207,6 +225,7 @@ def read_host(value: object) -> str:
 
 
 def read_history(value: object) -> str:
+    """Read the URL of a database to keep a history in."""
     text = read_text(value)
     if text.startswith("sqlite:"):
         path = text.removeprefix("sqlite:///")
@@ -219,6 +238,7 @@ def read_history(value: object) -> str:
 
 
 def read_age(value: object) -> float:
+    """Read a time to live, in seconds: a number with a unit, or of seconds."""
     match = _AGE.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
     seconds = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
     if not 60 <= seconds <= 100 * 365 * 86_400:
@@ -232,6 +252,7 @@ def name_file(db: str) -> str:
 
 
 def read_bound(value: object) -> float:
+    """Read the upper bound of a bucket of a histogram; infinity is one."""
     try:
         bound = read_float(value)
     except (ValueError, TypeError, OverflowError):
