@@ -59,8 +59,15 @@ class Monitor(Process):
 
     def get(self, path: str, password: str = PASSWORD) -> tuple[int, Any]:
         """Ask; give the status and the JSON of the body, or its text."""
+        return self._send(path, password, None)
+
+    def post(self, path: str, body: bytes = b"") -> tuple[int, Any]:
+        """Ask for a change; give the same."""
+        return self._send(path, PASSWORD, body)
+
+    def _send(self, path: str, password: str, data: bytes | None) -> tuple[int, Any]:
         credentials = base64.b64encode(f"user:{password}".encode()).decode()
-        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Basic {credentials}"})
+        request = urllib.request.Request(self.url + path, data, {"Authorization": f"Basic {credentials}"})
         try:
             with urllib.request.urlopen(request, timeout=2 * PATIENCE) as response:
                 status, body = response.status, response.read()

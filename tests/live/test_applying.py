@@ -1,10 +1,7 @@
 """Publishing and results before real brokers, workers and result backends."""
 
-import base64
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,7 +12,7 @@ import pytest
 from brokers import Broker, RabbitBroker, RedisBroker
 from celery.contrib.abortable import AbortableAsyncResult
 from kombu import Connection, Queue
-from monitor import PASSWORD, PATIENT, TASKMON, Monitor
+from monitor import PATIENT, TASKMON, Monitor
 from patience import PATIENCE
 from processes import wait_until
 from waiting import quickest
@@ -42,17 +39,7 @@ def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
 
 def post(monitor: Monitor, path: str, body: object = None) -> tuple[int, Any]:
     """Ask with POST; give the status and the JSON of the body."""
-    credentials = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
-    data = b"" if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        monitor.url + path, data=data, headers={"Authorization": f"Basic {credentials}"}, method="POST"
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=2 * PATIENCE) as response:
-            return response.status, json.loads(response.read())
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, json.loads(refused.read())
+    return monitor.post(path, b"" if body is None else json.dumps(body).encode())
 
 
 def took(function: Callable[[], Any]) -> tuple[float, Any]:

@@ -1,12 +1,9 @@
 """Control, workers and queues before real workers and brokers: what works, what is refused, and silence."""
 
-import base64
 import json
 import re
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import psutil
 import pytest
 from brokers import Broker
 from health import measuring_health
-from monitor import PASSWORD, TASKMON, Monitor
+from monitor import TASKMON, Monitor
 from patience import PATIENCE
 from processes import wait_until
 from waiting import quickest
@@ -55,18 +52,7 @@ def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
 
 def post(monitor: Monitor, path: str, **arguments: Any) -> tuple[int, Any]:
     """Ask for a change; give the status and the JSON of the body."""
-    request = urllib.request.Request(
-        monitor.url + path,
-        method="POST",
-        data=urlencode(arguments).encode(),
-        headers={"Authorization": f"Basic {base64.b64encode(f'user:{PASSWORD}'.encode()).decode()}"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=2 * PATIENCE) as response:
-            return response.status, json.loads(response.read())
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, json.loads(refused.read())
+    return monitor.post(path, urlencode(arguments).encode())
 
 
 def wait_known(monitor: Monitor, *workers: Worker) -> None:
