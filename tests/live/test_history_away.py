@@ -50,6 +50,8 @@ async def test_what_memory_knows_waits_for_no_lock(
                 began = time.monotonic()
                 assert (await served.get(f"/api/task/info/{task_id}")).status == status
                 assert time.monotonic() - began < 10  # of the 30 s that the server lets a question wait
+        # The question that was given up has its answer now; else its connection would be left behind.
+        await eventually(lambda: not history._reading._accepted)
 
 
 async def test_a_network_that_stalls_on_the_way_to_postgresql(
