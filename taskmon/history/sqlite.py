@@ -107,6 +107,8 @@ class SqliteDatabase(Database):
     def check(self) -> None:
         if _find_inode(self._path) != self._inode:
             raise Away("its file is gone")
+        if self._has_lost_log():
+            raise Away("its -wal is gone")
 
     def cut(self) -> None:
         """A file has no connection that could hang."""
@@ -195,11 +197,16 @@ class SqliteDatabase(Database):
     def _beside(self, ending: str) -> Path:
         return self._path.with_name(self._path.name + ending)
 
+    def _has_lost_log(self) -> bool:
+        """Tell whether the log was deleted in use: what is written to it then ends with the process."""
+        return self._ahead is not None and _find_inode(self._beside("-wal")) != self._ahead
+
     def _dispose(self) -> None:
         """Let the connections go, and what a file that is gone has left beside another that took its place.
 
         SQLite would write the old one's log into the new one.
         """
+        self._replaced |= self._has_lost_log()
         self._writer.dispose()
         self._reader.dispose()
         if self._inode is not None and _find_inode(self._path) != self._inode:

@@ -216,6 +216,24 @@ async def test_a_file_that_is_gone_is_filled_again(path: Path, monkeypatch: pyte
         assert set(read_all_rows(database)) == {"a", "b"}
 
 
+async def test_a_log_that_is_gone_is_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
+    state = make_state()
+    async with recording_to(path, state) as (recorder, database):
+        state.apply(make_life("a"))
+        await recorder.flush()
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink()
+        state.apply(make_life("b"))
+        await eventually(lambda: recorder.status.failures > 0)
+        await eventually(lambda: recorder.status.available)
+        await recorder.flush()
+        assert set(read_all_rows(database)) == {"a", "b"}
+        with sqlite3.connect(path) as other:  # as one that starts after a kill
+            assert other.execute("SELECT count(*) FROM taskmon_tasks").fetchone() == (2,)
+        other.close()
+
+
 async def test_the_end_writes_what_is_left(path: Path) -> None:
     state = make_state()
     async with recording_to(path, state) as (recorder, _):
