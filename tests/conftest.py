@@ -14,6 +14,7 @@ from typing import Any
 
 import patience  # before anything imports taskmon
 import pytest
+from celery._state import _tls
 from hypothesis import HealthCheck, settings
 from kombu.transport import memory
 from tally import pytest_runtest_logreport as pytest_runtest_logreport
@@ -46,6 +47,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     asyncio.run(run())
     assert not unseen, f"nobody looked at: {unseen}"
     return True
+
+
+@pytest.fixture(autouse=True)
+def leaving_no_trace() -> Iterator[None]:
+    """Undo what a program that ran in this process leaves to later tests: its Celery app, and how much it logs."""
+    root, app = logging.getLogger(), _tls.current_app
+    level = root.level
+    yield
+    root.setLevel(level)
+    _tls.current_app = app
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from stored import list_queries, make_tasks
 from waiting import eventually
 
 from taskmon.cli import main
+from taskmon.errors import InvalidSetting
 from taskmon.history import history as history_module
 from taskmon.history import recording
 from taskmon.history.databases import Away
@@ -266,11 +267,10 @@ def test_a_history_that_cannot_be_used_ends_the_program(tmp_path: Path, monkeypa
         assert said in run.output
 
 
-def test_a_journal_needs_a_directory(tmp_path: Path) -> None:
-    options = ["--history", f"sqlite:///{tmp_path}/h", "--history-journal", str(tmp_path / "nowhere"), "--port", "0"]
-    ended = CliRunner().invoke(main, ["--broker", "memory://", *options])
-    assert ended.exit_code == 2
-    assert "--history-journal must be a directory that taskmon may write to" in ended.output
+async def test_a_journal_needs_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="--history-journal must be a directory that taskmon may write to"):
+        async with serving(**options(tmp_path, history_journal=tmp_path / "nowhere")):
+            pass
 
 
 async def test_a_journal_may_lie_elsewhere(tmp_path: Path) -> None:
