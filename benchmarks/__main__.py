@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import access, burst, history, http, latency, listing, queries, search, startup, state, steady
+from . import access, burst, history, http, kill, latency, listing, queries, search, startup, state, steady
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -35,6 +35,8 @@ def main() -> None:
         latency.run(broker, flower)
     for broker in burst.BROKERS:
         history.run_load(broker)
+    for broker in burst.BROKERS:
+        kill.run(broker)
 
 
 if __name__ == "__main__":
