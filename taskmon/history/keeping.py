@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Final
 
 from ..cluster.calls import Lane
@@ -60,6 +61,8 @@ class Keeper:
 
     def age(self) -> float:
         """Tell how many seconds old the oldest change is, at the most, that the journal does not have."""
+        if not self._journal.begun:
+            return inf
         return time.monotonic() - self._noted_all if self._noting or self._changes.fresh else 0.0
 
     async def stop(self, done: bool) -> bool:

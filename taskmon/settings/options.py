@@ -286,7 +286,7 @@ class Settings:
     history_max_tasks: int | None = _history(
         None, count(1, 10_000_000_000), "Most tasks in the history; the oldest go."
     )
-    history_journal: Path | None = _history(  # noqa: RUF009
+    history_journal: Path | None = _history(  # noqa: RUF009 - it makes a field
         None,
         Kind("DIRECTORY", read_path),
         "Where changes wait for PostgreSQL, so that a kill loses none; SQLite has them beside its file.",

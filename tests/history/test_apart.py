@@ -97,12 +97,12 @@ def test_a_process_that_is_killed_is_started_again(database: SqliteApart) -> Non
 def test_it_ends_with_the_taskmon_that_is_killed(tmp_path: Path) -> None:
     """However little it gets done: here it is stopped."""
     program = (
-        "import sys, time; from pathlib import Path; from taskmon.history.apart import SqliteApart\n"
+        "import sys; from pathlib import Path; from taskmon.history.apart import SqliteApart\n"
         "database = SqliteApart(Path(sys.argv[1]), None, None); database.open(); database.index_some(1)\n"
-        "print(database._process.pid, flush=True); time.sleep(600)"
+        "print(database._process.pid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "history.sqlite3")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         process = int(parent.stdout.readline())
         os.kill(process, signal.SIGSTOP)

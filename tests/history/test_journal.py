@@ -178,6 +178,17 @@ def test_it_belongs_to_one_taskmon(path: Path) -> None:
     second.close()
 
 
+async def test_what_is_at_risk_while_there_is_no_journal_yet(path: Path) -> None:
+    database, journal, lane = Shaky(path), Journal(path), Lane("The history", threads=1, waiting=16)
+    state = make_state()
+    recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, None), journal)
+    state.subscribe(recorder.observe)
+    state.apply([make_event("received", "a")])
+    recorder._changes.forget_fresh()  # as they are too many
+    assert recorder.at_risk() > 0
+    database.close()
+
+
 # What comes of it
 
 
