@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 from factories import make_event, make_life, make_worker_event
 
-from taskmon.diagnostics import MOST_LISTED, NEWEST, PATIENCE, RECENT, AppFacts, Diagnostics, Finding
+from taskmon.diagnostics import AppFacts, Diagnostics, Finding
+from taskmon.diagnostics.diagnostics import RECENT
+from taskmon.diagnostics.findings import MOST_LISTED
+from taskmon.diagnostics.heartbeats import PATIENCE
+from taskmon.diagnostics.tasks import NEWEST
 from taskmon.records import CUT_MARK, Event
 from taskmon.settings import Settings
 from taskmon.state import State
@@ -167,7 +171,7 @@ def test_a_worker_that_is_away_or_gone_is_not_named(bench: Bench) -> None:
 def test_a_worker_that_state_has_no_room_for_is_not_watched(bench: Bench) -> None:
     bench.state.max_workers = 1
     bench.state.apply([make_worker_event("heartbeat", hostname, processed=1) for hostname in ("w1", "w2")])
-    assert set(bench.diagnostics._watches) == {"w2"}
+    assert set(bench.diagnostics._heartbeats._watches) == {"w2"}
 
 
 def test_an_event_without_a_sender_says_nothing(bench: Bench) -> None:

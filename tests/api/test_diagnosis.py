@@ -10,10 +10,11 @@ from patience import PATIENCE
 from serving import Served, close, event, make_app, serving
 from waiting import eventually
 
-from taskmon import app, diagnostics
+from taskmon import app
 from taskmon.api import diagnosis, turns
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
+from taskmon.diagnostics import heartbeats
 from taskmon.records import CUT_MARK
 
 KEYS = [
@@ -188,7 +189,7 @@ async def findings(served: Served) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnostics, "PATIENCE", 0.0)
+    monkeypatch.setattr(heartbeats, "PATIENCE", 0.0)
 
 
 async def test_a_taskmon_without_anything() -> None:

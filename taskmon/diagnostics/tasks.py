@@ -1,0 +1,56 @@
+"""What is missing of the newest tasks, or cut. Event loop only."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ..gaps import is_shortened
+from ..query import TaskQuery
+from ..records import CUT_MARK, Task
+from ..state import State
+from .findings import MOST_LISTED, Finding, count_of, name_some
+
+#: As many of the newest tasks are looked at.
+NEWEST: Final = 300
+
+
+def examine_tasks(state: State) -> Iterator[Finding]:
+    """Look at the newest tasks for what is missing of them all, and for what is cut."""
+    tasks = [task for task in state.find(TaskQuery(limit=NEWEST)) if task is not None]
+    sent = {task.name for task in tasks if task.sent is not None}
+    unsent = [task.name for task in tasks if task.received is not None and task.name and task.name not in sent]
+    if unsent:
+        names = sorted(set(unsent))
+        yield Finding(
+            "task-sent-off",
+            f"Who publishes {name_some(names)} sends no task-sent: time of sending, client and queue are not known",
+            "task_send_sent_event",
+            count=len(unsent),
+            tasks=tuple(names[:MOST_LISTED]),
+        )
+    shortened = sum(_any_text(task, is_shortened) for task in tasks)
+    if shortened:
+        yield Finding(
+            "arguments-shortened",
+            f"Celery has shortened arguments or results of {count_of(shortened, 'task')} of the newest"
+            f" {len(tasks)}: raise argsrepr_maxsize and kwargsrepr_maxsize of app.amqp, resultrepr_maxsize of"
+            " tasks; task_repr_maxlevels for what is nested deep",
+            "argsrepr_maxsize",
+            count=shortened,
+        )
+    cut = sum(_any_text(task, _is_cut) for task in tasks)
+    if cut:
+        yield Finding(
+            "text-cut",
+            f"{count_of(cut, 'task')} of the newest {len(tasks)} have texts longer than --max-text allows",
+            "--max-text",
+            count=cut,
+        )
+
+
+def _any_text(task: Task, cut: Callable[[str], bool]) -> bool:
+    """Tell whether one of the texts is cut of which Celery tells only the beginning."""
+    return any(text is not None and cut(text) for text in (task.args, task.kwargs, task.result))
+
+
+def _is_cut(text: str) -> bool:
+    return text.endswith(CUT_MARK)

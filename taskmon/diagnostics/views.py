@@ -1,0 +1,38 @@
+"""What the diagnostics read of others, which they do not import."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class AppFacts(Struct, frozen=True):
+    """What matters here of a Celery app: is a result backend configured, can taskmon read it, what does it store."""
+
+    has_backend: bool
+    readable: bool
+    result_extended: bool
+
+
+class BrokerView(Protocol):
+    """What is read of the broker's status."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class MetricsView(Protocol):
+    """What is read of the metrics."""
+
+    def rejections(self) -> Mapping[str, int]:
+        """The messages and events refused so far, by reason."""
+
+
+class RepliesView(Protocol):
+    """What is read of the replies of workers."""
+
+    @property
+    def pickled(self) -> float | None:
+        """When a worker replied with a pickle last, in epoch seconds."""
