@@ -34,6 +34,9 @@ _MAX_LZMA_MEMORY: Final = 64 << 20
 #: Longer messages are not plain. One of this length is decoded in under a millisecond; Celery's have some 10,000.
 _PLAIN: Final = 65_536
 
+#: What decoders raise for what they cannot read. Which of these it is depends on the version of msgspec.
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, OverflowError)
+
 T = TypeVar("T", bound=Sequence[Any])
 
 _decode_batch: Final = msgspec.json.Decoder(list[Event]).decode
@@ -99,13 +102,13 @@ class EventDecoder:
         single = body[:1] in (b"{", "{")
         try:
             return [_decode_one(body)] if single else _bounded(_decode_batch(body))
-        except (msgspec.MsgspecError, UnicodeError):
+        except _UNREADABLE:
             pass
         try:
             parts = _decode_raw_batch(body)
-        except (msgspec.MsgspecError, UnicodeError):
+        except _UNREADABLE:
             return self._from_object(_load_json(body))
-        return self._each(parts, _decode_one)
+        return self._each(parts, _decode_raw)
 
     def _decode_other(self, body: bytes | str, content_type: str, encoding: str) -> list[Event]:
         """Decode what is not plain JSON with kombu, if the app accepts it."""
@@ -132,8 +135,10 @@ class EventDecoder:
         for part in _bounded(parts):
             try:
                 events.append(decode(part))
-            except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError) as exc:
-                self._reject(_reason(exc), str(exc)[:200])
+            except InvalidEvent as exc:
+                self._reject(exc.reason, exc.detail)
+            except RecursionError:
+                self._reject("nesting", "nested too deep to be read")
         return events
 
     def _has_subject(self, event: Event) -> bool:
@@ -176,27 +181,41 @@ def _parse_int(digits: str) -> float:
     return int(digits) if len(digits) < _MAX_DIGITS else inf
 
 
+def _decode_raw(part: msgspec.Raw) -> Event:
+    """Decode one event of a batch; Python's own library reads what msgspec refuses, and shows what is wrong."""
+    try:
+        return _decode_one(part)
+    except _UNREADABLE:
+        return _convert(_load_json(bytes(part)))
+
+
 def _convert(item: object) -> Event:
-    """Make an event of what another serializer read; raises what msgspec raises, ValueError for NaN and the like."""
+    """Make an event of an object. The reason for a refusal comes from the object, not from an exception of msgspec's,
+    whose types and texts change between versions.
+    """
     if not isinstance(item, dict):
-        raise msgspec.ValidationError("Expected `object`")
+        raise InvalidEvent("shape", f"not an object but {type(item).__name__}")
+    if "type" not in item:
+        raise InvalidEvent("no-type", "no field `type`")
     known = {key: value for key, value in item.items() if key in _FIELDS}
-    for value in known.values():
+    for key, value in known.items():
         if isinstance(value, float) and not isfinite(value):
-            raise ValueError("a number is not finite")
-        if isinstance(value, str):
-            value.encode()
-    return msgspec.convert(known, Event, strict=True)
+            raise InvalidEvent("wrong-type", f"`{key}` is not finite")
+        if isinstance(value, str) and not _is_text(value):
+            raise InvalidEvent("encoding", f"`{key}` is not Unicode text")
+    try:
+        return msgspec.convert(known, Event, strict=True)
+    except _UNREADABLE as exc:
+        raise InvalidEvent("wrong-type", str(exc)[:200]) from exc
 
 
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, UnicodeError):
-        return "encoding"
-    if "missing required field `type`" in str(exc):
-        return "no-type"
-    if "Expected `object`" in str(exc):
-        return "shape"
-    return "wrong-type"
+def _is_text(value: str) -> bool:
+    """Whether a string has no lone surrogate, which stands for an invalid byte as well (see `_load_json`)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decompress(body: bytes | str, compression: str, most: int) -> bytes:

@@ -130,12 +130,20 @@ BAD_EVENTS = {
     "lone surrogate as id": ('{"type": "task-sent", "uuid": "\\udfff"}', "encoding"),
     "invalid UTF-8": (b'{"type": "task-sent", "uuid": "a", "name": "\xff\xfe"}', "encoding"),
     "invalid UTF-8 as id": (b'{"type": "task-sent", "uuid": "\xc0\x80"}', "encoding"),
+    "invalid UTF-8 in the type": (b'{"type": "task-\xff", "uuid": "a"}', "encoding"),
+    "a wrong type beside invalid UTF-8 in a field of its own": (
+        b'{"type": "x", "clock": "1", "own": "\xff"}',
+        "wrong-type",
+    ),
+    "no type, and a field of a wrong type": ('{"uuid": "a", "clock": "1"}', "no-type"),
     "invalid UTF-8 and NaN": (b'{"type": "task-sent", "uuid": "\xc0\x80", "own": NaN}', "encoding"),
 }
 HARMLESS = {
     "nested in a field of its own": f'{{"type": "task-sent", "uuid": "a", "own": {NESTED}}}',
     "NaN in a field of its own": '{"type": "task-sent", "uuid": "a", "own": NaN}',
     "invalid UTF-8 in a field of its own": b'{"type": "task-sent", "uuid": "a", "own": "\xff"}',
+    "invalid UTF-8 in the name of a field of its own": b'{"type": "task-sent", "uuid": "a", "\xff": 1}',
+    "lone surrogate in the name of a field of its own": '{"type": "task-sent", "uuid": "a", "\\ud800": 1}',
     "1e999 in a field of its own": '{"type": "task-sent", "uuid": "a", "own": 1e999}',
     "thousands of digits in a field of its own": '{"type": "task-sent", "uuid": "a", "own": %s}' % ("9" * 5000),
     "a field twice": '{"type": "task-sent", "uuid": "b", "uuid": "a"}',
