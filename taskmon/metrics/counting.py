@@ -262,7 +262,13 @@ class Counts:
         return Pair(self.name_place(worker, task), Histogram(WAIT_BUCKETS))
 
     def name_place(self, worker: str, task: str) -> str:
-        return f'worker="{worker}",task="{task}"' if self.worker_label else f'task="{task}"'
+        """Return the labels of a task name at a worker, in the order of their names."""
+        return f'task="{task}",worker="{worker}"' if self.worker_label else f'task="{task}"'
+
+    def name_event(self, worker: str, type: str, task: str) -> str:
+        """Return the labels of a type of event about a task name at a worker, in the order of their names."""
+        place = f',worker="{worker}"' if self.worker_label else ""
+        return f'task="{task}",type="{type}"{place}'
 
     def _new_series(self, worker: str, type: str, task: str, queue: str) -> Series:
         kind = KINDS.get(type, NOTHING)

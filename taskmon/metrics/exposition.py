@@ -52,7 +52,7 @@ class Metrics:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        for collector in (GCCollector, PlatformCollector, ProcessCollector):
             collector(registry=self.registry)
         self._prefix = prefix
         self._state = state
@@ -93,12 +93,12 @@ class Metrics:
 
     def pieces(self) -> Iterator[bytes]:
         """Yield all metrics a piece at a time, some of them empty; between two of them others may run."""
+        yield generate_latest(self.registry)
         now = self._clock()
         samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
         yield from self._write(METRICS, samples | make_history_samples(self._history))
         if self._exporter is not None:
             yield from self._write(CELERY_EXPORTER, self._exporter.make_samples(now))
-        yield generate_latest(self.registry)
 
     def _write(self, table: Iterable[Metric], samples: Samples) -> Iterator[bytes]:
         for metric in table:

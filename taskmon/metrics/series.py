@@ -45,14 +45,20 @@ class Histogram:
         comma = "," if labels else ""
         total = 0
         for edge, total in zip(edges, accumulate(self.counts), strict=True):
-            yield f'_bucket{{{labels}{comma}le="{edge}"}} {total}'
-        yield f"_count{braced(labels)} {total}"
-        yield f"_sum{braced(labels)} {self.seconds!r}"
+            yield f'_bucket{{le="{edge}"{comma}{labels}}} {number(total)}'
+        yield f"_count{braced(labels)} {number(total)}"
+        yield f"_sum{braced(labels)} {number(self.seconds)}"
 
 
 def edges(bounds: Sequence[float]) -> list[str]:
     """Return the bounds of a histogram as the text format writes them."""
-    return [floatToGoString(bound) for bound in (*bounds, inf)]  # type: ignore[no-untyped-call]
+    return [number(bound) for bound in (*bounds, inf)]
+
+
+def number(value: float) -> str:
+    """Return a number as prometheus_client writes it, and so Flower: always a float."""
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text
 
 
 class Pair:

@@ -1,10 +1,12 @@
 """The samples of taskmon's own metrics and of Flower's, as lines of the text format without the metric's name.
 
+Flower's have their labels in the order of their names and every number as a float, as prometheus_client writes them.
+
 None is a step on which there is no line yet: what grows with workers times task names is made in steps, between which
 more may be counted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -12,7 +14,7 @@ from .. import __version__
 from .counting import LAG_BUCKETS, WAIT_BUCKETS, Counts
 from .labels import braced
 from .readings import Readings
-from .series import NOTHING, SENT, Histogram, edges
+from .series import NOTHING, SENT, Histogram, edges, number
 from .table import HISTORY, TASK_COUNTERS
 from .views import BrokerView, HistoryView, StateView
 
@@ -31,13 +33,13 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "events_total": _events(counts),
         "task_runtime_seconds": _runtimes(counts),
         "task_prefetch_time_seconds": (
-            f"{{{pair.labels}}} {pair.waited!r}"
+            f"{{{pair.labels}}} {number(pair.waited)}"
             for pair in list(counts.pairs.items.values())
             if pair.waited is not None
         ),
-        "worker_prefetched_tasks": _labelled(readings.prefetched()),
-        "worker_online": _of_workers(counts, readings.online(now)),
-        "worker_number_of_currently_executing_tasks": _of_workers(counts, readings.executing(now)),
+        "worker_prefetched_tasks": _as_floats(readings.prefetched()),
+        "worker_online": _of_workers(counts, readings.online(now), number),
+        "worker_number_of_currently_executing_tasks": _of_workers(counts, readings.executing(now), number),
         **_task_counters(counts),
         "task_sent_to_received_seconds": _queueing(counts),
         "task_received_to_started_seconds": _waits(counts),
@@ -107,8 +109,12 @@ def _labelled(values: Mapping[str, float]) -> Iterator[str]:
     return (f"{{{labels}}} {value!r}" for labels, value in values.items())
 
 
-def _of_workers(counts: Counts, values: Mapping[str, float]) -> list[str]:
-    return [f"{braced(counts.name_worker(worker))} {value!r}" for worker, value in values.items()]
+def _as_floats(values: Mapping[str, float]) -> Iterator[str]:
+    return (f"{{{labels}}} {number(value)}" for labels, value in values.items())
+
+
+def _of_workers(counts: Counts, values: Mapping[str, float], write: Callable[[float], str] = repr) -> list[str]:
+    return [f"{braced(counts.name_worker(worker))} {write(value)}" for worker, value in values.items()]
 
 
 def _steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
@@ -120,12 +126,12 @@ def _steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
 
 def _events(counts: Counts) -> Iterator[str | None]:
     total: dict[str, int] = {}
-    for step in _steps(list(counts.series.items.values())):
-        for series in step:
-            labels = f'{series.labels},type="{series.label}"'
+    for step in _steps(list(counts.series.items.items())):
+        for (worker, type, task, _), series in step:
+            labels = counts.name_event(worker, type, task)
             total[labels] = total.get(labels, 0) + series.count
         yield None
-    yield from _labelled(total)
+    yield from _as_floats(total)
 
 
 def _task_counters(counts: Counts) -> Samples:

@@ -4,9 +4,12 @@ from math import inf
 from typing import Any
 
 import pytest
-from prometheus_client import Histogram
+from prometheus_client import CollectorRegistry, Histogram, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from scene import NOW, Scene, task
 
+from taskmon.metrics.table import METRICS
 from taskmon.records import Worker
 
 
@@ -186,3 +189,41 @@ def test_the_prefix_is_for_the_names_of_flower_only() -> None:
         "flower_worker_number_of_currently_executing_tasks",
     }
     assert {"taskmon_events_applied_total", "taskmon_tasks"} <= names
+
+
+@pytest.mark.parametrize("worker_label", [True, False])
+def test_the_text_is_what_prometheus_client_writes(worker_label: bool) -> None:
+    """Read all of Flower's metrics and have prometheus_client, which Flower uses, write them again."""
+    scene = Scene(worker_label=worker_label)
+    scene.state.workers["w1"] = Worker("w1", seen=NOW, active=3)
+    hostile = 'a",worker="x\\,\n'
+    for name in ("app.add", hostile):
+        one = task(name=name, received=NOW - 3, started=NOW - 1)
+        scene.see("task-received", one)
+        scene.see("task-started", one)
+        scene.see("task-succeeded", one, runtime=0.25)
+    scene.metrics._counts.series.items["w1" if worker_label else "", "task-started", "app.add", ""].count = 12_345_678
+    text = scene.metrics.render().decode()
+    names = [metric.full_name() for metric in METRICS if metric.owner == "flower"]
+    written = [line for line in text.splitlines() if line.startswith(tuple(names))]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ReadAgain(list(text_string_to_metric_families(text))))
+    again = [line for line in generate_latest(registry).decode().splitlines() if line.startswith(tuple(names))]
+    assert written == again
+    assert [line for line in written if line.endswith(" 1.2345678e+07")]
+
+
+class ReadAgain(Collector):
+    """A collector of metrics that were read."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
+def test_the_process_comes_first_as_in_flower(scene: Scene) -> None:
+    names = [line.split()[2] for line in scene.metrics.render().decode().splitlines() if line.startswith("# TYPE")]
+    assert names.index("python_gc_objects_collected_total") == 0
+    assert names.index("python_info") < names.index("process_max_fds") < names.index("taskmon_events_total")
