@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from . import __version__
-from .errors import InvalidArgument, InvalidSetting
+from .errors import HistoryRefused, InvalidArgument, InvalidSetting
 from .settings import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, load_settings
 from .usage import BadUsage, Command, Group, NotStarted, SectionOption
 
@@ -254,6 +254,9 @@ def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | 
         if settings.anonymous_role:
             logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
         return run(hash_passwords(settings)) or 0
+    except HistoryRefused as exc:
+        option = "--persistent" if settings.keeps_db else "--history"
+        raise BadUsage(f"{option} cannot be used: {exc.reason}") from None
     except InvalidSetting as exc:
         raise BadUsage(str(exc)) from None
 

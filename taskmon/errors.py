@@ -19,7 +19,7 @@ TaskmonError
 """
 
 
-def _shown(value: str, longest: int = 80) -> str:
+def shown(value: str, longest: int = 80) -> str:
     """Quote a value for a message: control characters escaped, cut to a length."""
     cut = value if len(value) <= longest else value[:longest] + "…"
     return ascii(cut) if not cut.isprintable() else f"'{cut}'"
@@ -37,7 +37,7 @@ class InvalidSetting(TaskmonError):
         self.rule = rule
         self.value = value
         name = "--" + option.replace("_", "-")
-        super().__init__(f"{name} {rule}" + (f", not {_shown(value)}" if value is not None else ""))
+        super().__init__(f"{name} {rule}" + (f", not {shown(value)}" if value is not None else ""))
 
 
 class HistoryRefused(InvalidSetting):
@@ -45,6 +45,7 @@ class HistoryRefused(InvalidSetting):
 
     def __init__(self, reason: str) -> None:
         super().__init__("history", f"cannot be used: {reason}")
+        self.reason = reason
 
 
 class InvalidArgument(TaskmonError):
@@ -54,7 +55,7 @@ class InvalidArgument(TaskmonError):
         self.argument = argument
         self.rule = rule
         self.value = value
-        super().__init__(f"{argument} {rule}" + (f", not {_shown(value)}" if value is not None else ""))
+        super().__init__(f"{argument} {rule}" + (f", not {shown(value)}" if value is not None else ""))
 
 
 class InvalidSearch(InvalidArgument):
@@ -80,7 +81,7 @@ class UnknownTask(TaskmonError):
     def __init__(self, task_id: str, reason: str) -> None:
         self.task_id = task_id
         self.reason = reason
-        super().__init__(f"Unknown task {_shown(task_id)}")
+        super().__init__(f"Unknown task {shown(task_id)}")
 
 
 class UnknownWorker(TaskmonError):
@@ -88,7 +89,7 @@ class UnknownWorker(TaskmonError):
 
     def __init__(self, hostname: str) -> None:
         self.hostname = hostname
-        super().__init__(f"Unknown worker {_shown(hostname)}")
+        super().__init__(f"Unknown worker {shown(hostname)}")
 
 
 class UnknownTaskName(TaskmonError):
@@ -96,7 +97,7 @@ class UnknownTaskName(TaskmonError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"Unknown task name {_shown(name)}")
+        super().__init__(f"Unknown task name {shown(name)}")
 
 
 class Refused(TaskmonError):

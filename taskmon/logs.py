@@ -5,11 +5,13 @@
 
 import json
 import logging
+import math
 import sys
 import threading
+import time
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TextIO
+from typing import Final, TextIO
 
 from .masking import mask_passwords
 from .settings import Settings
@@ -19,6 +21,11 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
     **{ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"},
     **{0x2028: "\\u2028", 0x2029: "\\u2029"},
 }
+
+
+#: The logger of kombu that says the same of a URL with each connection.
+ONCE_LOGGER: Final = "kombu.connection"
+MAX_TEXTS_LOGGED_ONCE: Final = 1000
 
 
 def _utc(created: float) -> str:
@@ -72,6 +79,39 @@ class JsonFormatter(_LineFormatter):
         return json.dumps(whole)
 
 
+class Occasionally:
+    """Whether the same thing may be logged again: once in `seconds`, whoever causes it."""
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self._seconds = seconds
+        self._logged = -math.inf
+
+    def due(self) -> bool:
+        """Whether enough time has passed; the time counts from now on."""
+        now = time.monotonic()
+        if now - self._logged < self._seconds:
+            return False
+        self._logged = now
+        return True
+
+
+class _Once(logging.Filter):
+    """Passes each text once: kombu warns of what a URL lacks whenever a connection is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the text is new."""
+        text = str(record.msg)
+        if text in self._texts:
+            return False
+        if len(self._texts) < MAX_TEXTS_LOGGED_ONCE:
+            self._texts.add(text)
+        return True
+
+
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send every record to standard error (or `stream`), and what nobody caught to the log as well."""
     handler = logging.StreamHandler(stream)
@@ -82,6 +122,8 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     # So are connections that speak no TLS, or no HTTP: any stranger can make as many as he likes.
     for name in ("tornado.access", "tornado.general"):
         logging.getLogger(name).setLevel(logging.NOTSET if settings.debug else logging.ERROR)
+    once = logging.getLogger(ONCE_LOGGER)
+    once.filters = [each for each in once.filters if not isinstance(each, _Once)] + [_Once()]
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

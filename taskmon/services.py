@@ -1,6 +1,6 @@
 """Services: what a handler may touch, and nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from .diagnostics import Diagnostics
 from .errors import UnknownTask
 from .events import BrokerStatus
 from .login.flow import Login
+from .logs import Occasionally
 from .metrics import Metrics
 from .openapi import Document
 from .peers import Peers
@@ -57,6 +58,7 @@ class Services:
     started: float
     login: Login | None = None
     sessions: Sessions | None = None
+    host_log: Occasionally = field(default_factory=Occasionally)
 
     def get_task(self, task_id: str) -> Task:
         """Give a task in memory; raises UnknownTask, which says why."""

@@ -337,6 +337,17 @@ def test_serves_until_a_signal(number: signal.Signals) -> None:
     assert all(re.match(r"\d{4}-\d\d-\d\dT\S+Z (INFO|WARNING) ", line) for line in errors.splitlines())
 
 
+def test_a_history_that_cannot_be_used_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x" * 5000)
+    reason = f"there is no directory {tmp_path}/missing"
+    for args, option in (
+        (["--persistent", "--db=missing/db"], "--persistent"),
+        (["--persistent", "--history", f"sqlite:///{tmp_path}/missing/x.sqlite3"], "--history"),
+        (["--history", f"sqlite:///{tmp_path}/missing/x.sqlite3"], "--history"),
+    ):
+        assert failure(run("--broker=memory://x", "--port=0", *args)) == f"{option} cannot be used: {reason}"
+
+
 # --- commands
 
 

@@ -10,6 +10,7 @@ import warnings
 from datetime import datetime
 
 import pytest
+from kombu import Connection
 
 from taskmon.logs import configure_logging
 from taskmon.settings import Settings
@@ -174,3 +175,18 @@ def test_warnings_and_what_nobody_caught_are_lines_too() -> None:
 
 def raise_error() -> None:
     raise OSError(f"cannot reach {URL}")
+
+
+def test_a_url_without_tls_options_is_warned_about_once() -> None:
+    stream = configure()
+    for _ in range(3):
+        Connection("rediss://127.0.0.1:1/0").as_uri()
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if " kombu.connection " in line]) == 1
+
+
+def test_other_lines_of_libraries_are_not_held_back() -> None:
+    stream = configure()
+    for _ in range(3):
+        logging.getLogger("kombu.transport.redis").warning("away")
+    assert len(stream.getvalue().splitlines()) == 3

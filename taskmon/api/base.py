@@ -28,6 +28,7 @@ from ..errors import (
     UnknownTask,
     UnknownTaskName,
     UnknownWorker,
+    shown,
 )
 from ..parameters import Parameter, read_parameters
 from ..peers import read_address
@@ -181,7 +182,10 @@ class ApiHandler(RequestHandler):
         """Refuse a host name that is not ours: a page elsewhere could have made it point here."""
         host = self.request.host_name.lower()
         if host not in self.services.hosts and not is_address(host):
-            raise HTTPError(421, "This host name is not served here; --allowed-hosts lists those that are")
+            refused = f"The host name {shown(host)} is not served here: add it to --allowed-hosts"
+            if self.services.host_log.due():
+                log.warning("%s, if it is a name of taskmon; asked by %s", refused, self.request.remote_ip)
+            raise HTTPError(421, refused)
 
     def head(self, *args: str) -> Awaitable[None] | None:
         """Answer as GET would, without the body."""

@@ -318,7 +318,7 @@ class Settings:
         for option in OPTIONS:
             object.__setattr__(self, option.name, checked(option, getattr(self, option.name)))
         if self.persistent and self.history is None:
-            object.__setattr__(self, "history", f"sqlite:///{name_file(self.db)}")
+            object.__setattr__(self, "history", self._db_url)
         bounds = self.task_runtime_metric_buckets
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise InvalidSetting("task_runtime_metric_buckets", "must be numbers, each greater than the one before")
@@ -328,6 +328,15 @@ class Settings:
             keys = [entry.partition(":")[0] for entry in getattr(self, name)]
             if len(keys) != len(set(keys)):
                 raise InvalidSetting(name, f"must name each {thing} once")
+
+    @property
+    def keeps_db(self) -> bool:
+        """Whether the history is the file of --persistent."""
+        return self.persistent and self.history == self._db_url
+
+    @property
+    def _db_url(self) -> str:
+        return f"sqlite:///{name_file(self.db)}"
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{o.name}={shown(o, getattr(self, o.name))}' for o in OPTIONS)})"

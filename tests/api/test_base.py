@@ -439,7 +439,20 @@ async def test_hosts() -> None:
                     assert raw.error["message"] == "The request is not valid HTTP"
                 else:
                     assert "--allowed-hosts" in raw.error["message"]
+                    assert f"'{host.split(':')[0].lower()[:80]}" in raw.error["message"]
         assert (await served.get("/healthcheck", {"Host": "evil.example"})).status == 200
+
+
+async def test_a_refused_host_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_one_task() as served:
+        for host in ("one.example", "one.example", "two.example"):
+            answer = await served.get("/api/tasks", {"Host": f"{host}:5555"})
+            assert answer.error["message"] == f"The host name '{host}' is not served here: add it to --allowed-hosts"
+    lines = [record.getMessage() for record in caplog.records if "not served here" in record.getMessage()]
+    assert len(lines) == 1
+    assert "'one.example'" in lines[0]
+    assert "--allowed-hosts" in lines[0]
+    assert "127.0.0.1" in lines[0]
 
 
 async def test_a_foreign_host_is_refused_before_credentials_are_looked_at() -> None:
