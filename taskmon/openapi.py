@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Protocol
 import msgspec
 
 from .answers import ErrorAnswer
-from .parameters import Parameter, Schema
+from .parameters import ID_SCHEMA, Parameter, Schema, Text
 from .serializers import encode
 
 _REFERENCE: Final = "#/components/schemas/{name}"
@@ -121,7 +121,8 @@ def _describe(handler: type[Route], method: str, parts: list[str], answer: Schem
     """Describe one method of one route."""
     changes = method == "post"
     parameters = [
-        {"name": name, "in": "path", "required": True, "description": _PARTS[name], "schema": _PART} for name in parts
+        {"name": name, "in": "path", "required": True, "description": _PARTS[name], "schema": ID_SCHEMA}
+        for name in parts
     ]
     operation: dict[str, Any] = {
         "operationId": handler.__name__,
@@ -142,9 +143,6 @@ def _describe(handler: type[Route], method: str, parts: list[str], answer: Schem
     elif not changes:
         parameters += [_describe_query(parameter) for parameter in handler.takes]
     return operation
-
-
-_PART: Final = {"type": "string", "minLength": 1}
 
 
 def _statuses(handler: type[Route]) -> list[int]:
@@ -208,7 +206,7 @@ def _describe_property(parameter: Parameter, is_json: bool) -> Schema:
     kind = parameter.kind
     schema = kind.described() if is_json else kind.schema()
     choices = list(schema.get("anyOf", [schema]))
-    if not parameter.required and kind.in_query and kind.is_absent("") and schema != {"type": "string"}:
+    if not parameter.required and kind.in_query and kind.is_absent("") and not isinstance(kind, Text):
         choices.append({"type": "string", "pattern": r"^\s*$"})
     if is_json and not parameter.required and (kind.in_query or kind.is_absent(None)):
         choices.append({"type": "null"})

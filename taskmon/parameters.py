@@ -16,6 +16,9 @@ from .times import DATE, LATEST, parse_time
 
 Schema = dict[str, Any]
 
+#: The length of an id or a name, in characters, that events may have; longer ones cannot be asked about either.
+MAX_NAME_LENGTH: Final = 1024
+
 
 class Kind:
     """How the values of an argument are written; the base of every kind.
@@ -122,11 +125,39 @@ class Text(Kind):
 
     def parse(self, argument: str, value: str, zone: tzinfo) -> str | None:
         """Give the text."""
+        if "\0" in value:  # no database of texts has it
+            raise InvalidArgument(argument, "must not contain a NUL character", value)
         return None if value == self.none else value
 
     def schema(self) -> Schema:
-        """Describe any text."""
-        return {"type": "string"}
+        """Describe any text without NUL."""
+        return {"type": "string", "pattern": r"^[^\x00]*$"}
+
+
+class TaskId(Text):
+    """The id of a task."""
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
+        """Return the id."""
+        return parse_id(argument, value)
+
+    def schema(self) -> Schema:
+        """Describe an id, or an empty text."""
+        return {**super().schema(), "maxLength": MAX_NAME_LENGTH}
+
+
+#: What `parse_id` takes, in JSON Schema.
+ID_SCHEMA: Final[Schema] = {
+    "type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": r"^[^\x00]*$",
+}  # fmt: skip
+
+
+def parse_id(argument: str, value: object) -> str:
+    """Return the id of a task, or a name that stands in a path; raises InvalidArgument. The rule for all routes."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH or "\0" in value:
+        rule = f"must be a text of 1 to {MAX_NAME_LENGTH:,} characters, none of them NUL"
+        raise InvalidArgument(argument, rule, quote(value))
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from .errors import InvalidArgument
 from .outcomes import ORPHANED
-from .parameters import Flag, Kind, Parameter, Schema, Text, Time, Whole, read_parameters
+from .parameters import Flag, Kind, Parameter, Schema, TaskId, Text, Time, Whole, read_parameters
 from .search import MAX_LENGTH, Search, parse_search
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ FILTERS: Final = (
     Parameter("workername", _CHOICE, "Hostname of the worker; All is no filter."),
     Parameter("taskname", _CHOICE, "Name of the task; All is no filter."),
     Parameter("state", StateName(none="All"), "State, in any case; All is no filter."),
-    Parameter("root_id", Text(), "Id of the first task of a workflow."),
-    Parameter("parent_id", Text(), "Id of the task that published it."),
+    Parameter("root_id", TaskId(), "Id of the first task of a workflow."),
+    Parameter("parent_id", TaskId(), "Id of the task that published it."),
     Parameter("queue", Text(), "Queue it was published to."),
     Parameter("orphaned", Flag(), "Whether nobody has it, though it has not ended."),
     Parameter("received_start", Time(), "Received at this time or later."),

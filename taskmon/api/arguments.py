@@ -13,9 +13,6 @@ from ..parameters import Parameter
 
 MAX_ARGUMENTS: Final = 100
 
-#: So long may a name or an id in a path be, where it goes out to workers.
-LONGEST_NAME: Final = 1024
-
 FORM: Final = "application/x-www-form-urlencoded"
 
 _decode_json: Final = msgspec.json.Decoder().decode
@@ -86,12 +83,6 @@ def decode_text(name: str, value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError as exc:
         raise InvalidArgument(name, "must be UTF-8") from exc
-
-
-def check_length(what: str, text: str) -> None:
-    """Refuse a name that is too long; raises InvalidArgument."""
-    if len(text) > LONGEST_NAME:
-        raise InvalidArgument(what, f"may have {LONGEST_NAME:,} characters at the most")
 
 
 def _texts(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:

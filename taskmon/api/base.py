@@ -30,7 +30,7 @@ from ..errors import (
     UnknownWorker,
     shown,
 )
-from ..parameters import Parameter, read_parameters
+from ..parameters import Parameter, parse_id, read_parameters
 from ..peers import read_address
 from ..serializers import encode, error_body
 from ..services import Services
@@ -137,6 +137,8 @@ class ApiHandler(RequestHandler):
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
         if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
+        for part in self.path_args:
+            _check_part(part)
 
     def _check_origin(self, user: User) -> None:
         """Refuse a change that a page of another site has a browser make, with credentials that it adds by itself.
@@ -211,8 +213,8 @@ class ApiHandler(RequestHandler):
         self.finish(encode(body))
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Decode a part of the path."""
-        return decode_text(name or "The path", value)
+        """Decode a part of the path; one that is not UTF-8 is refused later, where it is known who asks."""
+        return value.decode(errors="surrogateescape")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an error: what was raised on purpose says why, anything else only its name."""
@@ -299,6 +301,13 @@ def status_of(error: TaskmonError) -> int:
 def is_address(host: str) -> bool:
     """Tell whether a host is an IP address: those are nobody's to point elsewhere."""
     return read_address(host.strip("[]")) is not None
+
+
+def _check_part(part: str) -> None:
+    """Refuse a part of a path that can be no id and no name; raises InvalidArgument."""
+    if not part.isascii():
+        decode_text("The path", part.encode(errors="surrogateescape"))
+    parse_id("The last part of the path", part)
 
 
 def _is_refused_form(headers: HTTPHeaders) -> bool:

@@ -11,7 +11,6 @@ from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTaskName, UnknownWorker
 from ..parameters import Parameter, Pattern, Schema, Seconds, Text, Whole, as_text
 from ..serializers import message_body
-from .arguments import check_length
 from .base import ApiHandler
 
 _MAX_POOL: Final = 10_000
@@ -50,7 +49,6 @@ class TaskCommand(ApiHandler):
     async def post(self, task_name: str) -> None:
         """Give the command and answer what the workers say."""
         given = self.given()
-        check_length("The task name", task_name)
         hostname = given["workername"]
         if hostname is not None:
             _require_worker(self, hostname)

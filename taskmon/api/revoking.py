@@ -10,12 +10,11 @@ from msgspec.structs import replace
 from ..answers import Message, Revoked
 from ..auth import Role
 from ..errors import InvalidArgument, NoAnswer, Unavailable, UnknownTask
-from ..parameters import Flag, Kind, Parameter, Schema, whole
+from ..parameters import ID_SCHEMA, Flag, Kind, Parameter, Schema, parse_id, whole
 from ..query import FILTERS, PAGING, TaskQuery, make_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
 from ..state import State
-from .arguments import LONGEST_NAME, check_length
 from .base import ApiHandler
 from .turns import Turn
 
@@ -60,15 +59,11 @@ class TaskIds(Kind):
             raise InvalidArgument(argument, "must be a list of at least one task id")
         if len(value) > MAX_REVOKED:
             raise InvalidArgument(argument, f"may be {MAX_REVOKED:,} at the most", f"{len(value):,}")
-        for task_id in value:
-            if not isinstance(task_id, str) or not 0 < len(task_id) <= LONGEST_NAME:
-                raise InvalidArgument(argument, f"must be texts of 1 to {LONGEST_NAME:,} characters", str(task_id))
-        return list(dict.fromkeys(value))
+        return list(dict.fromkeys(parse_id("Each of the ids", task_id) for task_id in value))
 
     def schema(self) -> Schema:
         """Describe the list."""
-        one = {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}
-        return {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_REVOKED}
+        return {"type": "array", "items": dict(ID_SCHEMA), "minItems": 1, "maxItems": MAX_REVOKED}
 
 
 _HOW: Final = (
@@ -88,7 +83,6 @@ class TaskRevoke(ApiHandler):
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
         how = self.given()
-        check_length("The task id", task_id)
         await self.services.control.revoke([task_id], holders=_find_holders(self.services.state, [task_id]), **how)
         self.answer(message_body(f"Revoked '{task_id}'"))
 

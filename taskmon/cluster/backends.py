@@ -38,6 +38,9 @@ MOST_REPLY_BYTES: Final = 64 << 20
 
 _DAY: Final = 86_400.0
 
+#: The bytes of an id in a key of Memcached (250 in all) or the name of a file (255), after Celery's prefix.
+_MAX_KEY_BYTES: Final = 200
+
 
 class Source(Protocol):
     """Where results are read from. Used by one thread."""
@@ -66,7 +69,8 @@ def make_source(celery_app: Celery) -> tuple[Source | None, str, Queue | None]:
     if kind.__module__ == "celery.backends.database":
         return _make_table_source(celery_app, url)
     if _stores_bytes_by_key(kind):
-        return KeyValueSource(lambda: kind(app=celery_app, url=url, accept=READABLE)), "", None
+        any_key = kind.__module__ == "celery.backends.redis"
+        return KeyValueSource(lambda: kind(app=celery_app, url=url, accept=READABLE), any_key), "", None
     return None, f"taskmon does not read results from a {kind.__name__}", None
 
 
@@ -87,17 +91,22 @@ def _stores_bytes_by_key(kind: Any) -> bool:
 
 
 class KeyValueSource:
-    """Redis, Memcached, a directory, and the other backends that keep bytes by a key."""
+    """Redis, Memcached, a directory, and the other backends that keep bytes by a key.
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    Only Redis takes `any_key`. The others are not asked about an id that can be no key or file name: nothing can be
+    stored under it, and the error would be that of all who share the read.
+    """
+
+    def __init__(self, make: Callable[[], Any], any_key: bool = True) -> None:
         self._make = make
+        self._any_key = any_key
         self._backend: Any = None
 
     def read(self, task_ids: Collection[str]) -> dict[str, Result]:
         """Give what is stored of these tasks."""
         backend = self._open()
-        keys = {task_id: backend.get_key_for_task(task_id) for task_id in task_ids}
-        return {
+        keys = {task_id: backend.get_key_for_task(task_id) for task_id in task_ids if self._can_hold(task_id)}
+        return {task_id: Result(task_id) for task_id in task_ids} | {
             task_id: read_stored(task_id, payload, backend.content_type, backend.content_encoding)
             if payload
             else Result(task_id)
@@ -106,6 +115,8 @@ class KeyValueSource:
 
     def abort(self, task_id: str) -> None:
         """Store ABORTED as Celery's `AbortableAsyncResult.abort` does, but over no result."""
+        if not self._can_hold(task_id):
+            raise Refused("The result backend cannot store anything under such an id")
         stored = self.read([task_id])[task_id]
         if stored.ready:
             raise Refused(f"The task is finished: its state is {stored.state}")
@@ -118,6 +129,12 @@ class KeyValueSource:
         client = getattr(self._backend, "client", None)
         if client is not None and hasattr(client, "connection_pool"):
             client.connection_pool.disconnect()
+
+    def _can_hold(self, task_id: str) -> bool:
+        """Whether an id can be a part of a key: of a file's name, where the backend is a directory."""
+        return self._any_key or (
+            len(task_id.encode()) <= _MAX_KEY_BYTES and task_id.isprintable() and not set(task_id) & set("/\\ ")
+        )
 
     def _open(self) -> Any:
         if self._backend is None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from ..errors import InvalidArgument
 from ..parameters import (
+    ID_SCHEMA,
     Kind,
     Parameter,
     Schema,
@@ -16,6 +17,7 @@ from ..parameters import (
     date_schema,
     epoch_schema,
     is_number,
+    parse_id,
     parse_seconds,
     quote,
     read_parameters,
@@ -178,19 +180,16 @@ class ExchangeName(Name):
         return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{0,255}")}
 
 
-class TaskId(Name):
-    """The id of a task: a name that may become that of a file."""
+class NewId(JsonKind):
+    """The id of a task to publish."""
 
     def parse(self, argument: str, value: object, zone: tzinfo) -> str:
-        """Give the id."""
-        text = parse_name(argument, value)
-        if "/" in text or "\\" in text:
-            raise InvalidArgument(argument, "must not hold / or \\", text)
-        return text
+        """Return the id."""
+        return parse_id(argument, value)
 
     def schema(self) -> Schema:
-        """Describe a short text without slashes."""
-        return {"type": "string", "pattern": whole(r"[^/\\\x00-\x1f\x7f]{1,255}")}
+        """Describe an id."""
+        return dict(ID_SCHEMA)
 
 
 class QueueName(JsonKind):
@@ -256,6 +255,6 @@ PARAMETERS: Final = (
     Parameter("exchange", ExchangeName(), "The exchange to send it to; the default one when it is empty."),
     Parameter("routing_key", Name(), "The routing key to send it with."),
     Parameter("priority", Priority(), "The priority of the message."),
-    Parameter("task_id", TaskId(), "Its id; a new one without it."),
+    Parameter("task_id", NewId(), "Its id; a new one without it."),
     Parameter("retry", Boolean(), "Whether to try once more over a new connection.", default=True),
 )

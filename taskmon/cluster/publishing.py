@@ -33,6 +33,9 @@ _LATEST_RETRY: Final = 0.7
 
 _WHAT: Final = "The broker"
 
+#: The id of a task goes out as the correlation id of its message, of which AMQP limits the length.
+_MAX_AMQP_ID_BYTES: Final = 255
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedTask:
@@ -125,6 +128,8 @@ class Publisher:
 
     def _attempt(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
         connection = self._connect()
+        if connection.transport.driver_type == "amqp" and len(call.task_id.encode()) > _MAX_AMQP_ID_BYTES:
+            raise InvalidArgument("task_id", f"may have {_MAX_AMQP_ID_BYTES} bytes on this broker", call.task_id)
         try:
             try:
                 published = self._hand_over(call, send)

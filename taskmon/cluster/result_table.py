@@ -21,6 +21,9 @@ from .connections import ANSWER_TIMEOUT, say_why
 from .stored import Result, read_row
 
 _SECONDS: Final = round(ANSWER_TIMEOUT)
+
+#: Characters that Celery's table has for an id.
+_ID_LENGTH: Final = 155
 _LIBPQ: Final = {
     "connect_timeout": _SECONDS,  # less than two seconds it does not know
     "options": f"-c statement_timeout={1000 * _SECONDS}",
@@ -65,6 +68,8 @@ class TableSource:
         table = self._table
         with self._connect() as connection:
             stored = self._select(connection, [task_id]).get(task_id)
+            if stored is None and len(task_id) > _ID_LENGTH:
+                raise Refused(f"The table of results has room for ids of {_ID_LENGTH} characters")
             if stored is None:
                 connection.execute(table.insert().values(task_id=task_id, status=ABORTED))
             elif stored.ready:
@@ -116,7 +121,7 @@ def _describe(name: str, schema: str | None) -> sa.Table:
         name,
         sa.MetaData(),
         sa.Column("id", sa.Integer, sa.Sequence("task_id_sequence", schema=schema), primary_key=True),
-        sa.Column("task_id", sa.String(155)),
+        sa.Column("task_id", sa.String(_ID_LENGTH)),
         sa.Column("status", sa.String(50)),
         sa.Column("result", sa.LargeBinary),
         sa.Column("date_done", sa.DateTime),

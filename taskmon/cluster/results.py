@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from celery import Celery
 
-from ..errors import InvalidArgument, Refused, Unavailable
+from ..errors import Refused, Unavailable
+from ..parameters import parse_id
 from ..records import READY_STATES, Event, Task, Worker
 from .backends import make_source
 from .calls import LIMIT, Lane
@@ -107,10 +108,8 @@ class Results:
             await self._lane.call(self._source.close, 0.3)
 
     def _check(self, task_id: str) -> None:
-        """Refuse what could be no id: in a file system, ids become names of files."""
-        if not task_id.isprintable() or len(task_id.encode()) > 255 or "/" in task_id or "\\" in task_id:
-            rule = "must be 255 bytes of printable characters at the most, without / and \\"
-            raise InvalidArgument("task_id", rule, task_id)
+        """Refuse what can be no id."""
+        parse_id("The task id", task_id)
         if self._source is None:
             raise Unavailable(_WHAT, self._why_none, retry_after=60)
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from celery import Celery
@@ -295,8 +296,33 @@ async def test_abort(memory_broker: str) -> None:
         answer = await shop.post("/api/task/abort/done")
         assert (answer.status, answer.error["message"]) == (409, "The task is finished: its state is SUCCESS")
         assert (await shop.post("/api/task/abort/some", {"x": 1})).status == 400
-        assert (await shop.post("/api/task/abort/a%2Fb")).status == 400
-        assert (await shop.served.get("/api/task/result/..%2Fx")).status == 400
+
+
+#: Ids that are odd, and all the same ids.
+ODD_IDS = ["a/b", "../x", "a\\b", "a b", " ", ".", "a\nb", "ü—x", "%2F", "a?b#c", "x" * 1024, "é" * 1024]
+NO_IDS = ["a\0b", "x" * 1025]
+
+
+@pytest.mark.parametrize("task_id", [*ODD_IDS, *NO_IDS], ids=lambda one: ascii(one[:9]))
+async def test_one_rule_for_ids_in_all_routes(memory_broker: str, task_id: str) -> None:
+    wrong = task_id in NO_IDS
+    path = quote(task_id, safe="")
+    async with serving_shop(make_project()) as shop:
+        gets = {"info": 404, "tree": 404, "result": 200}
+        stored = task_id in (".", "ü—x", "%2F", "a?b#c")  # what can be a key of Memcached
+        posts = {"abort": 200 if stored else 409, "retry": 404, "revoke": 200}
+        for route, status in gets.items():
+            answer = await shop.served.get(f"/api/task/{route}/{path}")
+            assert answer.status == (400 if wrong else status), route
+        for route, status in posts.items():
+            answer = await shop.post(f"/api/task/{route}/{path}")
+            assert answer.status == (400 if wrong else status), route
+        for name in ("root_id", "parent_id"):
+            assert (await shop.served.get(f"/api/tasks?{name}={path}")).status == (400 if wrong else 200)
+        assert (await shop.post("/api/tasks/revoke", {"ids": [task_id]})).status == (400 if wrong else 200)
+        answer = await shop.post("/api/task/async-apply/shop.add", {"args": [1], "task_id": task_id})
+        assert answer.status == (400 if wrong else 200)
+        assert wrong or shop.take().headers["id"] == task_id
 
 
 async def test_retry(memory_broker: str) -> None:

@@ -108,7 +108,7 @@ def test_a_number_is_since_1970_for_eta_and_from_now_for_the_others() -> None:
         *(("exchange", value) for value in (" \n", "a\nb", "x" * 256, 5, {})),
         *(("routing_key", value) for value in ("", "a\0b", "x" * 256, 5, {})),
         *(("priority", value) for value in (-1, 256, 1.5, "1", True, [])),
-        *(("task_id", value) for value in ("", "a/b", "a\\b", "x" * 256, 5, "\x7f")),
+        *(("task_id", value) for value in ("", "a\0b", "x" * 1025, 5, ["a"])),
         *(("retry", value) for value in (0, "yes", [])),
     ],
 )

@@ -185,11 +185,11 @@ async def test_abort() -> None:
             await results.abort("a")
 
 
-@pytest.mark.parametrize("task_id", ["a/b", "a\\b", "../x", "a\nb", "x" * 256, "é" * 128])
-async def test_what_could_be_no_id(task_id: str) -> None:
+@pytest.mark.parametrize("task_id", ["", "a\0b", "x" * 1025])
+async def test_what_can_be_no_id(task_id: str) -> None:
     async with reading() as (results, fake):
         for ask in (results.get(task_id), results.wait(task_id, 1), results.abort(task_id)):
-            with pytest.raises(InvalidArgument, match=r"^task_id must be"):
+            with pytest.raises(InvalidArgument, match=r"^The task id must be"):
                 await ask
         assert not fake.reads
 
