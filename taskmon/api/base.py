@@ -82,6 +82,9 @@ class ApiHandler(RequestHandler):
     def initialize(self, services: Services) -> None:
         """Take the services; Tornado calls this instead of a constructor."""
         self.services = services
+        if self.request.method not in self.SUPPORTED_METHODS:
+            # Tornado would answer 405 before credentials are asked for; no route has PATCH, which it does after.
+            self.request.method = "PATCH"
         if services.settings.cors_origins:
             self._may_read = allow_origin(self.request, self._headers, services.settings.cors_origins)
         if self.request.method == "POST" and _is_refused_form(self.request.headers):
@@ -112,8 +115,8 @@ class ApiHandler(RequestHandler):
                 self._check_origin(_NOBODY)
             return None
         if self._may_read and is_preflight(request):
-            answer_preflight(self._headers, self._allowed())
-            self.options()
+            answer_preflight(self._headers)
+            self._finish_empty()
             self.finish()
             return None
         if request.method == "POST" and _is_refused_form(request.headers):
@@ -196,6 +199,9 @@ class ApiHandler(RequestHandler):
     def options(self, *args: str) -> None:
         """Tell the methods of this route."""
         self.set_header("Allow", self._allowed())
+        self._finish_empty()
+
+    def _finish_empty(self) -> None:
         self.clear_header("Content-Type")
         self.set_status(204)
 
@@ -280,15 +286,8 @@ class ApiHandler(RequestHandler):
 class UnknownRoute(ApiHandler):
     """Any path that is no route: 404, and 401 first, so that strangers cannot tell routes apart."""
 
-    def prepare(self) -> Awaitable[None] | None:
-        """Let nobody pass."""
-        waiting = super().prepare()
-        if waiting is None:
-            raise HTTPError(404, "There is no such route")
-        return self._refuse_later(waiting)
-
-    async def _refuse_later(self, waiting: Awaitable[None]) -> None:
-        await waiting
+    def _admit(self, user: User) -> None:
+        super()._admit(user)
         raise HTTPError(404, "There is no such route")
 
 

@@ -62,8 +62,11 @@ def is_preflight(request: HTTPServerRequest) -> bool:
     return request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
 
 
-def answer_preflight(headers: HTTPHeaders, methods: str) -> None:
-    """Allow the methods of a route, with a token; nothing that a browser would add by itself."""
-    headers["Access-Control-Allow-Methods"] = methods
+def answer_preflight(headers: HTTPHeaders) -> None:
+    """Allow all methods, with a token; nothing that a browser would add by itself.
+
+    The answer is the same for every path: no credentials have come, so it must not say which routes there are.
+    """
+    headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, OPTIONS"
     headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
     headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS

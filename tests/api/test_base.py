@@ -143,6 +143,28 @@ WRONG = [
 
 
 @EVERYWHERE
+async def test_strangers_cannot_tell_routes_apart(prefix: str) -> None:
+    def without_time(answer: Response) -> bytes:
+        return re.sub(rb"Date: [^\r]+", b"", answer.raw)
+
+    paths = ["/api/task/info/x", "/api/task/info/%FF", "/api/task/info/" + "x" * 2000, "/api/workers", "/api/tasks/"]
+    methods = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO", "get")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    origin = {"Origin": "https://dash.example.com"}
+    preflight = origin | {"Access-Control-Request-Method": "PUT"}
+    async with serving_one_task(url_prefix=prefix, cors_origins=origin["Origin"]) as served:
+        for method in methods:
+            for headers in ({}, origin, preflight, form):
+                answers = {
+                    without_time(await served.request(method, prefix + path, headers, anonymous=True))
+                    for path in [*paths, "/api/task/revoke/x", "/unheard-of", "/api/task/info/"]
+                }
+                assert len(answers) == 1, (method, headers)
+                status = 204 if method == "OPTIONS" and headers is preflight else 401
+                assert answers.pop().startswith(f"HTTP/1.1 {status} ".encode()), (method, headers)
+
+
+@EVERYWHERE
 async def test_nobody_comes_in_without_credentials(prefix: str) -> None:
     async with serving_one_task(url_prefix=prefix) as served:
         for path in [*EVERY_CLOSED, "/api/unheard-of"]:
@@ -635,10 +657,11 @@ async def test_what_a_page_of_a_listed_origin_may_ask() -> None:
     origin = "https://dash.example.com"
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     async with serving_one_task(cors_origins=origin) as served:
-        answer = await served.request("OPTIONS", "/api/tasks/revoke", {"Origin": origin, **asks}, anonymous=True)
-        assert answer.status == 204
-        assert answer.header("Access-Control-Allow-Methods") == "POST, OPTIONS"
-        assert answer.header("Access-Control-Allow-Headers") == "Authorization, Content-Type"
+        for path in ("/api/tasks/revoke", "/api/tasks", "/api/task/info/%FF", "/metrics", "/unheard-of", "/"):
+            answer = await served.request("OPTIONS", path, {"Origin": origin, **asks}, anonymous=True)
+            assert (answer.status, answer.body, answer.header("Allow")) == (204, b"", None)
+            assert answer.header("Access-Control-Allow-Methods") == "GET, HEAD, POST, OPTIONS"
+            assert answer.header("Access-Control-Allow-Headers") == "Authorization, Content-Type"
         for headers in ({"Origin": "https://evil.example.com", **asks}, asks, {"Origin": origin}):
             answer = await served.request("OPTIONS", "/api/tasks/revoke", headers, anonymous=True)
             assert answer.status == 401
