@@ -3,7 +3,9 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What has been installed: what running takes, and what developing takes as well.
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 LIVE := tests/live
 
 # Options from the environment must not leave out tests unnoticed.
@@ -11,21 +13,25 @@ PYTEST := PYTEST_ADDOPTS= $(BIN)/python -m pytest
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo venv flower services test test-unit lint format bench build clean
+.PHONY: help demo venv flower services test test-unit test-newest test-lowest lint format lock upgrade bench build clean
 
 help: ## Show this list
 	@echo "taskmon, a monitor for Celery clusters"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: venv ## Try taskmon: a broker, a worker, sample tasks and taskmon watching them
+demo: $(RUN) ## Try taskmon: a broker, a worker, sample tasks and taskmon watching them
 	@$(BIN)/taskmon demo
 
-venv: $(STAMP) ## Make .venv with taskmon, editable, and its development tools
+venv: $(DEV) ## Make .venv with taskmon, editable, and its development tools
 
-$(STAMP): pyproject.toml scripts/make-venv.sh
-	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV)
+$(RUN): requirements/run.txt pyproject.toml scripts/make-venv.sh scripts/install-locked.sh
+	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) $<
 	@touch $@
+
+$(DEV): requirements/dev.txt pyproject.toml scripts/make-venv.sh scripts/install-locked.sh
+	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) $<
+	@touch $(RUN) $@
 
 flower: venv ## Make .venv-flower with Flower in it, which taskmon is compared with
 	@PYTHON="$(abspath $(BIN))/python" scripts/make-flower.sh .venv-flower || echo "Without Flower: see above." >&2
@@ -39,6 +45,12 @@ test: services venv flower lint ## Run every check and every test, those against
 test-unit: venv ## Run the tests that need no broker
 	$(PYTEST) --ignore=$(LIVE)
 
+test-newest: venv ## The same with the newest versions that pyproject.toml allows
+	@scripts/test-resolved.sh $(VENV) highest .venv-newest
+
+test-lowest: venv ## The same with the lowest versions that pyproject.toml allows
+	@scripts/test-resolved.sh $(VENV) lowest-direct .venv-lowest
+
 lint: venv ## Check style, types and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -49,12 +61,18 @@ format: venv ## Put the code into its usual shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+lock: venv ## Bring the lock files in requirements/ up to pyproject.toml
+	@scripts/lock.sh $(BIN)/uv
+
+upgrade: venv ## Lock the newest versions that pyproject.toml allows
+	@scripts/lock.sh $(BIN)/uv --upgrade
+
 bench: venv ## Measure; one table a benchmark
 	$(BIN)/python -m benchmarks
 
 build: venv ## Build the wheel and the source package into dist/
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 
-clean: ## Remove .venv, .venv-flower, build results and caches
-	rm -rf $(VENV) .venv-flower dist build *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the virtual environments, build results and caches
+	rm -rf $(VENV) .venv-flower .venv-newest .venv-lowest dist build *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,14 +5,12 @@ set -eu
 
 venv=$1
 python=${PYTHON:-python3}
-stamp=$venv/.installed
-# Flower with what it takes to run on Redis; hiredis because taskmon has it too.
-packages="flower==2.2.* redis[hiredis] packaging"
+scripts=$(dirname "$0")
+lock=$scripts/../requirements/flower.txt
+installed=$venv/.installed.txt
 
-[ "$(cat "$stamp" 2>/dev/null)" != "$packages" ] || exit 0
+! cmp -s "$lock" "$installed" || exit 0
 echo "Making $venv with Flower in it"
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || { rm -rf "$venv" && "$python" -m venv "$venv"; } || exit 1
-# shellcheck disable=SC2086  # one word a package
-"$venv/bin/python" -m pip install --quiet --retries 1 --timeout 20 $packages || exit 1
-echo "$packages" >"$stamp"
+"$scripts/install-locked.sh" "$venv" "$lock" || exit 1
+cp "$lock" "$installed"

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes the virtual environment given as the first argument and installs the project, editable, with what its
-# development needs. PYTHON names another interpreter than python3.
+# Makes the virtual environment given as the first argument and installs into it what the lock file given as the second
+# names, with pip among it, and the project, editable. PYTHON names another interpreter than python3.
 set -eu
 
 venv=$1
+lock=$2
 python=${PYTHON:-python3}
 
 fail() {
@@ -33,7 +34,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     "$python" -m venv "$venv"
 fi
 
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-echo "Installing taskmon and its development tools into $venv"
-"$venv/bin/python" -m pip install --quiet --upgrade 'pip>=25.1' # the first with --group
-"$venv/bin/python" -m pip install --quiet --editable '.[redis,oidc,htpasswd,postgres]' --group dev
+echo "Installing $lock into $venv"
+scripts/install-locked.sh "$venv" "$lock"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+    --no-index --no-deps --no-build-isolation --editable .
