@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from serving import repository
+
+from taskmon import __version__
 
 LOCKS = repository() / "requirements"
 PROJECT: dict[str, Any] = tomllib.loads((repository() / "pyproject.toml").read_text(encoding="utf-8"))
@@ -96,3 +99,21 @@ def test_the_lock_covers_each_version_of_python() -> None:
 def test_each_lock_is_installed_by_a_script() -> None:
     named = "".join(Path(repository() / path).read_text("utf-8") for path in ("Makefile", "scripts/make-flower.sh"))
     assert {path.name for path in LOCKS.iterdir()} == set(re.findall(r"requirements/(\w+\.txt)", named))
+
+
+def test_the_distribution_has_a_name_of_its_own() -> None:
+    """`pip install taskmon` installs another program."""
+    assert PROJECT["project"]["name"] == "celery-taskmon"
+    assert version("celery-taskmon") == __version__
+    assert {one.value for one in entry_points(name="taskmon")} == {"taskmon.cli:main", "taskmon.cli:celery_command"}
+
+
+def test_every_command_that_installs_taskmon_names_its_distribution() -> None:
+    said = []
+    for pattern in ("taskmon/**/*.py", "docs/*.md", "examples/*", "*.md"):
+        for path in repository().glob(pattern):
+            said += re.findall(r"pip install [`'\"]?([\w.-]+)(?:\[([\w,]+)\])?", path.read_text(encoding="utf-8"))
+    assert {name for name, _ in said} <= {".", "celery-taskmon"}
+    named = {extra for _, extras in said for extra in extras.split(",") if extra}
+    assert named <= PROJECT["project"]["optional-dependencies"].keys()
+    assert {"htpasswd", "oidc", "postgres"} <= named

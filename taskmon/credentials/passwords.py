@@ -175,4 +175,4 @@ def _import(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise InvalidSetting("htpasswd", f"needs {name}: pip install 'taskmon[htpasswd]'") from None
+        raise InvalidSetting("htpasswd", f"needs {name}: pip install 'celery-taskmon[htpasswd]'") from None

@@ -51,7 +51,7 @@ def _believe_signed(settings: Settings, names: Preset, roles: Roles) -> Authenti
         from .jwks import JwksCache
         from .jwt import JwtVerifier
     except ImportError as exc:
-        raise InvalidSetting("proxy_jwt_header", "needs the extra oidc: pip install 'taskmon[oidc]'") from exc
+        raise InvalidSetting("proxy_jwt_header", "needs the extra oidc: pip install 'celery-taskmon[oidc]'") from exc
     authorities = settings.provider_ca_certs
     if settings.proxy_preset == "aws-alb":
         if names.signer is None:

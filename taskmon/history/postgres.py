@@ -150,7 +150,7 @@ class PostgresDatabase(Database):
                 self._url, connect_args=_options(self._url), pool_size=size, max_overflow=0, pool_pre_ping=True
             )
         except ImportError:
-            raise HistoryRefused("PostgreSQL takes psycopg: pip install 'taskmon[postgres]'") from None
+            raise HistoryRefused("PostgreSQL takes psycopg: pip install 'celery-taskmon[postgres]'") from None
         event.listen(engine, "connect", lambda connection, _: self._connections.add(connection))
         return engine
 

@@ -94,7 +94,7 @@ def _make_provider(settings: Settings, kind: str, issuer: str, roles: Roles) -> 
             raise InvalidSetting("oauth2_secret", "must be given with --auth-provider github")
         return GitHubProvider(key, settings.oauth2_secret, roles.groups, url=issuer, ca_certs=ca_certs)
     if find_spec("jwt") is None:
-        raise InvalidSetting("auth_provider", "needs PyJWT for this provider: pip install 'taskmon[oidc]'")
+        raise InvalidSetting("auth_provider", "needs PyJWT for this provider: pip install 'celery-taskmon[oidc]'")
     from .openid import Client, OpenIdProvider
 
     client = Client(
