@@ -23,10 +23,15 @@ MAX_NAME_LENGTH: Final = 1024
 class Kind:
     """How the values of an argument are written; the base of every kind.
 
-    One that is `in_query` may stand in the query string, in a form and in a JSON object; any other only in the last.
+    One that is `in_query` is written alike in the query string, in a form and in a JSON object, where null means that
+    it is not given; any other is a JSON value of its own.
     """
 
     in_query: ClassVar[bool] = True
+
+    def from_text(self, argument: str, text: str) -> Any:
+        """Return what `parse` reads, made of a text of the query string or a form; raises InvalidArgument."""
+        return text
 
     def from_json(self, argument: str, value: object) -> Any:
         """Make of a value of a JSON object what `parse` reads: as a rule the text that a query string would have."""

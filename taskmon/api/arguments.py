@@ -31,24 +31,27 @@ def read_form(request: HTTPServerRequest) -> dict[str, str]:
 def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json_only: bool) -> dict[str, Any]:
     """Give the arguments of a changing request: query string, then form or JSON object, of which the latter wins.
 
-    In a JSON object null counts as not given. With `json_only` the body is JSON whatever it is called. Raises
-    InvalidArgument, for an argument that is not known too: it may be a misspelt one that would matter.
+    In a JSON object null counts as not given. With `json_only` a form is read as one only where it is no JSON.
+    Raises InvalidArgument, for an argument that is not known too: it may be a misspelt one that would matter.
     """
     kinds = {parameter.name: parameter.kind for parameter in parameters}
-    texts: dict[str, Any] = read_query(request)
-    body: dict[str, Any] = {}
-    if not json_only and request.headers.get("Content-Type", "").startswith(FORM):
-        texts |= read_form(request)
-    else:
-        body = read_object(request)
+    texts, body = read_parts(request, json_only)
     refuse_unknown(texts | body, kinds)
-    for name in texts:
-        if not kinds[name].in_query:
-            raise InvalidArgument(name, "must stand in a JSON object that is the body")
+    given: dict[str, Any] = {name: kinds[name].from_text(name, text) for name, text in texts.items()}
     for name, value in body.items():
         if value is not None or not kinds[name].in_query:
-            texts[name] = kinds[name].from_json(name, value)
-    return texts
+            given[name] = kinds[name].from_json(name, value)
+    return given
+
+
+def read_parts(request: HTTPServerRequest, json_only: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the texts of the query string and of a form, and the JSON object of the body; raises InvalidArgument."""
+    texts = read_query(request)
+    if not request.headers.get("Content-Type", "").startswith(FORM):
+        return texts, read_object(request)
+    if json_only and (b"=" not in request.body or request.body.lstrip()[:1] in (b"{", b"[", b'"')):
+        return texts, read_object(request)  # curl calls everything a form
+    return texts | read_form(request), {}
 
 
 def read_object(request: HTTPServerRequest) -> dict[str, Any]:

@@ -45,6 +45,10 @@ class TaskIds(Kind):
 
     in_query = False
 
+    def from_text(self, argument: str, text: str) -> object:
+        """Refuse a text."""
+        raise InvalidArgument(argument, "must stand in a JSON object that is the body")
+
     def from_json(self, argument: str, value: object) -> object:
         """Leave the value."""
         return value

@@ -7,7 +7,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
+import msgspec
+
 from ..errors import InvalidArgument
+from ..nesting import DEEPEST, is_too_deep
 from ..parameters import (
     ID_SCHEMA,
     Kind,
@@ -17,7 +20,9 @@ from ..parameters import (
     date_schema,
     epoch_schema,
     is_number,
+    parse_bool,
     parse_id,
+    parse_int,
     parse_seconds,
     quote,
     read_parameters,
@@ -76,6 +81,10 @@ class JsonKind(Kind):
 class Args(JsonKind):
     """The positional arguments of a task."""
 
+    def from_text(self, argument: str, text: str) -> object:
+        """Return the JSON value that is in a text."""
+        return decode_json(argument, text)
+
     def is_absent(self, value: object) -> bool:
         """Take null for what it is: no array."""
         return False
@@ -93,6 +102,10 @@ class Args(JsonKind):
 
 class Kwargs(JsonKind):
     """The named arguments of a task."""
+
+    def from_text(self, argument: str, text: str) -> object:
+        """Return the JSON value that is in a text."""
+        return decode_json(argument, text)
 
     def is_absent(self, value: object) -> bool:
         """Take null for what it is: no object."""
@@ -210,6 +223,10 @@ class QueueName(JsonKind):
 class Priority(JsonKind):
     """The priority of a message."""
 
+    def from_text(self, argument: str, text: str) -> int:
+        """Return the number that is in a text."""
+        return parse_int(argument, text, 0, _HIGHEST_PRIORITY)
+
     def parse(self, argument: str, value: object, zone: tzinfo) -> int:
         """Give the priority."""
         if isinstance(value, float) and value.is_integer():
@@ -226,6 +243,10 @@ class Priority(JsonKind):
 class Boolean(JsonKind):
     """True or false."""
 
+    def from_text(self, argument: str, text: str) -> bool:
+        """Return what a text says."""
+        return parse_bool(argument, text)
+
     def parse(self, argument: str, value: object, zone: tzinfo) -> bool:
         """Give it."""
         if not isinstance(value, bool):
@@ -235,6 +256,17 @@ class Boolean(JsonKind):
     def schema(self) -> Schema:
         """Describe a boolean."""
         return {"type": "boolean"}
+
+
+def decode_json(argument: str, text: str) -> object:
+    """Return the JSON value that is in a text; raises InvalidArgument."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise InvalidArgument(argument, f"must be JSON in a form or a query string ({exc})") from exc
+    if is_too_deep(text.encode(), value):
+        raise InvalidArgument(argument, f"may be nested {DEEPEST} levels deep at the most")
+    return value
 
 
 def parse_name(argument: str, value: object) -> str:

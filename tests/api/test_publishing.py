@@ -55,6 +55,14 @@ class Shop:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return await self.served.request("POST", path, body=data, **more)
 
+    async def post_text(self, path: str, text: str, form: bool) -> Response:
+        """Ask with POST; the arguments stand in a form, or in the query string."""
+        text = quote(text, safe="=&")
+        if not form:
+            return await self.served.request("POST", f"{path}?{text}")
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await self.served.request("POST", path, headers, text.encode())
+
     def take(self, queue: str = "celery") -> Any:
         """Take a message as a worker does, None when there is none."""
         with Connection("memory://") as connection:
@@ -235,9 +243,46 @@ async def test_what_is_wrong_is_named_and_nothing_is_published(route: str, memor
             answer = await shop.post(f"/api/task/{route}/shop.add", body)
             assert answer.status == 400, body
             assert answer.error["message"].startswith(message)
-        answer = await shop.post(f"/api/task/{route}/shop.add?countdown=5", {"args": [1]})
-        assert (answer.status, "countdown" in answer.error["message"]) == (400, True)
+        for pair, message in BAD_TEXTS.items():
+            for form in (True, False):
+                answer = await shop.post_text(f"/api/task/{route}/shop.add", pair, form)
+                assert (answer.status, answer.error["message"].startswith(message)) == (400, True), pair
         assert shop.take() is None
+
+
+#: What is wrong in a form or a query string.
+BAD_TEXTS = {
+    "args=": "args must be JSON",
+    "args=1,2": "args must be JSON",
+    "args=1": "args must be an array",
+    "args=" + "[" * 200 + "]" * 200: "args ",
+    "kwargs={'a':1}": "kwargs must be JSON",
+    "kwargs=[1]": "kwargs must be an object",
+    "priority=high": "priority must be a whole number",
+    "retry=perhaps": "retry must be true or false",
+    "task_id=": "task_id must be",
+    "arg=[1]": "arg is no argument of this route; did you mean args?",
+}
+
+
+@pytest.mark.parametrize("form", [True, False])
+@pytest.mark.parametrize("route", ["async-apply", "send-task"])
+async def test_a_form_or_a_query_string_with_json_in_it(memory_broker: str, route: str, form: bool) -> None:
+    async with serving_shop(make_project()) as shop:
+        text = 'args=[1]&kwargs={"y":"a b"}&priority=3&retry=no&task_id=mine&queue=celery'
+        answer = await shop.post_text(f"/api/task/{route}/shop.add", text, form)
+        assert (answer.status, answer.json()["task-id"]) == (200, "mine")
+        message = shop.take()
+        assert (message.payload[0], message.payload[1]) == ([1], {"y": "a b"})
+        assert message.properties["priority"] == 3
+
+
+async def test_what_curl_calls_a_form_is_json_all_the_same(memory_broker: str) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with serving_shop(make_project()) as shop:
+        body = b'{"args": ["a=b&c"], "kwargs": {"y": "1=1"}}'
+        assert (await shop.post("/api/task/async-apply/shop.add", body, headers=form)).status == 200
+        assert shop.take().payload[:2] == [["a=b&c"], {"y": "1=1"}]
 
 
 @pytest.mark.parametrize("timeout", ["nan", "inf", "-1", "61", "soon", "1e99", True, [], 61, -1])
