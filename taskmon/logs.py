@@ -124,6 +124,8 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET if settings.debug else logging.ERROR)
     once = logging.getLogger(ONCE_LOGGER)
     once.filters = [each for each in once.filters if not isinstance(each, _Once)] + [_Once()]
+    # Who changed what is no matter of how much taskmon says of itself.
+    logging.getLogger("taskmon.audit").setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

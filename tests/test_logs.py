@@ -136,6 +136,15 @@ def test_levels(options: dict[str, object], level: int, access: int) -> None:
     assert logging.getLogger("tornado.access").getEffectiveLevel() == access
 
 
+@pytest.mark.parametrize("level", ["debug", "warning", "error", "critical"])
+def test_the_audit_log_has_a_level_of_its_own(level: str) -> None:
+    stream = configure(log_level=level)
+    logging.getLogger("taskmon.audit").info("who")
+    logging.getLogger("taskmon.app").info("what")
+    assert "taskmon.audit who" in stream.getvalue()
+    assert ("what" in stream.getvalue()) == (level == "debug")
+
+
 def test_configured_twice_logs_once() -> None:
     configure()
     stream = configure()

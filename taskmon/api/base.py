@@ -4,6 +4,7 @@
 becomes a status and a JSON body by one table.
 """
 
+import inspect
 import logging
 from collections.abc import Awaitable
 from functools import lru_cache
@@ -30,7 +31,7 @@ from ..errors import (
     UnknownWorker,
     shown,
 )
-from ..parameters import Parameter, parse_id, read_parameters
+from ..parameters import MAX_NAME_LENGTH, Parameter, parse_id, read_parameters
 from ..peers import read_address
 from ..serializers import encode, error_body
 from ..services import Services
@@ -82,6 +83,8 @@ class ApiHandler(RequestHandler):
     def initialize(self, services: Services) -> None:
         """Take the services; Tornado calls this instead of a constructor."""
         self.services = services
+        #: What the audit log is to say besides: the ids of the tasks that a request has made or changed.
+        self.audited: dict[str, Any] = {}
         if self.request.method not in self.SUPPORTED_METHODS:
             # Tornado would answer 405 before credentials are asked for; no route has PATCH, which it does after.
             self.request.method = "PATCH"
@@ -165,10 +168,11 @@ class ApiHandler(RequestHandler):
         user = getattr(self, "current_user", None)
         more: dict[str, Any] = {}
         if user is not None:
-            names = [parameter.name for parameter in self.takes]
             more = {
                 "role": str(user.role),
-                "parameters": audit.parameters(self.request, names, self.services.showing),
+                **self._audit_path(),
+                "parameters": audit.parameters(self.request, self.takes, self.json_only, self.services.showing),
+                **self.audited,
             }
             if user.address:
                 more["address"] = user.address
@@ -182,6 +186,11 @@ class ApiHandler(RequestHandler):
             status=self.get_status(),
             **more,
         )
+
+    def _audit_path(self) -> dict[str, str]:
+        """Return the parts of the path under the names of the arguments of `post`."""
+        names = inspect.signature(self.post).parameters if "post" in self.methods() else ()
+        return {name: part[:MAX_NAME_LENGTH] for name, part in zip(names, self.path_args, strict=False)}
 
     def _check_host(self) -> None:
         """Refuse a host name that is not ours: a page elsewhere could have made it point here."""

@@ -1,12 +1,13 @@
 """The endpoints that publish tasks and answer results. Event loop only."""
 
+from collections.abc import Awaitable
 from typing import Any, ClassVar, Final
 
 from celery.states import PENDING
 
 from ..answers import Message, Published, ResultObject
 from ..auth import Role
-from ..cluster.calling import PARAMETERS, make_call
+from ..cluster.calling import PARAMETERS, Call, make_call
 from ..cluster.calls import Deadline
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
@@ -31,6 +32,16 @@ class Publishing(ApiHandler):
     takes: ClassVar[tuple[Parameter, ...]] = PARAMETERS
     json_only = True
     answer_type: ClassVar[Any] = Published
+
+    async def publish(self, call: Call, publishing: Awaitable[PublishedTask]) -> PublishedTask:
+        """Wait until a task is published; the audit log names it, also where it cannot be known whether it is."""
+        try:
+            task = await publishing
+        except Unavailable:
+            self.audited["new_task_id"] = call.task_id
+            raise
+        self.audited["new_task_id"] = task.task_id
+        return task
 
     async def answer_published(self, task: PublishedTask, deadline: Deadline) -> None:
         """Answer the id of a task, and its state where there is a result backend that answers in time."""
@@ -62,7 +73,7 @@ class TaskApply(Publishing):
         deadline = Deadline()
         if (await self.services.results.get(call.task_id, deadline.left)).ready:
             raise Refused("There is a result of a task with this task_id already")
-        task = await self.services.publisher.apply_async(call, deadline.left)
+        task = await self.publish(call, self.services.publisher.apply_async(call, deadline.left))
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
@@ -88,7 +99,8 @@ class TaskAsyncApply(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
         call, deadline = make_call(task_name, self.given()), Deadline()
-        await self.answer_published(await self.services.publisher.apply_async(call), deadline)
+        task = await self.publish(call, self.services.publisher.apply_async(call))
+        await self.answer_published(task, deadline)
 
 
 class TaskSend(Publishing):
@@ -99,7 +111,8 @@ class TaskSend(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
         call, deadline = make_call(task_name, self.given()), Deadline()
-        await self.answer_published(await self.services.publisher.send_task(call), deadline)
+        task = await self.publish(call, self.services.publisher.send_task(call))
+        await self.answer_published(task, deadline)
 
 
 class TaskRetry(Publishing):

@@ -15,6 +15,7 @@ from ..query import FILTERS, PAGING, TaskQuery, make_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
 from ..state import State
+from . import audit
 from .base import ApiHandler
 from .turns import Turn
 
@@ -131,6 +132,7 @@ class TasksRevoke(ApiHandler):
         if matched and not dry_run:
             how = {one.name: given[one.name] for one in _HOW}
             holders = _find_holders(self.services.state, matched)
+            self.audited |= audit.task_ids(matched)
             await self.services.control.revoke(matched, holders=holders, **how)
         self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
 

@@ -12,9 +12,10 @@ from unittest.mock import ANY
 from urllib.parse import quote
 
 import pytest
-from serving import Headers, Response, Served, close, event, parse, serving
+from serving import Headers, Response, Served, close, event, make_app, parse, serving
 
 from taskmon import server
+from taskmon.api import audit
 from taskmon.api.arguments import MAX_ARGUMENTS
 from taskmon.api.base import ApiHandler
 from taskmon.api.headers import HEADERS
@@ -390,8 +391,8 @@ async def test_changes_are_audited(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert first.pop("time").endswith("Z")
     assert first == {
         "user": "user", "authenticated_by": "basic", "client": "127.0.0.1", "action": "Change",
-        "target": "/change/a%0Ab", "role": "admin", "parameters": {"signal": "confidential", "n": "1"},
-        "decision": "allowed", "outcome": "done", "status": 200,
+        "target": "/change/a%0Ab", "role": "admin", "what": "a\nb",
+        "parameters": {"signal": "confidential", "n": "1"}, "decision": "allowed", "outcome": "done", "status": 200,
     }  # fmt: skip
     assert (second["user"], second["decision"], second["status"]) == ("eve", "refused", 403)
     assert (third["user"], third["authenticated_by"], third["status"]) == ("", "none", 401)
@@ -417,6 +418,50 @@ async def test_what_the_audit_log_says_of_arguments(caplog: pytest.LogCaptureFix
         assert len(str(first["parameters"]["args"])) < 1100
         assert (first["status"], first["outcome"], second["parameters"]) == (400, "refused", {})
         assert "hunter2" not in caplog.text
+
+
+def audited(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return what the audit log says, and forget it."""
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "taskmon.audit"]
+    caplog.clear()
+    return lines
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", None])
+async def test_the_audit_log_reads_a_body_as_the_handler_does(
+    caplog: pytest.LogCaptureFixture, memory_broker: str, content_type: str | None
+) -> None:
+    caplog.set_level(logging.INFO, "taskmon.audit")
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    body = json.dumps({"args": [1, 2], "kwargs": {"api_key": "hunter2", "n": None}}).encode()
+    token, line = new_token("eve", Role.VIEWER)
+    async with serving(make_app(memory_broker), token=line, basic_auth="user:password") as served:
+        for credentials, status in ((basic("user", "password"), 200), ({"Authorization": f"Bearer {token}"}, 403)):
+            path = "/api/task/send-task/proj.add?queue=celery"
+            answer = await served.request("POST", path, headers | credentials, body)
+            (said,) = audited(caplog)
+            assert (answer.status, said["status"], said["task_name"]) == (status, status, "proj.add")
+            masked = {"args": [1, 2], "kwargs": {"api_key": "***", "n": None}, "queue": "celery"}
+            assert said["parameters"] == masked
+            assert said.get("new_task_id") == (answer.json()["task-id"] if status == 200 else None)
+        form = {"Content-Type": "application/x-www-form-urlencoded"} | basic("user", "password")
+        await served.request("POST", path, form, b'args=[1,2]&kwargs={"api_key":"hunter2"}')
+        assert audited(caplog)[0]["parameters"]["kwargs"] == {"api_key": "***"}
+        await served.request("POST", path, form, b'args=[1,2]&kwargs={"api_key":"hunter2"')
+        assert audited(caplog)[0]["parameters"]["kwargs"] == "(unreadable)"
+        many = ["a/b", "x" * 300]
+        await served.request("POST", "/api/tasks/revoke", form, json.dumps({"ids": many}).encode())
+        assert audited(caplog)[0]["status"] == 400  # a form is no JSON here
+        await served.request(
+            "POST", "/api/tasks/revoke", JSON | basic("user", "password"), json.dumps({"ids": many}).encode()
+        )
+        assert audited(caplog)[0]["task_ids"] == many
+
+
+def test_what_one_line_names_is_bounded() -> None:
+    ids = ["x" * 100_000] * 6
+    assert audit.task_ids(ids) == {"task_ids": ids[:4], "task_ids_left_out": 2}
+    assert audit.task_ids(ids[:2]) == {"task_ids": ids[:2]}
 
 
 async def test_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
