@@ -18,6 +18,7 @@ from celery import Celery
 from . import __version__
 from .auth import Authentication, Role
 from .cluster.calls import Lane
+from .cluster.connections import describe_broker
 from .cluster.control import Control
 from .cluster.enabling import Cluster, EventEnabler
 from .cluster.inspection import Inspector
@@ -233,11 +234,7 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
 
 def _cluster(celery_app: Celery) -> str:
     """Name what is watched, in few characters: the broker and the exchange of events, without passwords."""
-    try:
-        broker = celery_app.connection_for_read().as_uri()
-    except ValueError:  # it cannot be read, which the consumer will say
-        broker = ""
-    return sha256(f"{broker} {celery_app.conf.event_exchange}".encode()).hexdigest()[:16]
+    return sha256(f"{describe_broker(celery_app)} {celery_app.conf.event_exchange}".encode()).hexdigest()[:16]
 
 
 def _monitor(settings: Settings) -> str:

@@ -21,6 +21,7 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
+from .cluster.connections import describe_broker, drop_connection, open_events_connection
 from .masking import mask_passwords
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
@@ -43,17 +44,7 @@ MAX_WAITING: Final = 128 << 20
 #: So many bytes of messages at least go to the loop together, where as many were read at once: some 200 events.
 _TOGETHER: Final = 65_536
 
-_CONNECT_TIMEOUT: Final = 5.0
-_HEARTBEAT: Final = 20
 _MISSED_PINGS: Final = 2
-
-#: Redis would be waited for without an end otherwise; the app's own options go before these.
-_REDIS_OPTIONS: Final = {
-    "socket_connect_timeout": _CONNECT_TIMEOUT,
-    "socket_timeout": _CONNECT_TIMEOUT,
-    "socket_keepalive": True,
-    "health_check_interval": _HEARTBEAT,
-}
 _LOG_EVERY: Final = 60.0
 
 
@@ -191,7 +182,7 @@ class EventConsumer:
         delay = BACKOFF[0]
         while not self._stopping.is_set():
             connected = False
-            broker, reason = "The broker", "the connection was closed"
+            broker, reason = f"The broker {describe_broker(self._app)}".rstrip(), "the connection was closed"
             try:
                 with self._opened() as connection:
                     broker = f"The broker {connection.as_uri()}"
@@ -211,27 +202,16 @@ class EventConsumer:
     @contextmanager
     def _opened(self) -> Iterator[Connection]:
         """Give a connection; after an error let it go without a word, for the broker may no longer listen."""
-        connection = self._open()
+        connection = open_events_connection(self._app)
         try:
             yield connection
         except BaseException:
-            with suppress(Exception):
-                connection.collect()
+            drop_connection(connection)
             raise
         connection.release()
 
-    def _open(self) -> Connection:
-        try:
-            connection: Connection = self._app.connection_for_read(heartbeat=_HEARTBEAT)
-        except ValueError:  # it quotes what it takes for a port: a part of the password, where that holds a slash
-            raise ValueError("the broker's URL cannot be read") from None
-        if connection.transport.driver_type == "redis":
-            connection.transport_options = {**_REDIS_OPTIONS, **(connection.transport_options or {})}
-        return connection
-
     def _subscribe(self, connection: Connection) -> Drain:
-        """Connect once, and ask for the events: retrying is up to `_run`, which can be stopped."""
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+        """Ask for the events."""
         self._tag = 0
         self._queue.consume(connection, self._on_message)
         drain = make_drain(connection, self._deliver, self._reject, self._settings.max_message)

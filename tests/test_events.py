@@ -21,6 +21,7 @@ from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
 from taskmon import events
+from taskmon.cluster import connections
 from taskmon.events import Batch, BrokerStatus, EventConsumer
 from taskmon.receiving.deliveries import Delivery
 from taskmon.records import Event
@@ -210,7 +211,7 @@ async def test_no_queue_is_left_behind(memory_broker: str) -> None:
 def described(**options: Any) -> Any:
     """Describe the queue that RabbitMQ would be asked for."""
     scene = Consuming(make_app("amqp://"), **options)
-    with scene.consumer._open() as connection:
+    with scene.consumer._app.connection_for_read() as connection:
         return scene.consumer._queue._describe(connection, keeps=True, durable="durable_queue" in options)
 
 
@@ -638,7 +639,7 @@ async def test_heartbeats_are_checked_where_the_broker_has_them(
 
 
 async def test_a_redis_that_hangs_while_connecting_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(events._REDIS_OPTIONS, "socket_timeout", 0.05)
+    monkeypatch.setitem(connections._REDIS_EVENTS_OPTIONS, "socket_timeout", 0.05)
     with silent_server() as port:
         async with consuming(make_app(f"redis://127.0.0.1:{port}/0")) as scene:
             await eventually(lambda: "Timeout" in scene.status.reason)
@@ -646,8 +647,9 @@ async def test_a_redis_that_hangs_while_connecting_is_given_up(monkeypatch: pyte
 
 def test_the_apps_own_options_for_redis_go_first() -> None:
     app = make_app(AWAY, broker_transport_options={"socket_timeout": 77, "master_name": "x"})
-    with Consuming(app).consumer._open() as connection:
-        assert connection.transport_options == {**events._REDIS_OPTIONS, "socket_timeout": 77, "master_name": "x"}
+    expected = {**connections._REDIS_EVENTS_OPTIONS, "socket_timeout": 77, "master_name": "x"}
+    with connections._make_events_connection(app, None) as connection:
+        assert connection.transport_options == expected
 
 
 class Pings:

@@ -17,13 +17,13 @@ from kombu.connection import Connection
 from ..errors import Unavailable
 from ..masking import mask_passwords
 from ..records import Event, Task, Worker
+from .mailbox import connected
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _MAX_CALLS: Final = 8
-_CONNECT_TIMEOUT: Final = 3.0
 _CALL_TIMEOUT: Final = 10.0
 
 #: A worker says that it is online some time before it listens to anybody: at so many heartbeats it is asked again.
@@ -61,8 +61,7 @@ class Cluster:
 
         def run() -> None:
             try:
-                with self._app.connection_for_write() as connection:
-                    connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_TIMEOUT)
+                with connected(self._app) as connection:
                     outcome: tuple[Callable[[Any], None], object] = future.set_result, function(connection)
             except Exception as exc:
                 outcome = future.set_exception, exc
@@ -75,6 +74,8 @@ class Cluster:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError as exc:
             raise Unavailable("The broker", f"no answer within {timeout:g} s") from exc
+        except Unavailable:
+            raise
         except Exception as exc:
             raise Unavailable("The broker", mask_passwords(str(exc)) or type(exc).__name__) from exc
 

@@ -26,6 +26,7 @@ from kombu.transport import pyamqp, virtual
 
 from ..errors import Unavailable
 from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
+from ..transports import claim_queue
 from .calls import Lane
 from .connections import BrokerAway, away_errors, close_connection, drop_connection, open_connection, say_why
 
@@ -182,6 +183,7 @@ class Mailbox:
             consumer.on_message = partial(self._on_message, errand, tickets)
             _read_lean(channel)
             if errand.wait:
+                claim_queue(channel, queue.name)
                 queue.declare()
                 consumer.consume()
             if errand.abandoned.is_set():  # nobody waits: what was asked for then must not happen now

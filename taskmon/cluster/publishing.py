@@ -22,14 +22,16 @@ from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
 from ..records import Task
 from .calling import Call
 from .calls import LIMIT, Lane
-from .connections import BrokerAway, away_errors, drop_connection, open_connection, say_why
+from .connections import (
+    LATEST_RETRY,
+    MAX_IDLE,
+    BrokerAway,
+    away_errors,
+    drop_connection,
+    open_connection,
+    say_why,
+)
 from .recorded import find_destination, read_recorded
-
-#: Seconds after which a connection that nobody used is not used again: the broker may have closed it.
-_IDLE: Final = 20.0
-
-#: A second attempt is not begun later than this, in seconds: the caller would no longer hear of it.
-_LATEST_RETRY: Final = 0.7
 
 _WHAT: Final = "The broker"
 
@@ -116,13 +118,13 @@ class Publisher:
     def _publish(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
         """Publish, a second time when a connection that was open proves lost."""
         began = time.monotonic()
-        if began - self._used > _IDLE:
+        if began - self._used > MAX_IDLE:
             self._disconnect()
         was_open = self._connection is not None
         try:
             return self._attempt(call, send)
         except BrokerAway:
-            if not was_open or not call.retry or time.monotonic() - began > _LATEST_RETRY:
+            if not was_open or not call.retry or time.monotonic() - began > LATEST_RETRY:
                 raise
             return self._attempt(call, send)
 

@@ -14,7 +14,8 @@ from kombu.connection import Connection
 
 from ..errors import Unavailable
 from .calls import Lane
-from .mailbox import SEND_LIMIT, connected
+from .connections import BrokerAway, KeptConnection
+from .mailbox import SEND_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Queues:
     def __init__(self, celery_app: Celery, lane: Lane) -> None:
         self.latest: dict[str, QueueLength] = {}
         self._app = celery_app
+        self._connection = KeptConnection(celery_app)
         self._lane = lane
         self._latest_at: float | None = None
         self._asked: dict[tuple[str, ...], asyncio.Task[list[QueueLength]]] = {}
@@ -80,10 +82,11 @@ class Queues:
         self._watch = asyncio.create_task(self._refresh_for_ever(names))
 
     def close(self) -> None:
-        """End the watch."""
+        """End the watch and close the connection."""
         for task in (self._watch, *self._asked.values()):
             if task is not None:
                 task.cancel()
+        self._connection.close()
 
     async def _refresh_for_ever(self, names: Callable[[], Collection[str]]) -> None:
         while True:
@@ -99,23 +102,24 @@ class Queues:
             task.exception()  # somebody has looked: those who asked may be gone
 
     def _ask(self, names: Sequence[str]) -> list[QueueLength]:
-        with connected(self._app) as connection:
-            return list(_ask_each(connection, names))
+        try:
+            return self._connection.call(lambda connection: list(_ask_each(connection, names)))
+        except BrokerAway as exc:
+            raise Unavailable("The broker", str(exc)) from exc
 
 
 def _ask_each(connection: Connection, names: Sequence[str]) -> Iterator[QueueLength]:
     """Declare queues passively: that changes nothing, and tells their lengths. In the thread."""
     tells_consumers = connection.transport.driver_type == "amqp"
-    channel = connection.channel()
     for name in names:
         try:
-            answer = channel.queue_declare(queue=name, passive=True)
+            answer = connection.default_channel.queue_declare(queue=name, passive=True)
         except connection.channel_errors as exc:
             if str(getattr(exc, "reply_code", "")) == _NOT_FOUND:
                 yield QueueLength(name, 0, 0 if tells_consumers else None)
             else:
                 log.debug("The queue %.200r cannot be looked at: %s", name, exc)
-            channel = connection.channel()  # AMQP closes one on which something was refused
+            connection.revive(None)  # AMQP closes a channel on which something was refused: take a new one
         else:
             consumers = int(answer.consumer_count) if tells_consumers else None
             yield QueueLength(name, int(answer.message_count), consumers)

@@ -15,6 +15,7 @@ import msgspec
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from ..transports import monitor_transport
 from .deliveries import VirtualDelivery
 from .frames import AmqpDrain, is_known_amqp
 from .pieces import Deliver, Drain, Pieces, Reject
@@ -71,12 +72,10 @@ class RedisDrain:
         self._connection = self._pubsub.connection
         self._sock = self._connection._sock
         self._reader = self._connection._parser._reader
-        self._refresh = getattr(channel.connection.cycle, "maybe_refresh_binding_expiry", lambda: None)
         self._deliver = deliver
         self._pieces = Pieces()
 
     def __call__(self, timeout: float) -> None:
-        self._refresh()  # as kombu does before it waits; rarely more than a look at the clock
         connection, reader = self._connection, self._reader
         if connection._sock is not self._sock:
             raise ConnectionError("the connection to Redis was lost")
@@ -147,7 +146,8 @@ def _probe_redis(channel: Any) -> object | None:
         from redis.connection import Connection
     except ImportError:
         return None
-    if type(channel) is not transport.Channel or len(channel.active_fanout_queues) != 1 or channel.active_queues:
+    known = transport.Channel, monitor_transport(transport.Transport).Channel
+    if type(channel) not in known or len(channel.active_fanout_queues) != 1 or channel.active_queues:
         return None
     channel.connection.cycle.on_poll_start()
     try:

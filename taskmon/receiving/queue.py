@@ -20,6 +20,7 @@ from kombu.entity import Queue
 from kombu.messaging import Consumer
 
 from ..settings import Settings
+from ..transports import claim_queue
 from .deliveries import read_lean
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class EventQueue:
         """Declare the queue and consume from it; raises what the connection raises."""
         channel = connection.default_channel
         read_lean(channel)
+        claim_queue(channel, self.name)
         keeps = connection.transport.driver_type == "amqp"
         durable = keeps and self._settings.durable_queue is not None
         queue = self._describe(connection, keeps, durable)

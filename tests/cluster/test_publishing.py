@@ -222,7 +222,7 @@ async def test_an_old_connection_is_not_used_again(memory_broker: str, monkeypat
         first = publisher._connection
         await publisher.send_task(Call("any"))
         assert publisher._connection is first
-        monkeypatch.setattr(publishing, "_IDLE", 0.0)
+        monkeypatch.setattr(publishing, "MAX_IDLE", 0.0)
         await publisher.send_task(Call("any"))
         assert publisher._connection is not first
 

@@ -72,7 +72,18 @@ class FakeRabbit:
     def __init__(self) -> None:
         self.channels = 0
 
-    def channel(self) -> Any:
+        self._channel: Any = None
+
+    @property
+    def default_channel(self) -> Any:
+        if self._channel is None:
+            self._channel = self._make()
+        return self._channel
+
+    def revive(self, channel: None) -> None:
+        self._channel = channel
+
+    def _make(self) -> Any:
         self.channels += 1
         closed = False
 

@@ -105,8 +105,8 @@ async def is_sound(served: Served, app: Celery) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notice sooner that a broker is silent, and try again sooner."""
-    monkeypatch.setattr(events, "_HEARTBEAT", 2)
-    monkeypatch.setitem(events._REDIS_OPTIONS, "health_check_interval", 1)
+    monkeypatch.setattr(connections, "_HEARTBEAT", 2)
+    monkeypatch.setitem(connections._REDIS_EVENTS_OPTIONS, "health_check_interval", 1)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT", REAL["CONNECT_TIMEOUT"])
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", REAL["ANSWER_TIMEOUT"])
     monkeypatch.setattr(events, "BACKOFF", (0.1, 0.5))

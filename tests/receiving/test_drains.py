@@ -453,9 +453,8 @@ class RedisWire(Wire):
         self.pubsub = PubSub(pool)  # type: ignore[arg-type]
         self.pubsub.connection = self.redis
         self.pubsub.subscribed_event.set()
-        self.refreshed = 0
         self.channel = kombu_redis.Channel.__new__(kombu_redis.Channel)
-        cycle = SimpleNamespace(on_poll_start=lambda: None, maybe_refresh_binding_expiry=self.refresh)
+        cycle = SimpleNamespace(on_poll_start=lambda: None)
         transport = SimpleNamespace(cycle=cycle, _deliver=self.of_kombu, connection_errors=(OSError,))
         vars(self.channel).update(
             connection=transport,
@@ -466,9 +465,6 @@ class RedisWire(Wire):
             closed=True,
         )
         self.connection = SimpleNamespace(default_channel=self.channel, connection=transport)
-
-    def refresh(self) -> None:
-        self.refreshed += 1
 
     def of_kombu(self, message: Any, queue: str) -> None:
         self.on_message(VirtualDelivery(message, self.channel))
@@ -595,7 +591,6 @@ def test_redis_cut_at_every_byte(protocol: int) -> None:
         assert [body for body, *_ in wire.taken] == [b'[{"type": "x"}]', b""]
         assert wire.pubsub.health_check_response_counter == 0
         assert wire.redis.next_health_check > 0
-        assert wire.refreshed == len(data)
         drain.close()
 
 
@@ -613,7 +608,6 @@ def test_kombu_may_go_on_reading_redis() -> None:
 def test_redis_without_checks_of_its_health() -> None:
     with redis_wire() as wire:
         wire.redis.health_check_interval = 0
-        del wire.channel.connection.cycle.maybe_refresh_binding_expiry
         assert len(feed(wire, wire.drain(), published(json.dumps(envelope()).encode()))) == 1
 
 
