@@ -19,10 +19,14 @@ def tune() -> None:
     tune_interpreter()
 
 
+def _refuse(what: str, detail: str) -> None:
+    sys.exit(f"{what}: {detail}")
+
+
 def make_decoder() -> EventDecoder:
     """Make a decoder with taskmon's own limits, that ends the process when it refuses anything."""
     settings = Settings()
-    return EventDecoder(set(), settings.max_message, settings.max_text, lambda reason, detail: sys.exit(reason))
+    return EventDecoder(set(), settings.max_message, settings.max_text, _refuse, _refuse)
 
 
 def make_taskmon(**options: Any) -> Taskmon:

@@ -46,6 +46,10 @@ Consume = Callable[[bytes], None]
 Count = Callable[[], int]
 
 
+def _refuse(what: str, detail: str) -> None:
+    sys.exit(f"{what}: {detail}")
+
+
 def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     """Give taskmon's decoder and State, in an interpreter that is tuned as taskmon's is."""
     from taskmon.events import BrokerStatus
@@ -56,7 +60,7 @@ def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     from taskmon.tuning import tune_interpreter
 
     settings = Settings()
-    decoder = EventDecoder(set(), settings.max_message, settings.max_text, lambda reason, detail: sys.exit(reason))
+    decoder = EventDecoder(set(), settings.max_message, settings.max_text, _refuse, _refuse)
     state = State(max_tasks)
     if metrics:
         state.subscribe(Metrics("taskmon", settings.task_runtime_metric_buckets, state, BrokerStatus()).observe)

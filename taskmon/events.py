@@ -66,6 +66,9 @@ class Counts(Protocol):
     def rejected(self, reason: str, n: int = 1) -> None:
         """Count messages or events refused; in either thread."""
 
+    def omitted(self, field: str) -> None:
+        """Count a field that was left out of an event; in either thread."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -101,6 +104,7 @@ class EventConsumer:
             settings.max_message,
             settings.max_text,
             self._reject,
+            self._omit,
         )
         self._queue = EventQueue(celery_app, settings)
         self._pending = Batch()  # read, but not handed over yet; the thread's alone
@@ -292,10 +296,26 @@ class EventConsumer:
     def _reject(self, reason: str, detail: str) -> None:
         """Count what is refused, and log it once a minute for each reason."""
         self._counts.rejected(reason)
-        now = time.monotonic()
-        if now - self._logged.get(reason, -_LOG_EVERY) >= _LOG_EVERY:
-            self._logged[reason] = now
+        if self._is_news(reason):
             log.warning("An event was refused: %s (%.200r)", reason, detail)
+
+    def _omit(self, field: str, event_type: str) -> None:
+        """Count a field that is left out, and log it once a minute for each field."""
+        self._counts.omitted(field)
+        if self._is_news(f"field {field}"):
+            log.warning(
+                "The field %s of a %.100r event was left out: it is of the wrong type or out of range",
+                field,
+                event_type,
+            )
+
+    def _is_news(self, topic: str) -> bool:
+        """Whether nothing was logged about a topic in the last minute."""
+        now = time.monotonic()
+        if now - self._logged.get(topic, -_LOG_EVERY) < _LOG_EVERY:
+            return False
+        self._logged[topic] = now
+        return True
 
     def _wake(self) -> None:
         self._pumping = True

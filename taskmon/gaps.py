@@ -24,7 +24,7 @@ _UNREGISTERED: Final = "NotRegistered("
 
 
 def find_gaps(task: Task) -> list[str]:
-    """List the fields of a task that should be known and are not, and the texts that are cut; as a rule none.
+    """List the fields of a task that should be known and are not, that could not be read, and the texts that are cut.
 
     `sent` is never among them: by default Celery does not tell it.
     """
@@ -47,6 +47,8 @@ def find_gaps(task: Task) -> list[str]:
         gaps.append("exception")
     if task.traceback is not None and task.traceback.endswith(CUT_MARK):
         gaps.append("traceback")
+    if task.omitted is not None:
+        gaps += [field for field in task.omitted.split() if field not in gaps]
     return gaps
 
 

@@ -13,6 +13,7 @@ from celery import states
 from celery.events.state import TASK_EVENT_TO_STATE
 from celery.events.state import State as CeleryState
 from celery.events.state import Task as CeleryTask
+from celery.events.state import Worker as CeleryWorker
 from factories import START, decode_events
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -58,6 +59,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "sw_ident": TEXTS,
     "sw_ver": TEXTS,
     "sw_sys": TEXTS,
+    "requeue": st.booleans(),
     "something_new": TEXTS,
 }
 PARENTS = {"root_id": st.sampled_from([*IDS, "elsewhere"]), "parent_id": st.sampled_from([*IDS, "elsewhere"])}
@@ -125,13 +127,32 @@ def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
 def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
     """Put an event to Celery, but for what taskmon takes otherwise.
 
-    A retry of a finished task is as if it told of a beginning, not of a retry. Whatever comes late leaves a finished
-    task to the worker that finished it.
+    What is null is as if it had not come, and so is a parent that is the task itself. A later run has an `eta` and
+    `expires` of its own, or none. A retry of a finished task is as if it told of a beginning, not of a retry.
+    Whatever comes late leaves a finished task to the worker that finished it. A task that its worker rejects is
+    rejected.
     """
-    task = celery.tasks.data.get(event["uuid"])
-    if task is None or not event["type"].startswith("task-"):
+    event = {key: value for key, value in event.items() if value is not None or key == "hostname"}
+    if event.get("parent_id") == event["uuid"]:
+        del event["parent_id"]
+    if not event["type"].startswith("task-"):
         celery.event(event)
         return
+    task = celery.tasks.data.get(event["uuid"])
+    known = task and vars(task).get("retries")
+    if known is not None and event.get("retries", 0) > known and event["type"] in ("task-sent", "task-received"):
+        event = {"eta": None, "expires": None} | event
+    event.setdefault("clock", 0 if task is None else task.clock)
+    before, worker = (task.state, task.worker) if task is not None else (None, None)
+    if task is None:
+        celery.event(event)
+    else:
+        _tell_of_known_task(celery, task, event)
+    if event["type"] == "task-rejected":
+        _reject(celery.tasks.data[event["uuid"]], event, before, worker)
+
+
+def _tell_of_known_task(celery: CeleryState, task: CeleryTask, event: dict[str, Any]) -> None:
     kind = event["type"].removeprefix("task-")
     state = TASK_EVENT_TO_STATE.get(kind, kind.upper())
     late = task.state in states.READY_STATES and states.precedence(state) > states.precedence(task.state)
@@ -146,6 +167,18 @@ def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
         celery.event(event)
     if late:
         task.worker = worker
+
+
+def _reject(task: CeleryTask, event: dict[str, Any], before: str | None, worker: CeleryWorker | None) -> None:
+    """Reject a task that was under way at that worker, or reached a time limit there; with `requeue` it waits."""
+    is_behind = states.precedence(states.REJECTED) > states.precedence(states.PENDING if before is None else before)
+    if is_behind and before != states.RETRY:
+        if worker is not None and event["hostname"] != worker.hostname:
+            task.worker = worker
+        elif before not in states.READY_STATES or (before == states.FAILURE and event.get("requeue")):
+            task.state = states.REJECTED
+    if event.get("requeue") and task.state == states.REJECTED:
+        task.state = states.PENDING
 
 
 def compare(batches: list[list[dict[str, Any]]]) -> tuple[State, CeleryState]:
@@ -187,6 +220,8 @@ def test_children_of_parents_that_never_change(batches: list[list[dict[str, Any]
     for batch in batches:
         for event in batch:
             event["parent_id"] = parents[event["uuid"]]
+            if event["parent_id"] == event["uuid"]:
+                del event["parent_id"]
     taskmon, celery = compare(batches)
     for task_id, task in celery.tasks.data.items():
         assert set(taskmon.children(task_id)) == {child.uuid for child in task.children}

@@ -1,10 +1,23 @@
 """What a task and a worker become by an event; how events merge is held against Celery in test_merging_oracle.py."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from factories import START, decode_events, make_event, make_worker_event
 
-from taskmon.records import KINDS, READY_STATES, TEXT_FIELDS, Event, Task, Worker, merge, merge_worker
+from taskmon.gaps import find_gaps
+from taskmon.records import (
+    KINDS,
+    READY_STATES,
+    TEXT_FIELDS,
+    Event,
+    PartialEvent,
+    Task,
+    Worker,
+    merge,
+    merge_worker,
+)
 
 
 @pytest.mark.parametrize("type", sorted(KINDS))
@@ -32,12 +45,94 @@ def test_what_an_event_tells_again_is_kept_as_it_was() -> None:
     assert task.root_id is task.uuid
 
 
-def test_a_field_that_comes_empty_is_emptied() -> None:
+def test_an_event_that_does_not_know_erases_nothing() -> None:
     task = Task("a")
-    fields = ("name", "args", "kwargs", "root_id", "parent_id", "eta", "expires", "queue", "exchange", "routing_key")
-    merge(task, make_event("received", retries=1, **dict.fromkeys(fields, "full")))
-    merge(task, make_event("started", retries=None, **dict.fromkeys(fields)))
-    assert {getattr(task, field) for field in (*fields, "retries")} == {None}
+    full = {field: f"the {field}" for field in TEXT_FIELDS if field in Task.__struct_fields__}
+    full |= {"retries": 1, "clock": 9, "runtime": 1.5}
+    merge(task, make_event("succeeded", hostname="celery@one", **full))
+    for type in ("sent", "received", "started", "progress", "retried", "failed", "succeeded", "rejected", "revoked"):
+        merge(task, make_event(type, hostname=None, **dict.fromkeys(full)))
+        assert {field: getattr(task, field) for field in full} == full
+        assert task.worker == "celery@one"
+
+
+def test_a_later_run_has_its_own_eta_or_none() -> None:
+    task = Task("a")
+    merge(task, make_event("received", retries=0, eta="2026-01-31T13:30:00", expires="2026-02-01T00:00:00"))
+    merge(task, make_event("started", retries=0))
+    assert (task.eta, task.expires) == ("2026-01-31T13:30:00", "2026-02-01T00:00:00")
+    merge(task, make_event("received", retries=1, eta="2026-01-31T14:00:00"))
+    assert (task.eta, task.expires) == ("2026-01-31T14:00:00", None)
+    merge(task, make_event("received", retries=2))
+    assert task.eta is None
+
+
+def test_no_task_is_its_own_parent() -> None:
+    task = Task("a")
+    merge(task, make_event("received", parent_id="p"))
+    merge(task, make_event("sent", parent_id="a", retries=1))
+    assert task.parent_id == "p"
+
+
+@pytest.mark.parametrize(("requeue", "state"), [(False, "REJECTED"), (None, "REJECTED"), (True, "PENDING")])
+@pytest.mark.parametrize("before", [(), ("received",), ("received", "started"), ("received", "started", "progress")])
+def test_a_rejected_task(before: tuple[str, ...], requeue: bool | None, state: str) -> None:
+    task = Task("a")
+    for type in (*before, "rejected"):
+        merge(task, make_event(type, requeue=requeue if type == "rejected" else None))
+    assert (task.state, task.rejected) == (state, task.timestamp)
+    merge(task, make_event("received"))
+    assert task.state == "RECEIVED"
+    merge(task, make_event("started"))
+    merge(task, make_event("succeeded"))
+    assert task.state == "SUCCESS"
+
+
+def test_a_rejection_that_comes_once_another_worker_has_the_task() -> None:
+    task = Task("a")
+    for type in ("received", "started"):
+        merge(task, make_event(type, hostname="celery@two"))
+    merge(task, make_event("rejected", hostname="celery@one", requeue=True))
+    assert (task.state, task.worker) == ("STARTED", "celery@two")
+
+
+@pytest.mark.parametrize(
+    ("end", "requeue", "state"),
+    [
+        ("succeeded", True, "SUCCESS"),
+        ("revoked", True, "REVOKED"),
+        ("failed", False, "FAILURE"),  # as Celery 5.7 sends for `raise Reject`
+        ("failed", True, "PENDING"),  # a time limit, with acks_on_timeout=False
+    ],
+)
+def test_a_rejection_after_the_end(end: str, requeue: bool, state: str) -> None:
+    task = Task("a")
+    for event in (make_event("started"), make_event(end), make_event("rejected", requeue=requeue)):
+        merge(task, event)
+    assert task.state == state
+
+
+def make_partial(type: str, *omitted: str, **fields: Any) -> PartialEvent:
+    return PartialEvent(f"task-{type}", uuid="a", timestamp=START, omitted=omitted, **fields)
+
+
+def test_what_could_not_be_read_is_listed_until_it_is_said() -> None:
+    task = Task("a")
+    merge(task, make_partial("received", "name", "retries", "pid", "timestamp", "hostname"))
+    assert task.omitted == "name retries timestamp worker"
+    assert find_gaps(task) == ["name", "args", "kwargs", "retries", "timestamp", "worker"]
+    merge(task, make_event("started", retries=0))
+    assert task.omitted == "name timestamp"
+    merge(task, make_partial("started", "retries"))
+    assert task.omitted == "name retries timestamp"
+
+
+def test_a_rejection_that_could_not_be_read_leaves_the_state_in_doubt() -> None:
+    task = Task("a")
+    merge(task, make_partial("rejected", "requeue"))
+    assert (task.state, task.omitted) == ("REJECTED", "state")
+    merge(task, make_event("received"))
+    assert task.omitted is None
 
 
 def test_a_client_is_no_worker() -> None:
@@ -87,16 +182,6 @@ def test_a_custom_type_named_like_a_state_ranks_like_it() -> None:
     merge(task, make_event("task-success"))
     merge(task, make_event("failed"))
     assert task.state == "SUCCESS"
-
-
-def test_what_does_not_come_changes_nothing_and_null_empties() -> None:
-    task = Task("a")
-    merge(task, make_event("started", name="tasks.add", retries=2, runtime=1.5))
-    merge(task, make_event("progress"))
-    assert (task.name, task.retries, task.runtime) == ("tasks.add", 2, 1.5)
-    [event] = decode_events([{"type": "task-progress", "uuid": "a", "name": None, "retries": None, "runtime": None}])
-    merge(task, event)
-    assert (task.name, task.retries, task.runtime) == (None, None, None)
 
 
 def test_a_worker_keeps_what_it_says() -> None:

@@ -353,7 +353,7 @@ def test_children_are_the_tasks_held_whose_parent_it_is_oldest_first() -> None:
     assert state.children("p") == ["late", "early"]
     state.apply([make_event("sent", "one more")])
     assert state.children("p") == ["early"]
-    state.apply([make_event("received", "early", parent_id=None)])
+    state.apply([make_event("received", "early", parent_id="q")])
     assert state.children("p") == []
 
 

@@ -101,8 +101,7 @@ class Heartbeats:
         skew = (event.timestamp or now) - now
         if abs(skew - watch.skew) > STEADY:
             watch.skew, watch.steady = skew, now
-        processed = event.processed if isinstance(event.processed, int) else 0
-        active = event.active if isinstance(event.active, int) else 0
+        processed, active = event.processed or 0, event.active or 0
         if watch.processed is None or processed < watch.processed:  # the latter: it has started anew
             watch.processed, watch.active, watch.grew = processed, active, None
             watch.since = worker.seen

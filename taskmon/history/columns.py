@@ -43,6 +43,9 @@ _TIME_OF: Final = dict(BY_RANK)
 #: States of these ranks come before a custom one.
 ABOVE_CUSTOM: Final = (states.SUCCESS, states.FAILURE)
 
+#: States that a later rejection ends, as a later retry does.
+UNDER_WAY: Final = (states.STARTED, states.RECEIVED)
+
 _NEVER: Final = -1.0
 
 
@@ -54,7 +57,7 @@ def ages_of(field: str) -> tuple[str, ...]:
 def settle(task: Task) -> None:
     """Give a task the state and the `timestamp` that follow from its events, whatever order they came in."""
     times = {field: getattr(task, field) for field in TIMES}
-    task.state = _find_state(times, *_untimed(task))
+    task.state = _find_state(times, _rejected_as(task), *_untimed(task))
     task.timestamp = max((time for time in (task.timestamp, *times.values()) if time is not None), default=None)
 
 
@@ -68,7 +71,7 @@ def merge_tasks(first: Task, second: Task) -> Task:
         uuid=first.uuid,
         born=min(first.born, second.born),
         seen=max(first.seen, second.seen),
-        state=_find_state(times, *max(_untimed(first), _untimed(second))),
+        state=_find_state(times, _rejected_as(first, second), *max(_untimed(first), _untimed(second))),
     )
 
 
@@ -88,14 +91,21 @@ def _untimed(task: Task) -> tuple[float, str]:
     return _age(task.timestamp), task.state
 
 
-def _find_state(times: dict[str, float | None], untimed_at: float, untimed: str) -> str:
-    retried = _age(times["retried"])
+def _rejected_as(*tasks: Task) -> str:
+    """Return the state of a task after its last rejection: it waits again if its message was put back."""
+    last = max(_age(task.rejected) for task in tasks)
+    waits = any(task.state == states.PENDING and _age(task.rejected) == last for task in tasks)
+    return str(states.PENDING if waits else states.REJECTED)
+
+
+def _find_state(times: dict[str, float | None], rejected_as: str, untimed_at: float, untimed: str) -> str:
+    retried, rejected = _age(times["retried"]), _age(times["rejected"])
     for state, field in BY_RANK:
         if untimed and state not in ABOVE_CUSTOM and untimed_at >= retried:
             return untimed
-        age = _age(times[field])
-        if state != states.RETRY and age > (_NEVER if state in READY_STATES else retried):
-            return state
+        since = _NEVER if state in READY_STATES else max(retried, rejected) if state in UNDER_WAY else retried
+        if state != states.RETRY and _age(times[field]) > since:
+            return rejected_as if state == states.REJECTED else state
     return str(states.PENDING if times["retried"] is None else states.RETRY)
 
 
@@ -187,12 +197,23 @@ def _state_sql(old: str, new: str, greatest: str) -> str:
     custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {untimed}"
     whens = []
     for state, field in BY_RANK:
-        if field != "retried":
-            since = _NEVER if state in READY_STATES else age("retried")
-            whens.append(f"WHEN {age(field)} > {since} THEN '{state}'")
+        if field == "retried":
+            continue
+        since = [str(_NEVER)] if state in READY_STATES else [age("retried")]
+        since += [age("rejected")] if state in UNDER_WAY else []
+        result = _rejected_sql(old, new, age("rejected")) if state == states.REJECTED else f"'{state}'"
+        whens.append(f"WHEN {' AND '.join(f'{age(field)} > {time}' for time in since)} THEN {result}")
     whens.insert(len(ABOVE_CUSTOM), custom)
     otherwise = f"CASE WHEN {age('retried')} = {_NEVER} THEN '{states.PENDING}' ELSE '{states.RETRY}' END"
     return f"CASE {' '.join(whens)} ELSE {otherwise} END"
+
+
+def _rejected_sql(old: str, new: str, last: str) -> str:
+    """Write the state of a task after its last rejection."""
+    waits = [
+        f"({side}.state = '{states.PENDING}' AND coalesce({side}.rejected, {_NEVER}) = {last})" for side in (old, new)
+    ]
+    return f"CASE WHEN {' OR '.join(waits)} THEN '{states.PENDING}' ELSE '{states.REJECTED}' END"
 
 
 def _untimed_sql(side: str) -> str:

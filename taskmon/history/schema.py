@@ -141,8 +141,15 @@ def _create(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _add_omitted(connection: Connection) -> None:
+    """Add the column `omitted`, which an empty database has got by now."""
+    if "omitted" not in {found["name"] for found in inspect(connection).get_columns(tasks.name)}:
+        collation = ' COLLATE "C"' if connection.dialect.name == "postgresql" else ""
+        connection.exec_driver_sql(f"ALTER TABLE {tasks.name} ADD COLUMN omitted TEXT{collation}")
+
+
 #: The step at place n leads from version n to version n + 1; 0 is an empty database.
-STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create,)
+STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_omitted)
 VERSION: Final = len(STEPS)
 
 

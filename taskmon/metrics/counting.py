@@ -1,6 +1,6 @@
 """Counts: what is counted of events as they are applied, and of messages as they come.
 
-Runs on the event loop, but for `rejected`, which takes a lock: any thread may call it.
+Runs on the event loop, except `rejected` and `omitted`, which take a lock: any thread may call them.
 """
 
 import re
@@ -8,8 +8,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Final, cast
-
-from msgspec import UNSET
 
 from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, Labels
@@ -82,6 +80,7 @@ class Counts:
         self._known: dict[tuple[str | None, str, str | None, str | None], Series] = {}
         self._reasons = Labels(MAX_REASONS)
         self._rejected: dict[str, int] = {}
+        self._omitted: dict[str, int] = {}
         self._rejecting = Lock()
         self._no_times = Histogram(())
         self._no_pair = Pair("", self._no_times)
@@ -100,6 +99,16 @@ class Counts:
         """Return what was refused, by label."""
         with self._rejecting:
             return dict(self._rejected)
+
+    def omitted(self, field: str, n: int = 1) -> None:
+        """Count a field that was left out of an event. Any thread."""
+        with self._rejecting:
+            self._omitted[field] = self._omitted.get(field, 0) + n
+
+    def omissions(self) -> dict[str, int]:
+        """Return how often each field was left out."""
+        with self._rejecting:
+            return dict(self._omitted)
 
     def admit(self, worker: str = "", type: str = "", task: str = "", queue: str = "") -> None:
         """Know labels that were admitted in an earlier run."""
@@ -148,7 +157,7 @@ class Counts:
                                 times.seconds += wait
                     continue
                 runtime = event.runtime
-                if runtime is not UNSET and runtime is not None and runtime >= 0.0:
+                if runtime is not None and runtime >= 0.0:
                     times = series.times
                     times.counts[bisect_left(bounds, runtime)] += 1
                     times.seconds += runtime

@@ -35,7 +35,8 @@ class Metrics:
     of the process and the interpreter.
 
     `observe` counts the changes of one apply, `remove_worker` drops the series of a worker; `received` and
-    `rejected` count what the consumer thread takes and refuses, `rejections` tells what was refused.
+    `rejected` count what the consumer thread takes and refuses, `rejections` returns what was refused; `omitted` and
+    `omissions` do the same for single fields of events.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Metrics:
         self.received: Final = counts.received
         self.rejected: Final = counts.rejected
         self.rejections: Final = counts.rejections
+        self.omitted: Final = counts.omitted
+        self.omissions: Final = counts.omissions
         self.remove_worker: Final = counts.remove_worker
 
     def watch_history(self, history: HistoryView) -> None:

@@ -44,6 +44,7 @@ class _Document(Struct):
     runtimes: list[tuple[Key, _Times]] = field(default_factory=list)
     queueing: list[tuple[Key, _Times]] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
+    omitted: dict[str, int] = field(default_factory=dict)
 
 
 class Totals(NamedTuple):
@@ -75,6 +76,7 @@ def save_counts(counts: Counts, totals: Totals) -> str:
         runtimes=[(key, _times(times)) for key, times in counts.runtimes.items.items()],
         queueing=[(key, _times(times)) for key, times in counts.queueing.items.items()],
         rejected=counts.rejections(),
+        omitted=counts.omissions(),
     )
     return _encode(document).decode()
 
@@ -92,6 +94,8 @@ def restore_counts(counts: Counts, text: str) -> Totals:
     if document.lag is not None:
         _restore(counts.lag, document.lag)
     counts.admit_rejections(document.rejected)
+    for name, omitted in document.omitted.items():
+        counts.omitted(name, omitted)
     for key, times in document.queueing:
         counts.admit(task=key[0], queue=key[1])
         _restore(counts.queueing.get(key, key), times)

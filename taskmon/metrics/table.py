@@ -78,6 +78,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("queue_oldest_waiting_seconds", "gauge", "queue", "Age of the oldest task that no worker has received."),
     _own("events_received_total", "counter", "", "Events taken from the broker."),
     _own("events_rejected_total", "counter", "reason", "Messages and events that were refused."),
+    _own(
+        "event_fields_omitted_total",
+        "counter",
+        "field",
+        "Fields left out of events: not of their type, or out of range.",
+    ),
     _own("events_applied_total", "counter", "", "Events applied to what taskmon holds."),
     _own("events_applied_per_second", "gauge", "", f"Events applied per second, over {RATE_SECONDS} seconds."),
     _own("event_lag_seconds", "histogram", "", "From the time of an event to the moment it was applied."),

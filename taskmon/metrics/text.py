@@ -50,6 +50,7 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "queue_oldest_waiting_seconds": of_label("queue", readings.oldest_waiting(now)),
         "events_received_total": [f" {counts.taken}"],
         "events_rejected_total": of_label("reason", counts.rejections()),
+        "event_fields_omitted_total": of_label("field", counts.omissions()),
         "events_applied_total": [f" {counts.applied}"],
         "events_applied_per_second": [f" {counts.rate.per_second(now, counts.applied)!r}"],
         "event_lag_seconds": list(counts.lag.samples(edges(LAG_BUCKETS))),

@@ -1,7 +1,7 @@
 """From the bytes of a broker message to events. Runs in either thread; keeps nothing between messages.
 
 Whatever arrives is hostile until it is parsed: a message or an event that breaks a rule is counted under a short
-reason and dropped, and costs no other event anything.
+reason and dropped, and costs no other event anything. A field that breaks one costs no other field anything.
 """
 
 import bz2
@@ -10,7 +10,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,10 +18,14 @@ from kombu.exceptions import DecodeError, KombuError
 from kombu.serialization import loads
 
 from ..errors import InvalidEvent
-from ..records import CUT_MARK, TEXT_FIELDS, Event
+from ..records import CUT_MARK, TEXT_FIELDS, Event, PartialEvent
+from .coercion import make_event
 
 #: Called for everything that is refused: a short reason, and a detail for the log.
 Reject = Callable[[str, str], None]
+
+#: Called for every field that is left out of an event: its name, and the type of the event for the log.
+Omit = Callable[[str, str], None]
 
 JSON: Final = "application/json"
 
@@ -59,11 +63,12 @@ def is_plain(
 class EventDecoder:
     """Decodes message bodies; `accept` are the content types that the Celery app takes, pickle never among them."""
 
-    def __init__(self, accept: Collection[str], max_message: int, max_text: int, reject: Reject) -> None:
+    def __init__(self, accept: Collection[str], max_message: int, max_text: int, reject: Reject, omit: Omit) -> None:
         self._accept = {JSON, *accept} - _PICKLES
         self._max_message = max_message
         self._max_text = max_text
         self._reject = reject
+        self._omit = omit
 
     def decode(
         self,
@@ -72,7 +77,7 @@ class EventDecoder:
         content_encoding: str | None = "utf-8",
         compression: str | None = None,
     ) -> list[Event]:
-        """Give the events of a message; never raises, calls `reject` for whatever is left out."""
+        """Give the events of a message; never raises, calls `reject` and `omit` for what is left out."""
         try:
             events = self._decode(body, content_type or JSON, (content_encoding or "").lower(), compression)
         except InvalidEvent as exc:
@@ -127,18 +132,23 @@ class EventDecoder:
             content = [content]
         if not isinstance(content, list):
             raise InvalidEvent("shape", f"neither a list nor an object but {type(content).__name__}")
-        return self._each(content, _convert)
+        return self._each(content, make_event)
 
     def _each(self, parts: Sequence[Any], decode: Callable[[Any], Event]) -> list[Event]:
         """Decode event by event, so that a bad one costs only itself."""
         events = []
         for part in _bounded(parts):
             try:
-                events.append(decode(part))
+                event = decode(part)
             except InvalidEvent as exc:
                 self._reject(exc.reason, exc.detail)
             except RecursionError:
                 self._reject("nesting", "nested too deep to be read")
+            else:
+                events.append(event)
+                if isinstance(event, PartialEvent):
+                    for field in event.omitted:
+                        self._omit(field, event.type[:100])
         return events
 
     def _has_subject(self, event: Event) -> bool:
@@ -186,36 +196,7 @@ def _decode_raw(part: msgspec.Raw) -> Event:
     try:
         return _decode_one(part)
     except _UNREADABLE:
-        return _convert(_load_json(bytes(part)))
-
-
-def _convert(item: object) -> Event:
-    """Make an event of an object. The reason for a refusal comes from the object, not from an exception of msgspec's,
-    whose types and texts change between versions.
-    """
-    if not isinstance(item, dict):
-        raise InvalidEvent("shape", f"not an object but {type(item).__name__}")
-    if "type" not in item:
-        raise InvalidEvent("no-type", "no field `type`")
-    known = {key: value for key, value in item.items() if key in _FIELDS}
-    for key, value in known.items():
-        if isinstance(value, float) and not isfinite(value):
-            raise InvalidEvent("wrong-type", f"`{key}` is not finite")
-        if isinstance(value, str) and not _is_text(value):
-            raise InvalidEvent("encoding", f"`{key}` is not Unicode text")
-    try:
-        return msgspec.convert(known, Event, strict=True)
-    except _UNREADABLE as exc:
-        raise InvalidEvent("wrong-type", str(exc)[:200]) from exc
-
-
-def _is_text(value: str) -> bool:
-    """Whether a string has no lone surrogate, which stands for an invalid byte as well (see `_load_json`)."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return make_event(_load_json(bytes(part)))
 
 
 def decompress(body: bytes | str, compression: str, most: int) -> bytes:
@@ -235,7 +216,6 @@ def decompress(body: bytes | str, compression: str, most: int) -> bytes:
     return data
 
 
-_FIELDS: Final = frozenset(Event.__struct_fields__)
 _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
     "application/x-gzip": zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,

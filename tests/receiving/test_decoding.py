@@ -31,7 +31,14 @@ class Decoding:
 
     def __init__(self, *accept: str, max_message: int = 8 * KIB * KIB, max_text: int = 64 * KIB) -> None:
         self.refused: list[tuple[str, str]] = []
-        self.decoder = EventDecoder(accept, max_message, max_text, lambda *refused: self.refused.append(refused))
+        self.omitted: Counter[str] = Counter()
+        self.decoder = EventDecoder(
+            accept,
+            max_message,
+            max_text,
+            lambda *refused: self.refused.append(refused),
+            lambda field, _: self.omitted.update([field]),
+        )
         self.decode = self.decoder.decode
 
     @property
@@ -82,11 +89,9 @@ def test_no_events_are_no_error() -> None:
     assert not decoding.refused
 
 
-def test_a_null_is_not_the_same_as_nothing() -> None:
-    (event,) = Decoding().decode(b'[{"type": "task-retried", "uuid": "a", "result": null}]')
-    assert event.result is None
-    assert event.exception is msgspec.UNSET
-    assert event.timestamp is None
+def test_a_null_says_as_little_as_nothing() -> None:
+    nulls = dict.fromkeys(Event.__struct_fields__) | {"type": "task-retried", "uuid": "a"}
+    assert Decoding().decode(json.dumps(nulls)) == Decoding().decode(b'{"type": "task-retried", "uuid": "a"}')
 
 
 @pytest.mark.parametrize("content_type", ["application/json", None, ""])
@@ -116,23 +121,11 @@ BAD_EVENTS = {
     "uuid is long": (json.dumps({"type": "task-sent", "uuid": "x" * 1025}), "wrong-type"),
     "no hostname": ('{"type": "worker-heartbeat"}', "no-hostname"),
     "hostname is an object": ('{"type": "worker-online", "hostname": {}}', "wrong-type"),
-    "nested in a text": (f'{{"type": "task-sent", "uuid": "a", "args": {NESTED}}}', "wrong-type"),
-    "NaN": ('{"type": "task-sent", "uuid": "a", "timestamp": NaN}', "wrong-type"),
-    "Infinity": ('{"type": "task-sent", "uuid": "a", "runtime": Infinity}', "wrong-type"),
-    "-Infinity": ('{"type": "task-sent", "uuid": "a", "timestamp": -Infinity}', "wrong-type"),
-    "NaN in a list": ('{"type": "worker-online", "hostname": "h", "loadavg": [NaN, 1, 1]}', "wrong-type"),
-    "too large": ('{"type": "task-sent", "uuid": "a", "timestamp": 1e999}', "wrong-type"),
-    "too large a whole number": ('{"type": "task-sent", "uuid": "a", "clock": ' + "9" * 30 + "}", "wrong-type"),
-    "thousands of digits": ('{"type": "task-sent", "uuid": "a", "clock": ' + "9" * 5000 + "}", "wrong-type"),
-    "a time before 1970": ('{"type": "task-sent", "uuid": "a", "timestamp": -1}', "wrong-type"),
-    "a time beyond all": ('{"type": "task-sent", "uuid": "a", "timestamp": 1e12}', "wrong-type"),
-    "lone surrogate": ('{"type": "task-sent", "uuid": "a", "name": "\\ud800"}', "encoding"),
     "lone surrogate as id": ('{"type": "task-sent", "uuid": "\\udfff"}', "encoding"),
-    "invalid UTF-8": (b'{"type": "task-sent", "uuid": "a", "name": "\xff\xfe"}', "encoding"),
     "invalid UTF-8 as id": (b'{"type": "task-sent", "uuid": "\xc0\x80"}', "encoding"),
     "invalid UTF-8 in the type": (b'{"type": "task-\xff", "uuid": "a"}', "encoding"),
     "a wrong type beside invalid UTF-8 in a field of its own": (
-        b'{"type": "x", "clock": "1", "own": "\xff"}',
+        b'{"type": 5, "own": "\xff"}',
         "wrong-type",
     ),
     "no type, and a field of a wrong type": ('{"uuid": "a", "clock": "1"}', "no-type"),
@@ -189,34 +182,6 @@ def test_all_bad_at_once() -> None:
         Event(**GOOD),
     ]
     assert decoding.reasons == Counter(reason for _, reason in BAD_EVENTS.values())
-
-
-WRONG: dict[type, list[Any]] = {
-    str: [5, 1.5, True, [], {}, ["a"]],
-    float: ["1", True, [], {}],
-    int: ["1", 1.5, True, []],
-}
-TEXTS = ("type", "uuid", "hostname", *TEXT_FIELDS)
-NUMBERS = ("timestamp", "runtime", "freq")
-INTEGERS = ("clock", "retries", "pid", "active", "processed")
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        (field, value)
-        for kind, names in ((str, TEXTS), (float, NUMBERS), (int, INTEGERS))
-        for field in names
-        for value in WRONG[kind]
-    ]
-    + [("loadavg", value) for value in (5, "x", {}, ["a"], [None], [[1]], [True])],
-)
-def test_a_field_of_a_wrong_type(field: str, value: Any) -> None:
-    assert refusal(json.dumps([{**GOOD, field: value}])) == "wrong-type"
-
-
-def test_every_field_is_tested() -> None:
-    assert {*TEXTS, *NUMBERS, *INTEGERS, "loadavg"} == set(Event.__struct_fields__)
 
 
 def test_a_custom_event_needs_neither_task_nor_worker() -> None:
@@ -350,14 +315,6 @@ def test_another_serializer(literal_serializer: str) -> None:
         ({"uuid": "a"}, "no-type"),
         ({"type": "task-sent"}, "no-uuid"),
         ({"type": b"task-sent", "uuid": "a"}, "wrong-type"),
-        ({**GOOD, "timestamp": math.nan}, "wrong-type"),
-        ({**GOOD, "runtime": -math.inf}, "wrong-type"),
-        ({**GOOD, "clock": 10**400}, "wrong-type"),
-        ({**GOOD, "timestamp": 10**400}, "wrong-type"),
-        ({**GOOD, "name": "\ud800"}, "encoding"),
-        ({**GOOD, "args": (1, 2)}, "wrong-type"),
-        ({**GOOD, "args": {1, 2}}, "wrong-type"),
-        ({**GOOD, "loadavg": [math.nan]}, "wrong-type"),
     ],
 )
 def test_a_bad_event_of_another_serializer(literal_serializer: str, bad: Any, reason: str) -> None:
@@ -407,7 +364,8 @@ def test_json_in_another_encoding_is_kombus_affair() -> None:
     assert decoding.decode(GOOD_JSON.encode(), "application/json", "latin-1") == [Event(**GOOD)]
     assert refusal(GOOD_JSON.encode("utf-16"), "application/json", "utf-16") == "malformed"
     typed = json.dumps({**GOOD, "name": {"__type__": "datetime", "__value__": "2030-01-01T00:00:00"}})
-    assert refusal(typed, "application/json", "latin-1") == "wrong-type"
+    (event,) = decoding.decode(typed, "application/json", "latin-1")
+    assert event.name == "2030-01-01T00:00:00"
 
 
 # Compression
@@ -502,7 +460,8 @@ def test_a_text_of_just_the_length_is_left() -> None:
 # Anything at all
 
 
-NUMBER_BOUNDS = {"timestamp": (0, 1e11), "runtime": (-1e15, 1e15), "freq": (-1e15, 1e15)}
+NUMBERS = {"timestamp": (0, 1e11), "runtime": (-1e15, 1e15), "freq": (0.1, 3600)}
+INTEGERS = ("clock", "retries", "pid", "active", "processed")
 
 
 def check(event: Event) -> None:
@@ -513,16 +472,16 @@ def check(event: Event) -> None:
         assert (text is None and field != "type") or (isinstance(text, str) and 1 <= len(text) <= 1024)
     for field in TEXT_FIELDS:
         text = getattr(event, field)
-        assert text is None or text is msgspec.UNSET or (isinstance(text, str) and len(text) <= 100)
-    for field, (lowest, highest) in NUMBER_BOUNDS.items():
+        assert text is None or (isinstance(text, str) and len(text) <= 100)
+    for field, (lowest, highest) in NUMBERS.items():
         number = getattr(event, field)
-        if number is not None and number is not msgspec.UNSET:
+        if number is not None:
             assert type(number) is float
             assert lowest <= number <= highest
     for field in INTEGERS:
         number = getattr(event, field)
-        assert number is None or number is msgspec.UNSET or (type(number) is int and abs(number) <= 2**62)
-    if event.loadavg is not None and event.loadavg is not msgspec.UNSET:
+        assert number is None or (type(number) is int and abs(number) <= 2**62)
+    if event.loadavg is not None:
         assert all(type(number) is float and math.isfinite(number) for number in event.loadavg)
     assert event.uuid is not None or not event.type.startswith("task-")
     assert event.hostname is not None or not event.type.startswith("worker-")
