@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import tzinfo
 from typing import Any, ClassVar, Final
 
 from ..answers import Message
@@ -9,7 +10,7 @@ from ..auth import Role
 from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTaskName, UnknownWorker
-from ..parameters import Parameter, Pattern, Schema, Seconds, Text, Whole, as_text
+from ..parameters import ID_SCHEMA, Parameter, Pattern, Schema, Seconds, Text, Whole, as_text, parse_id
 from ..serializers import message_body
 from .base import ApiHandler
 
@@ -31,7 +32,39 @@ class Rate(Pattern):
 
 _RATE: Final = Rate(r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:/[smh])?", "must be a number, or one with /s, /m or /h, as 10/m")
 _QUEUE: Final = Pattern(r"[\w.@:-]{1,255}", "must be 1 to 255 letters, digits and . _ - : @")
-_WHERE: Final = Parameter("workername", Text(), "The worker; without it all workers.")
+
+
+class Hostname(Text):
+    """The hostname of a worker; an empty one is a slip, and does not mean all workers."""
+
+    def is_absent(self, value: object) -> bool:
+        """Take an empty text for one."""
+        return False
+
+    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
+        """Return the hostname."""
+        return parse_id(argument, value)
+
+    def schema(self) -> Schema:
+        """Describe a text that is not empty."""
+        return dict(ID_SCHEMA)
+
+
+class TimeLimit(Seconds):
+    """A time limit in seconds; 0 or none removes it."""
+
+    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
+        """Return the seconds, 0 for no limit."""
+        removes = isinstance(value, str) and value.strip().lower() == "none"
+        return 0.0 if removes else super().parse(argument, value, zone)
+
+    def text(self) -> str:
+        """Return the pattern of a number, and of none in any case."""
+        return super().text() + r"|\s*[Nn][Oo][Nn][Ee]\s*"
+
+
+_WHERE: Final = Parameter("workername", Hostname(), "The worker; without it all workers.")
+_ITSELF: Final = Parameter("workername", Text(), "The worker that the path names, once more.")
 _N: Final = Parameter("n", Whole(1, _MAX_POOL), "How many processes or threads.", default=1)
 _OF_QUEUE: Final = Parameter("queue", _QUEUE, "The name of the queue.", required=True)
 
@@ -64,14 +97,19 @@ class TaskTimeout(TaskCommand):
 
     takes = (
         _WHERE,
-        Parameter("soft", Seconds(_MAX_LIMIT), "Seconds after which the task gets an exception; never without it."),
-        Parameter("hard", Seconds(_MAX_LIMIT), "Seconds after which its process is ended; never without it."),
+        Parameter("soft", TimeLimit(_MAX_LIMIT), "Seconds after which the task gets an exception; 0 or none: never."),
+        Parameter("hard", TimeLimit(_MAX_LIMIT), "Seconds after which its process is ended; 0 or none: never."),
+        Parameter("type", Pattern("soft|hard", "must be soft or hard"), "Which of the two must be there."),
     )
 
     async def command(self, task_name: str, hostname: str | None, given: Mapping[str, Any]) -> str:
-        """Set the time limits of a task."""
-        soft, hard = given["soft"], given["hard"]
-        if soft is not None and hard is not None and soft > hard:
+        """Set the time limits of a task: one that is not given stays as it is."""
+        soft, hard, kind = given["soft"], given["hard"], given["type"]
+        if kind is not None and given[kind] is None:
+            raise InvalidArgument(kind, "must be given, as type names it")
+        if soft is None and hard is None:
+            raise InvalidArgument("soft", "or hard must be given: seconds, or 0 or none to remove the limit")
+        if soft and hard and soft > hard:
             raise InvalidArgument("soft", "must not be above hard", as_text("soft", soft))
         return await self.services.control.time_limit(task_name, soft, hard, hostname, _online(self))
 
@@ -95,13 +133,17 @@ class WorkerCommand(ApiHandler):
     role = Role.ADMIN
     answer_type = Message
     errors = (UnknownWorker, Refused, Unavailable, NoAnswer)
+    takes: ClassVar[tuple[Parameter, ...]] = (_ITSELF,)
     #: Seconds after which the worker is asked about itself anew; None where the command changes nothing of that.
     settles: ClassVar[float | None] = None
 
     async def post(self, hostname: str) -> None:
         """Give the command and answer what came of it."""
         _require_worker(self, hostname)
-        message = await self.command(self.services.control, hostname, self.given())
+        given = self.given()
+        if given["workername"] not in (None, hostname):
+            raise InvalidArgument("workername", "must be the worker that the path names", given["workername"])
+        message = await self.command(self.services.control, hostname, given)
         if self.settles is not None:
             self.services.inspector.ask_again(hostname, self.settles)
         self.answer(message_body(message))
@@ -134,7 +176,7 @@ class WorkerPoolRestart(WorkerCommand):
 class WorkerPoolGrow(WorkerCommand):
     """POST `/api/worker/pool/grow/<worker>`: adds to the pool of a worker."""
 
-    takes = (_N,)
+    takes = (_N, _ITSELF)
     settles = POOL_SETTLES
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
@@ -146,7 +188,7 @@ class WorkerPoolGrow(WorkerCommand):
 class WorkerPoolShrink(WorkerCommand):
     """POST `/api/worker/pool/shrink/<worker>`: takes from the pool of a worker."""
 
-    takes = (_N,)
+    takes = (_N, _ITSELF)
     settles = POOL_SETTLES
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
@@ -161,6 +203,7 @@ class WorkerPoolAutoscale(WorkerCommand):
     takes = (
         Parameter("min", Whole(0, _MAX_POOL), "How small the pool may become.", required=True),
         Parameter("max", Whole(1, _MAX_POOL), "How large the pool may become, not below min.", required=True),
+        _ITSELF,
     )
     settles = POOL_SETTLES
 
@@ -176,7 +219,7 @@ class WorkerPoolAutoscale(WorkerCommand):
 class WorkerAddConsumer(WorkerCommand):
     """POST `/api/worker/queue/add-consumer/<worker>`: has a worker consume from a queue."""
 
-    takes = (_OF_QUEUE,)
+    takes = (_OF_QUEUE, _ITSELF)
     settles = QUEUES_SETTLE
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
@@ -187,7 +230,7 @@ class WorkerAddConsumer(WorkerCommand):
 class WorkerCancelConsumer(WorkerCommand):
     """POST `/api/worker/queue/cancel-consumer/<worker>`: has a worker leave a queue."""
 
-    takes = (_OF_QUEUE,)
+    takes = (_OF_QUEUE, _ITSELF)
     settles = QUEUES_SETTLE
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:

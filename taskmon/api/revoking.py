@@ -16,6 +16,7 @@ from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
 from ..state import State
 from . import audit
+from .arguments import read_parts
 from .base import ApiHandler
 from .turns import Turn
 
@@ -120,6 +121,7 @@ class TasksRevoke(ApiHandler):
         504 when a worker that has one of them is silent.
         """
         given = self.given()
+        self._refuse_empty()
         ids, dry_run = given["ids"], given["dry_run"]
         filters, paging = ([one.name for one in some if given[one.name] is not None] for some in (FILTERS, PAGING))
         if ids is None and not filters:
@@ -135,6 +137,13 @@ class TasksRevoke(ApiHandler):
             self.audited |= audit.task_ids(matched)
             await self.services.control.revoke(matched, holders=holders, **how)
         self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
+
+    def _refuse_empty(self) -> None:
+        """Refuse an argument without a value: what was meant to narrow the request would be lost."""
+        texts, body = read_parts(self.request, json_only=False)
+        for name, value in (texts | body).items():
+            if isinstance(value, str) and not value.strip():
+                raise InvalidArgument(name, "must not be empty here: leave it out")
 
     async def _find(self, query: TaskQuery) -> list[str]:
         """Find unfinished tasks, one more than may be revoked at once; lets others run meanwhile."""

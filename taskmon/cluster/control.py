@@ -5,6 +5,7 @@ Every call raises Unavailable while the broker is away, NoAnswer when a worker i
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ..errors import NoAnswer, Refused, UnknownTaskName
@@ -88,8 +89,38 @@ class Control:
         hostname: str | None = None,
         awaited: Collection[str] = (),
     ) -> str:
-        """Set the time limits of a task in seconds, None for no limit, with one worker or all; see `rate_limit`."""
-        return await self._order_for(task_name, hostname, awaited, "time_limit", soft=soft, hard=hard)
+        """Set the time limits of a task in seconds, with one worker or all; see `rate_limit`.
+
+        0 is no limit, None the one that a worker has now: Celery's command sets both, so the workers are asked first.
+        """
+        if soft is not None and hard is not None:
+            limits = {"soft": soft or None, "hard": hard or None}
+            return await self._order_for(task_name, hostname, awaited, "time_limit", **limits)
+        to, awaited = (None, awaited) if hostname is None else ((hostname,), [hostname])
+        question = Command("registered", {"taskinfoitems": ["soft_time_limit", "time_limit"], "builtins": True}, to)
+        found = await self._mailbox.ask([question], awaited, partial(_find_limits, task_name))
+        groups: dict[tuple[float | None, float | None], list[str]] = {}
+        for name, reply in found.items():
+            if (present := reply["registered"]) is not None:
+                own = (present[0] if soft is None else soft or None, present[1] if hard is None else hard or None)
+                groups.setdefault(own, []).append(name)
+                if own[0] and own[1] and own[0] > own[1]:
+                    raise Refused(f"{name} would have a soft limit of {own[0]:g} s above a hard one of {own[1]:g} s")
+        return await self._set_limits(task_name, groups, [name for name in awaited if name not in found])
+
+    async def _set_limits(
+        self, task_name: str, groups: Mapping[tuple[float | None, float | None], list[str]], silent: Sequence[str]
+    ) -> str:
+        """Set the time limits, soft and hard, that workers are to have; `silent` are those that do not answer."""
+        if not groups:
+            raise self._silence(silent) if silent else UnknownTaskName(task_name)
+        commands = [
+            Command("time_limit", {"soft": soft, "hard": hard, "task_name": task_name}, tuple(names))
+            for (soft, hard), names in groups.items()
+        ]
+        told = [name for names in groups.values() for name in names]
+        found = await self._mailbox.ask(commands, told)
+        return self._judge({name: reply["time_limit"] for name, reply in found.items()}, [*told, *silent])
 
     async def rate_limit(
         self, task_name: str, rate_limit: str, hostname: str | None = None, awaited: Collection[str] = ()
@@ -143,6 +174,23 @@ class Control:
             f"{names or 'No worker'} {'did not answer' if names else 'answered'} within {self._mailbox.timeout:g} s; "
             "what was asked for may still happen"
         )
+
+
+def _find_limits(task_name: str, command: str, reply: Any) -> tuple[float | None, float | None] | None:
+    """Return the soft and the hard time limit that a worker has for a task, None if it has no such task.
+
+    The reply is a list of lines such as `app.add [soft_time_limit=5 time_limit=10]`. ValueError for any other.
+    """
+    if not isinstance(reply, list):
+        raise ValueError("no list of tasks")
+    for line in reply:
+        if line == task_name:
+            return None, None
+        if isinstance(line, str) and line.startswith(f"{task_name} ["):
+            items = dict(item.partition("=")[::2] for item in line[len(task_name) + 2 :].rstrip("]").split())
+            soft, hard = (float(items.get(name) or 0) for name in ("soft_time_limit", "time_limit"))
+            return soft or None, hard or None
+    return None
 
 
 def _refusal(reply: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from remote import Remote, answering, fine, inspectable, refusing
+from remote import Remote, answering, fine, inspectable, refusing, saying
 from serving import AWAY, Response, Served, event, make_app, serving
 from waiting import eventually
 
@@ -37,8 +37,15 @@ COMMANDS = {
     f"/api/task/timeout/app.add?workername={W1}&soft=3&hard=5.5": (
         "time_limit", {"soft": 3.0, "hard": 5.5, "task_name": "app.add"}, "done",
     ),
-    f"/api/task/timeout/app.add?workername={W1}": (
+    f"/api/task/timeout/app.add?workername={W1}&soft=0&hard=none": (
         "time_limit", {"soft": None, "hard": None, "task_name": "app.add"}, "done",
+    ),
+    f"/api/task/timeout/app.add?workername={W1}&type=hard&soft=none&hard=3": (
+        "time_limit", {"soft": None, "hard": 3.0, "task_name": "app.add"}, "done",
+    ),
+    f"/api/worker/queue/add-consumer/{W1}?queue=mail&workername={W1}": ("add_consumer", {"queue": "mail"}, "done"),
+    f"/api/worker/pool/restart/{W1}?workername={W1}": (
+        "pool_restart", {"reload": False}, f"Restarting '{W1}' worker's pool",
     ),
     f"/api/task/rate-limit/app.add?workername={W1}&ratelimit=10/m": (
         "rate_limit", {"rate_limit": "10/m", "task_name": "app.add"}, "done",
@@ -136,6 +143,22 @@ async def test_a_broker_that_is_away(path: str) -> None:
         (f"/api/worker/shutdown/{W1}?now=1", "now"),
         (f"/api/worker/pool/restart/{W1}?reload=1", "reload"),
         (f"/api/worker/pool/grow/{W1}?m=2", "m"),
+        (f"/api/worker/pool/grow/{W1}?workername={W2}", "workername"),
+        (f"/api/worker/shutdown/{W1}?workername={W2}", "workername"),
+        (f"/api/worker/queue/add-consumer/{W1}?queue=", "queue"),
+        (f"/api/worker/pool/autoscale/{W1}?min=&max=3", "min"),
+        (f"/api/worker/pool/autoscale/{W1}?min=1&max=", "max"),
+        ("/api/task/timeout/t", "soft"),
+        (f"/api/task/timeout/t?workername={W1}", "soft"),
+        ("/api/task/timeout/t?soft=&hard=", "soft"),
+        ("/api/task/timeout/t?soft=3&workername=", "workername"),
+        ("/api/task/timeout/t?soft=3&type=hard", "hard"),
+        ("/api/task/timeout/t?soft=3&type=both", "type"),
+        ("/api/task/rate-limit/t?ratelimit=", "ratelimit"),
+        ("/api/task/rate-limit/t?ratelimit=1/m&workername=", "workername"),
+        ("/api/tasks/revoke?state=STARTED&taskname=", "taskname"),
+        ("/api/tasks/revoke?state=STARTED&limit=", "limit"),
+        ("/api/tasks/revoke?taskname=&state=", "taskname"),
         ("/api/task/timeout/t?soft=x", "soft"),
         ("/api/task/timeout/t?soft=nan", "soft"),
         ("/api/task/timeout/t?hard=-1", "hard"),
@@ -169,6 +192,42 @@ async def test_a_bad_argument_is_named_and_nothing_is_sent(memory_broker: str, p
             assert answer.status == 400
             assert answer.error["message"].startswith(f"{argument} ")
         assert not heard(remote)
+
+
+@pytest.mark.parametrize(
+    ("sent", "has", "gets"),
+    [
+        ({"soft": 5}, "app.add [soft_time_limit=1 time_limit=9.5]", (5.0, 9.5)),
+        ({"hard": "20"}, "app.add [soft_time_limit=1 time_limit=9.5]", (1.0, 20.0)),
+        ({"soft": 0}, "app.add [soft_time_limit=1 time_limit=9.5]", (None, 9.5)),
+        ({"hard": "None"}, "app.add [soft_time_limit=1 time_limit=9.5]", (1.0, None)),
+        ({"soft": 5}, "app.add", (5.0, None)),
+        ({"soft": 5, "type": "soft"}, "app.add [time_limit=9]", (5.0, 9.0)),
+    ],
+)
+async def test_a_time_limit_that_is_not_given_stays(
+    memory_broker: str, sent: dict[str, Any], has: str, gets: tuple[float | None, float | None]
+) -> None:
+    async with watching(memory_broker) as served:
+        handlers = {"time_limit": fine(), "registered": saying(["app.addx [time_limit=1]", has])}
+        other = {"time_limit": fine(), "registered": saying(["app.other"])}
+        with worker(served, **handlers) as remote, worker(served, W2, **other) as without:
+            answer = await post(served, "/api/task/timeout/app.add", sent)
+            assert (answer.status, answer.json()) == (200, {"message": "done"})
+            limits = {"soft": gets[0], "hard": gets[1], "task_name": "app.add"}
+            assert heard(remote) == [("time_limit", limits)]
+            assert not heard(without)
+
+
+async def test_a_time_limit_that_cannot_be(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        registered = saying(["app.add [time_limit=3]"])
+        with worker(served, registered=registered) as remote, worker(served, W2, registered=saying([])):
+            refused = await post(served, "/api/task/timeout/app.add", {"soft": 5})
+            assert (refused.status, "above a hard one of 3 s" in refused.error["message"]) == (409, True)
+            unknown = await post(served, "/api/task/timeout/app.none", {"soft": 5})
+            assert (unknown.status, unknown.error["message"]) == (404, "Unknown task name 'app.none'")
+            assert not heard(remote)
 
 
 @pytest.mark.parametrize("limit", ["200", "10/m", "10/s", "10/h", "0.5/s", "0"])

@@ -38,7 +38,7 @@ ORDERS: dict[str, tuple[Callable[[Control], Awaitable[Any]], dict[str, Any]]] = 
     "add_consumer": (lambda control: control.add_consumer(W1, "q"), {"queue": "q"}),
     "cancel_consumer": (lambda control: control.cancel_consumer(W1, "q"), {"queue": "q"}),
     "time_limit": (
-        lambda control: control.time_limit("t", 1.5, None, W1),
+        lambda control: control.time_limit("t", 1.5, 0, W1),
         {"soft": 1.5, "hard": None, "task_name": "t"},
     ),
     "rate_limit": (lambda control: control.rate_limit("t", "10/m", W1), {"rate_limit": "10/m", "task_name": "t"}),

@@ -267,6 +267,8 @@ POST /api/task/timeout/project.add?workername=<worker>&soft=30
 form POST /api/task/timeout/project.add?workername=<worker>&hard=60.5
 POST /api/task/timeout/project.add?workername=<worker>
 POST /api/task/timeout/project.add?workername=<worker>&soft=
+form POST /api/task/timeout/project.add?workername=<worker>&type=hard&hard=60
+POST /api/worker/pool/grow/<worker>?n=1&workername=<worker>
 POST /api/task/timeout/project.add?workername=<worker>&soft=x
 POST /api/task/timeout/project.add?workername=<worker>&hard=-1
 POST /api/task/timeout/project.add?workername=<worker>&soft=60&hard=30
