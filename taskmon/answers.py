@@ -163,12 +163,16 @@ class QueueLength(Struct, frozen=True):
     """One queue."""
 
     name: str
-    messages: Annotated[int, Meta(description="How many messages wait in it.")]
-    consumers: Annotated[int | None, Meta(description="Null where the broker does not tell.")]
+    messages: Annotated[int | None, Meta(description="How many messages wait in it. Null is not known, never 0.")]
+    consumers: Annotated[
+        int | None,
+        Meta(description="Who consumes from it, as RabbitMQ or else the workers say. Null while some have not said."),
+    ]
+    reason: Annotated[str, Meta(description="Why `messages` is not known.")] | UnsetType = UNSET
 
 
 class QueueList(Struct, frozen=True):
-    """The queues that workers consume from, else those of the Celery app."""
+    """The known queues, by name."""
 
     active_queues: list[QueueLength]
 

@@ -17,11 +17,14 @@ from celery import Celery
 
 from . import __version__
 from .auth import Authentication, Role
+from .cluster.app_queues import list_app_queues
 from .cluster.calls import Lane
 from .cluster.connections import describe_broker
+from .cluster.consumers import Consumers
 from .cluster.control import Control
 from .cluster.enabling import Cluster, EventEnabler
 from .cluster.inspection import Inspector
+from .cluster.known_queues import MAX_QUEUES, KnownQueues
 from .cluster.mailbox import Mailbox
 from .cluster.publishing import Publisher
 from .cluster.queues import Queues
@@ -78,7 +81,7 @@ class Taskmon:
         self._lanes = [commands, questions, publishing, reading]
         mailbox = Mailbox(celery_app, questions, silence, settings.max_message)
         inspector = Inspector(mailbox, self.state.hear_of)
-        queues = Queues(celery_app, questions)
+        queues = self._make_queues(celery_app, questions, inspector)
         metrics = MetricsRegistry(
             settings.metrics_prefix,
             settings.task_runtime_metric_buckets,
@@ -135,7 +138,7 @@ class Taskmon:
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
         self._consumer.start()
-        self.services.queues.watch(self.services.inspector.queues)
+        self.services.queues.watch()
         self._upkeep = [
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
@@ -178,6 +181,14 @@ class Taskmon:
             state.subscribe(observe, workers_only=True)
         for forget in (metrics.remove_worker, self._enabler.forget, inspector.forget, diagnostics.forget):
             state.on_worker_gone(forget)
+
+    def _make_queues(self, celery_app: Celery, lane: Lane, inspector: Inspector) -> Queues:
+        """Make the queues, which are known by the options, the app, the workers and what tasks were sent to."""
+        of_app = list_app_queues(celery_app)
+        known = KnownQueues(
+            (lambda: self.settings.queues, lambda: of_app, inspector.queues), (lambda: self.state.queues(MAX_QUEUES),)
+        )
+        return Queues(celery_app, lane, known, Consumers(self.state.workers, inspector.inspections))
 
     def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
         if self.settings.history is None:

@@ -93,7 +93,7 @@ class Reconciler:
         self._asked_at: float | None = None
         self._taken: frozenset[str] = frozenset()  # the ids of all tasks that a worker says it has
         self._began = 0.0  # when others ran last
-        self._lengths: dict[str, int] = {}
+        self._lengths: dict[str, int | None] = {}
         self._alive: frozenset[str] = frozenset()  # the workers that were alive when they were asked
         self._silent = False  # whether a worker that lives has not said what it has
 
@@ -247,8 +247,10 @@ class Reconciler:
     def _may_be_lost(self, task: Task) -> bool:
         """Tell whether anybody has to be asked: not about a task that, a while ago, may have waited in a queue."""
         latest = self._queues.latest
-        known = [latest[name].messages for name in self._queues_of(task) if name in latest]
-        return task.worker is not None or (bool(known) and not any(known))
+        names = self._queues_of(task)
+        return task.worker is not None or (
+            bool(names) and all(name in latest and latest[name].messages == 0 for name in names)
+        )
 
     def _is_there(self, task: Task) -> bool | None:
         """Tell whether a worker has a task, or a queue may; None where that cannot be told."""
@@ -264,12 +266,14 @@ class Reconciler:
             return False
         if answered and task.name in self._holdings[own or ""].limited:
             return None
-        known = [self._lengths[name] for name in self._queues_of(task) if name in self._lengths]
-        if any(known):
+        lengths = [self._lengths.get(name) for name in self._queues_of(task)]
+        if any(lengths):
             return None if answered else True  # it may have gone back to its queue, or be about to be tried again
+        if not lengths or None in lengths:  # it may wait where taskmon cannot look
+            return None
         if task.state != states.RECEIVED and _is_early(task):
             return None
-        return None if own is None and (self._silent or not known) else False
+        return None if own is None and self._silent else False
 
     def _queues_of(self, task: Task) -> Sequence[str]:
         """List the queues in which a message of a task may wait."""

@@ -146,9 +146,9 @@ def worker_member(worker: Worker, answers: Mapping[str, msgspec.Raw], inspected:
     return encode(worker.hostname) + b":" + encode(worker_body(worker, answers, inspected, now))
 
 
-def queue_member(name: str, messages: int, consumers: int | None) -> QueueLength:
-    """Give one queue of `/api/queues/length`; None consumers where the broker does not tell."""
-    return QueueLength(name, messages, consumers)
+def queue_member(name: str, messages: int | None, consumers: int | None, reason: str | None) -> QueueLength:
+    """Return one queue of `/api/queues/length`; None is not known, and `reason` says why."""
+    return QueueLength(name, messages, consumers, UNSET if reason is None else reason)
 
 
 def queue_lengths_body(queues: Collection[QueueLength]) -> QueueList:

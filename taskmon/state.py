@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
+from itertools import islice
 from math import inf
 from sys import intern
 from typing import Final
@@ -152,6 +153,13 @@ class State:
         """List the states of the tasks held, sorted."""
         self._indexes.flush()
         return sorted(str(state) for state in self._indexes.facets["state"].groups)
+
+    def queues(self, limit: int) -> list[str]:
+        """Return the names of the queues to which tasks held were sent, at most `limit`, those seen last.
+
+        Tasks that are not indexed yet are left out: it is cheap enough to be asked every few seconds.
+        """
+        return [str(queue) for queue in islice(reversed(self._indexes.facets["queue"].groups), limit)]
 
     def subscribe(
         self, subscriber: Subscriber, events_only: bool = False, workers_only: bool = False

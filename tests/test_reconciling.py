@@ -46,7 +46,7 @@ class Scene:
         self.broker = SimpleNamespace(connected=True)
         self.queues = self
         self.latest: dict[str, QueueLength] = {}
-        self.now_waiting: dict[str, int] = {}
+        self.now_waiting: dict[str, int | None] = {}
         self.inspector = SimpleNamespace(inspections={})
         self.state = make_state(*events)
         fakes: Any = (self.state, self.broker, self, self, self.inspector, self.queues)
@@ -87,7 +87,7 @@ class Scene:
     def let_have(self, hostname: str, *task_ids: str, **more: Any) -> None:
         self.has[hostname] = {"active": [{"id": task_id} for task_id in task_ids], **more}
 
-    def let_wait(self, **messages: int) -> None:
+    def let_wait(self, **messages: int | None) -> None:
         self.latest = {name: QueueLength(name, count) for name, count in messages.items()}
         self.now_waiting = messages
 
@@ -226,6 +226,7 @@ async def test_a_rate_limit_hides_tasks_that_have_not_begun() -> None:
     scene = Scene(*started("a"), make_event("received", "b", name="slow"), make_event("received", "c", name="quick"))
     scene.age(AFTER + 5, *"abc")
     scene.let_have(W1, registered=["slow [rate_limit=10/m]", "quick", 7])
+    scene.let_wait(mail=0)
     await scene.run()
     assert [scene.told(task_id)[2] for task_id in "abc"] == [True, False, True]
 
@@ -241,6 +242,25 @@ async def test_a_task_may_be_back_in_its_queue() -> None:
     scene.let_wait(mail=0)
     await scene.run()
     assert [scene.told(task_id)[2] for task_id in "abc"] == [True, True, True]
+
+
+@pytest.mark.parametrize("lengths", [{"mail": None}, {"mail": 0, "more": None}, {}])
+async def test_a_task_is_not_lost_while_a_length_is_not_known(lengths: dict[str, int | None]) -> None:
+    sent = make_event("sent", "d", queue="mail", hostname="gen1@web")
+    events = (make_event("received", "b", hostname=W1), make_event("retried", "c", hostname=W2), sent)
+    scene = Scene(*started("a"), make_worker_event("online", W2), *events)
+    scene.kill(W1)
+    scene.let_have(W2)
+    for hostname in (W1, W2):
+        scene.inspector.inspections[hostname] = Inspection(queues=("mail", "more"))
+    scene.age(AFTER + 5, *"abcd")
+    scene.let_wait(**lengths)
+    await scene.run()
+    of_mail = lengths.get("mail")
+    assert [scene.told(task_id)[2] for task_id in "abcd"] == [True, False, False, of_mail == 0]
+    scene.let_wait(mail=0, more=0)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "abcd"] == [True, True, True, True]
 
 
 async def test_a_retry_waits_behind_others_while_its_worker_is_well() -> None:

@@ -113,6 +113,6 @@ class QueueLengths(ApiHandler):
     errors = (Unavailable,)
 
     async def get(self) -> None:
-        """Answer how many messages wait in each queue that workers consume from, else in those of the Celery app."""
-        queues = await self.services.queues.lengths(self.services.inspector.queues())
-        self.answer(queue_lengths_body([queue_member(q.name, q.messages, q.consumers) for q in queues]))
+        """Answer how many messages wait in each known queue, and why that is not known where it is not."""
+        queues = await self.services.queues.all_lengths()
+        self.answer(queue_lengths_body([queue_member(q.name, q.messages, q.consumers, q.reason) for q in queues]))

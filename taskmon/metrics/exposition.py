@@ -59,6 +59,7 @@ class Metrics:
         self._state = state
         self._broker = broker
         self._clock = clock
+        self._queues = queues
         self._history: HistoryView | None = None
         bounds = sorted({float(bound) for bound in runtime_buckets if isfinite(bound)})
         counts = Counts(bounds, state, clock, worker_label=worker_label, exceptions=celery_exporter)
@@ -80,7 +81,8 @@ class Metrics:
     def save(self) -> str:
         """Write all that has been counted, for a later run."""
         reconciled = self._state.reconciled
-        totals = Totals(self._state.evicted_total, reconciled.settled_total, reconciled.orphaned_total)
+        queues = self._queues.known.save() if self._queues else {}
+        totals = Totals(self._state.evicted_total, reconciled.settled_total, reconciled.orphaned_total, queues)
         return save_counts(self._counts, totals)
 
     def restore(self, document: str | None, tasks: Iterable[Task]) -> Totals:
@@ -88,7 +90,10 @@ class Metrics:
         for task in tasks:
             if task.state == PENDING and task.sent is not None:
                 self._counts.waiting.note(task)
-        return Totals() if document is None else restore_counts(self._counts, document)
+        totals = Totals() if document is None else restore_counts(self._counts, document)
+        if self._queues:
+            self._queues.known.restore(totals.queues)
+        return totals
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format 0.0.4, see `CONTENT_TYPE`."""

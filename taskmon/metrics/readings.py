@@ -68,15 +68,15 @@ class Readings:
         return self._of_queues(lambda queue: queue.consumers)
 
     def oldest_waiting(self, now: float) -> dict[str, float]:
-        """Tell of each queue to which tasks were sent the age of the one that waits longest; 0 where none does.
+        """Return by queue the age of the task that waits longest, of those sent to it; 0 where none waits.
 
-        None waits in a queue known to be empty: it was purged, or those who take from it send no events.
+        None waits in a queue known to be empty: it was purged, or its workers send no events.
         """
         latest = self._latest()
-        ages: dict[str, float] = {}
+        ages = {clean_label(name): 0.0 for name, queue in latest.items() if queue.messages == 0}
         for name, sent in self._counts.waiting.oldest():
             queue = latest.get(name)
-            waits = sent is not None and (queue is None or queue.messages > 0)
+            waits = sent is not None and (queue is None or queue.messages != 0)
             label = clean_label(name)
             ages[label] = max(ages.get(label, 0.0), now - sent if waits and sent is not None else 0.0)
         return ages

@@ -45,14 +45,16 @@ class _Document(Struct):
     queueing: list[tuple[Key, _Times]] = field(default_factory=list)
     rejected: dict[str, int] = field(default_factory=dict)
     omitted: dict[str, int] = field(default_factory=dict)
+    queues: dict[str, float] = field(default_factory=dict)
 
 
 class Totals(NamedTuple):
-    """How many tasks were evicted, settled and orphaned, which others count."""
+    """How many tasks were evicted, settled and orphaned, and when each queue was known last: others know that."""
 
     evicted: int = 0
     settled: int = 0
     orphaned: int = 0
+    queues: dict[str, float] = {}  # noqa: RUF012 - never changed
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -87,7 +89,7 @@ def restore_counts(counts: Counts, text: str) -> Totals:
         document = _decode(text)
     except msgspec.MsgspecError:
         return Totals()
-    totals = Totals(document.evicted, document.settled, document.orphaned)
+    totals = Totals(document.evicted, document.settled, document.orphaned, document.queues)
     if document.worker_label != counts.worker_label or document.exceptions != counts.by_exception:
         return totals
     counts.applied, counts.taken = document.applied, document.taken

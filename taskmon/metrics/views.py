@@ -70,10 +70,10 @@ class HistoryView(Protocol):
 
 
 class QueueView(Protocol):
-    """One queue: what waits in it, and who consumes from it, None where the broker does not tell."""
+    """One queue: what waits in it, and who consumes from it, None where that is not known."""
 
     @property
-    def messages(self) -> int: ...
+    def messages(self) -> int | None: ...
     @property
     def consumers(self) -> int | None: ...
 
@@ -85,6 +85,15 @@ class QueuesView(Protocol):
     def latest(self) -> Mapping[str, QueueView]: ...
     @property
     def age(self) -> float | None: ...
+    @property
+    def known(self) -> "KnownQueuesView": ...
+
+
+class KnownQueuesView(Protocol):
+    """Which queues are known, for a later run."""
+
+    def save(self) -> dict[str, float]: ...
+    def restore(self, saved: Mapping[str, float]) -> None: ...
 
 
 class InspectionView(Protocol):

@@ -22,6 +22,7 @@ _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 QUEUE = re.compile(r"(?!amq\.)[\w.@:-]{1,255}", re.ASCII)
 METRICS_PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}")
 _SIZE = re.compile(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
+_MAX_QUEUE_BYTES = 255
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://\S+", re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([wdhms]?)", re.IGNORECASE)
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -62,6 +63,14 @@ def read_text(value: object) -> str:
     if _NOT_TEXT.search(value):
         raise ValueError("must not hold control characters or line breaks")
     return value.strip()
+
+
+def read_queue_name(value: object) -> str:
+    """Read the name of a queue, as a broker may have it."""
+    name = read_text(value)
+    if len(name.encode("utf-8", "replace")) > _MAX_QUEUE_BYTES:
+        raise ValueError(f"must be at most {_MAX_QUEUE_BYTES} bytes long")
+    return name
 
 
 def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object], str]:

@@ -43,6 +43,7 @@ from .kinds import (
     read_origin,
     read_path,
     read_public_url,
+    read_queue_name,
     read_socket_path,
     read_text,
     read_url_prefix,
@@ -259,6 +260,9 @@ class Settings:
         1_000_000, count(1, 1_000_000_000), "How many messages RabbitMQ keeps for taskmon; the oldest go first."
     )
     durable_queue: str | None = _events(None, _QUEUE, "Queue of RabbitMQ that keeps events while taskmon is down.")
+    queues: tuple[str, ...] = _events(
+        (), listing("NAMES", read_queue_name), "Queues to watch besides those that taskmon finds itself."
+    )
     orphan_after: float = _events(
         900.0,
         between("SECONDS", read_float, 0, _DECADE),

@@ -193,7 +193,7 @@ async def test_queue_lengths(memory_broker: str) -> None:
     app = make_app(memory_broker, task_default_queue="default")
     async with serving(app, inspect_timeout=1000 * PATIENCE, enable_events=False) as served:
         answer = await served.get("/api/queues/length")
-        assert answer.json() == {"active_queues": [{"name": "default", "messages": 0, "consumers": None}]}
+        assert answer.json() == {"active_queues": [{"name": "default", "messages": 0, "consumers": 0}]}
         with app.connection_for_write() as connection, connection.SimpleQueue("orders") as queue:
             queue.put({})
         with answering(app, W1, **inspectable()):
@@ -201,7 +201,7 @@ async def test_queue_lengths(memory_broker: str) -> None:
             await eventually(lambda: served.taskmon.services.inspector.queues())
         answer = await served.get("/api/queues/length")
         assert [(queue["name"], queue["messages"]) for queue in answer.json()["active_queues"]] == [
-            ("mail", 0), ("orders", 1),
+            ("default", 0), ("mail", 0), ("orders", 1),
         ]  # fmt: skip
 
 

@@ -3,22 +3,24 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from amqp.exceptions import AccessRefused, NotFound
 from celery import Celery
-from kombu import Queue
 from patience import PATIENCE
 from serving import AWAY, make_app, silent_server
 from waiting import eventually
 
 from taskmon.cluster import queues as module
 from taskmon.cluster.calls import Lane
-from taskmon.cluster.queues import QueueLength, Queues
+from taskmon.cluster.consumers import Consumers
+from taskmon.cluster.inspection import Inspection
+from taskmon.cluster.known_queues import KnownQueues
+from taskmon.cluster.queue_lengths import Evidence, QueueLength
+from taskmon.cluster.queues import Queues
 from taskmon.errors import Unavailable
+from taskmon.records import Worker
 
 
 @pytest.fixture
@@ -33,6 +35,18 @@ def lane() -> Iterator[Lane]:
     made.close()
 
 
+def make_queues(
+    app: Celery,
+    lane: Lane,
+    names: Sequence[str] = (),
+    workers: dict[str, Worker] | None = None,
+    inspections: dict[str, Inspection] | None = None,
+) -> Queues:
+    """Make the queues of an app, known by these names, and what workers say of them."""
+    known = KnownQueues((lambda: names,), ())
+    return Queues(app, lane, known, Consumers(workers or {}, inspections or {}))
+
+
 def put(app: Celery, queue: str, messages: int) -> None:
     with app.connection_for_write() as connection, connection.SimpleQueue(queue) as simple:
         for _ in range(messages):
@@ -42,78 +56,48 @@ def put(app: Celery, queue: str, messages: int) -> None:
 async def test_lengths(app: Celery, lane: Lane) -> None:
     put(app, "orders", 3)
     put(app, "mail", 1)
-    found = await Queues(app, lane).lengths(["orders", "mail", "missing", "", "x" * 256])
-    assert found == [QueueLength("mail", 1), QueueLength("missing", 0), QueueLength("orders", 3)]
+    found = await make_queues(app, lane).lengths(["orders", "mail", "missing", "", "x" * 256])
+    assert found == [QueueLength("mail", 1, 0), QueueLength("missing", 0, 0), QueueLength("orders", 3, 0)]
 
 
-async def test_the_queues_of_the_app_when_none_is_named(app: Celery, lane: Lane) -> None:
-    assert await Queues(app, lane).lengths() == [QueueLength("orders", 0)]
-    app.conf.task_queues = [Queue("mail"), Queue("orders"), Queue()]
-    assert Queues(app, lane).of_app() == ["mail", "orders"]
+async def test_the_default_queue_of_the_app_when_none_is_named(app: Celery, lane: Lane) -> None:
+    assert await make_queues(app, lane).lengths() == [QueueLength("orders", 0, 0)]
+
+
+async def test_consumers_are_what_the_workers_online_say(app: Celery, lane: Lane) -> None:
+    now = time.time()
+    workers = {
+        "a": Worker("a", online=True, seen=now, freq=60.0),
+        "b": Worker("b", online=True, seen=now, freq=60.0),
+        "gone": Worker("gone", online=False, seen=now),
+    }
+    said = {"active_queues": now}
+    inspections = {
+        "a": Inspection(queues=("mail", "orders"), times=said),
+        "gone": Inspection(queues=("mail",), times=said),
+    }
+    queues = make_queues(app, lane, ["idle", "mail"], workers, inspections)
+    assert [(queue.name, queue.consumers) for queue in await queues.all_lengths()] == [("idle", None), ("mail", 1)]
+    inspections["b"] = Inspection(queues=("mail",), times=said)
+    assert [(queue.name, queue.consumers) for queue in await queues.all_lengths()] == [("idle", 0), ("mail", 2)]
+    workers["a"].online = workers["b"].online = False
+    assert [queue.consumers for queue in await queues.all_lengths()] == [0, 0]
 
 
 async def test_looking_makes_no_queue(app: Celery, lane: Lane) -> None:
-    await Queues(app, lane).lengths(["missing"])
+    await make_queues(app, lane).lengths(["missing"])
     with app.connection_for_read() as connection:
         assert not connection.default_channel._has_queue("missing")
 
 
 async def test_at_most_so_many(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUES", 2)
-    assert [queue.name for queue in await Queues(app, lane).lengths(["c", "b", "a"])] == ["a", "b"]
-
-
-class FakeRabbit:
-    """What `_ask_each` sees of a RabbitMQ connection: a channel that is closed once something was refused."""
-
-    channel_errors = (NotFound, AccessRefused)
-    transport = SimpleNamespace(driver_type="amqp")
-
-    def __init__(self) -> None:
-        self.channels = 0
-
-        self._channel: Any = None
-
-    @property
-    def default_channel(self) -> Any:
-        if self._channel is None:
-            self._channel = self._make()
-        return self._channel
-
-    def revive(self, channel: None) -> None:
-        self._channel = channel
-
-    def _make(self) -> Any:
-        self.channels += 1
-        closed = False
-
-        def queue_declare(queue: str, passive: bool) -> Any:
-            nonlocal closed
-            assert passive
-            assert not closed
-            closed = queue in ("missing", "private")
-            if queue == "missing":
-                raise NotFound("no queue", (50, 10))
-            if queue == "private":
-                raise AccessRefused("no", (50, 10))
-            return SimpleNamespace(message_count=5, consumer_count=2)
-
-        return SimpleNamespace(queue_declare=queue_declare)
-
-
-def test_rabbitmq_tells_consumers_and_closes_channels() -> None:
-    rabbit = FakeRabbit()
-    assert list(module._ask_each(rabbit, ["a", "missing", "private", "z"])) == [  # type: ignore[arg-type]
-        QueueLength("a", 5, 2),
-        QueueLength("missing", 0, 0),
-        QueueLength("z", 5, 2),
-    ]
-    assert rabbit.channels == 3
+    assert [queue.name for queue in await make_queues(app, lane).lengths(["c", "b", "a"])] == ["a", "b"]
 
 
 async def test_a_broker_that_is_away(lane: Lane) -> None:
     with pytest.raises(Unavailable, match="The broker"):
-        await Queues(make_app(AWAY), lane).lengths()
+        await make_queues(make_app(AWAY), lane).lengths()
 
 
 @pytest.mark.usefixtures("hasty")
@@ -122,19 +106,19 @@ async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
     with silent_server() as port:
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(Unavailable):
-                await Queues(make_app(f"{scheme}://127.0.0.1:{port}//"), lane).lengths()
+                await make_queues(make_app(f"{scheme}://127.0.0.1:{port}//"), lane).lengths()
 
 
 class Slow(Queues):
     """Counts how often it asks, and waits to be let go."""
 
-    def __init__(self, app: Celery, lane: Lane) -> None:
-        super().__init__(app, lane)
+    def __init__(self, app: Celery, lane: Lane, names: Sequence[str] = ()) -> None:
+        super().__init__(app, lane, KnownQueues((lambda: names,), ()), Consumers({}, {}))
         self.asked: list[Sequence[str]] = []
         self.go = threading.Event()
         self.error: Exception | None = None
 
-    def _ask(self, names: Sequence[str]) -> list[QueueLength]:
+    def _ask(self, names: Sequence[str], evidence: Evidence) -> list[QueueLength]:
         self.asked.append(names)
         self.go.wait(PATIENCE)
         if self.error is not None:
@@ -150,17 +134,17 @@ async def test_those_who_ask_the_same_share_the_answer(app: Celery, lane: Lane) 
     given_up.cancel()
     queues.go.set()
     answers = await asyncio.gather(*waiting)
-    assert answers == [[QueueLength("a", 1), QueueLength("b", 1)]] * 20
-    assert await queues.lengths(["a", "b"]) == [QueueLength("a", 2), QueueLength("b", 2)]
+    assert answers == [[QueueLength("a", 1, 0), QueueLength("b", 1, 0)]] * 20
+    assert await queues.lengths(["a", "b"]) == [QueueLength("a", 2, 0), QueueLength("b", 2, 0)]
 
 
 async def test_the_watch(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY", 0.01)
-    queues = Slow(app, lane)
-    queues.go.set()
     names = ["a"]
+    queues = Slow(app, lane, names)
+    queues.go.set()
     assert (queues.latest, queues.age) == ({}, None)
-    queues.watch(lambda: names)
+    queues.watch()
     await eventually(lambda: len(queues.asked) > 2)
     assert queues.latest["a"].messages
     assert queues.age is not None
@@ -174,7 +158,7 @@ async def test_the_watch(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatc
     queues.error = None
     await eventually(lambda: queues.latest != kept)
     queues.close()
-    Queues(app, lane).close()
+    make_queues(app, lane).close()
 
 
 async def test_closing_gives_up_what_is_asked(app: Celery, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:

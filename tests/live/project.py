@@ -16,6 +16,7 @@ from celery.exceptions import Reject
 BROKER_VARIABLE = "LIVE_BROKER"
 BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
 QUEUE_VARIABLE = "LIVE_QUEUE"
+PREFIX_VARIABLE = "LIVE_KEY_PREFIX"  # the prefix of all keys in Redis; empty: none
 
 #: Seconds that whoever commands a worker waits for its reply: one that starts the processes of its pool is busy.
 REPLY_LIMIT = 60.0
@@ -87,7 +88,7 @@ def not_a_number() -> float:
     return math.nan
 
 
-def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
+def make_app(broker_url: str, result_backend: str | None, queue: str, key_prefix: str | None = None) -> Celery:
     """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
     app = Celery("project", broker=broker_url, backend=result_backend, control=PatientControl, set_as_current=False)
     app.conf.update(
@@ -97,6 +98,8 @@ def make_app(broker_url: str, result_backend: str | None, queue: str) -> Celery:
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
     )
+    if key_prefix:
+        app.conf.broker_transport_options = {"global_keyprefix": key_prefix}
     for function in (add, sleep, wait, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
     for function in (retry_then_succeed, progress, reject):
@@ -108,6 +111,7 @@ app = make_app(
     os.environ.get(BROKER_VARIABLE, "memory://"),
     os.environ.get(BACKEND_VARIABLE) or None,
     os.environ.get(QUEUE_VARIABLE, "celery"),
+    os.environ.get(PREFIX_VARIABLE) or None,
 )
 if BROKER_VARIABLE in os.environ:  # a process of this project alone, where whoever asks for the app means this one
     app.set_current()

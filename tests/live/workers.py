@@ -20,7 +20,7 @@ from celery.canvas import Signature
 from celery.result import AsyncResult
 from kombu import pools
 from processes import Process
-from project import BACKEND_VARIABLE, BROKER_VARIABLE, QUEUE_VARIABLE, make_app
+from project import BACKEND_VARIABLE, BROKER_VARIABLE, PREFIX_VARIABLE, QUEUE_VARIABLE, make_app
 
 Pool = Literal["prefork", "threads", "solo"]
 Backend = Literal["rpc", "redis", "none"]
@@ -39,6 +39,7 @@ class Project:
     broker_url: str
     result_backend: str | None
     queue: str = field(default_factory=new_queue)
+    key_prefix: str | None = None
 
     @classmethod
     def on(cls, broker: Broker, backend: Backend | None = None, redis: RedisBroker | None = None) -> "Project":
@@ -56,7 +57,7 @@ class Project:
     @cached_property
     def app(self) -> Celery:
         """The app as a client in this process; it is not the current app."""
-        return make_app(self.broker_url, self.result_backend, self.queue)
+        return make_app(self.broker_url, self.result_backend, self.queue, self.key_prefix)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that configure `project.py` in another process."""
@@ -64,6 +65,7 @@ class Project:
             BROKER_VARIABLE: self.broker_url,
             BACKEND_VARIABLE: self.result_backend or "",
             QUEUE_VARIABLE: self.queue,
+            PREFIX_VARIABLE: self.key_prefix or "",
         }
 
     def signature(self, task: str, *args: Any, **kwargs: Any) -> Signature:

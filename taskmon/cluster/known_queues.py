@@ -1,0 +1,78 @@
+"""KnownQueues: which queues are asked about. Event loop only.
+
+A queue is known while anything names it, and after that until it has been empty for a day: its last worker may be
+gone while its messages stay.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+#: As many queues are known at the most.
+MAX_QUEUES: Final = 1000
+
+#: Seconds that a queue must have been empty before it is forgotten.
+EMPTY_FOR: Final = 86_400.0
+
+_MAX_NAME_BYTES: Final = 255
+
+#: A source of names: an option, the app, the workers, the tasks held.
+Source = Callable[[], Iterable[str]]
+
+
+class Length(Protocol):
+    """What is read of a queue's length."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def messages(self) -> int | None: ...
+
+
+class KnownQueues:
+    """The names of the queues; `lasting` are sources whose names go first where there are too many."""
+
+    def __init__(
+        self, lasting: Sequence[Source], passing: Sequence[Source], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._lasting = lasting
+        self._passing = passing
+        self._clock = clock
+        self._last: dict[str, float] = {}  # when each was last named, or not known to be empty
+        self._filled: set[str] = set()
+
+    def names(self) -> list[str]:
+        """Return the names of all known queues, sorted; forget those that were empty for long."""
+        now = self._clock()
+        lasting = set(_valid(self._lasting))
+        self._last.update(dict.fromkeys((*_valid(self._passing), *lasting), now))
+        kept = {name: at for name, at in self._last.items() if abs(now - at) <= EMPTY_FOR}
+        if len(kept) > MAX_QUEUES:
+            order = sorted(kept, key=lambda name: (name not in lasting, name not in self._filled, -kept[name], name))
+            kept = {name: kept[name] for name in order[:MAX_QUEUES]}
+        self._last = kept
+        return sorted(kept)
+
+    def note(self, lengths: Iterable[Length]) -> None:
+        """Note what was found: a queue that is not known to be empty stays."""
+        now = self._clock()
+        lengths = list(lengths)
+        self._filled = {queue.name for queue in lengths if queue.messages}
+        self._last.update({queue.name: now for queue in lengths if queue.messages != 0 and queue.name in self._last})
+
+    def save(self) -> dict[str, float]:
+        """Return what a later run goes on from, to the hour: whoever stores it has little to store again."""
+        return {name: at - at % 3600 for name, at in self._last.items()}
+
+    def restore(self, saved: Mapping[str, float]) -> None:
+        """Go on from what an earlier run knew."""
+        self._last.update((name, at) for name, at in saved.items() if is_queue_name(name))
+
+
+def is_queue_name(name: Any) -> bool:
+    """Whether something that a worker or an event says can be the name of a queue."""
+    return isinstance(name, str) and 0 < len(name.encode("utf-8", "replace")) <= _MAX_NAME_BYTES
+
+
+def _valid(sources: Iterable[Source]) -> Iterator[str]:
+    return (name for source in sources for name in source() if is_queue_name(name))
