@@ -17,7 +17,7 @@ from celery import Celery
 
 from . import __version__
 from .auth import Authentication, Role
-from .cluster.app_queues import list_app_queues
+from .cluster.app_queues import is_empty_app, list_app_queues
 from .cluster.calls import Lane
 from .cluster.connections import describe_broker
 from .cluster.consumers import Consumers
@@ -137,6 +137,7 @@ class Taskmon:
         await self._restore()
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
+        self.services.diagnostics.report_backend()
         self._consumer.start()
         self.services.queues.watch()
         self._upkeep = [
@@ -240,6 +241,7 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
         has_backend=configured not in (None, "", "disabled", "disabled://"),
         readable=results.available,
         result_extended=bool(conf.result_extended),
+        of_url=is_empty_app(celery_app),
     )
 
 

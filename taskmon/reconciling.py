@@ -48,6 +48,9 @@ ROUND_BOUNDS: Final = (1.0, 300.0)
 #: Nothing is judged until the broker has been there for so long: events may have waited, workers have to say hello.
 SETTLES: Final = 5.0
 
+#: Without a result backend, seconds in which the event may come of a task that ended while the workers were asked.
+LATE_EVENTS: Final = 5.0
+
 #: What workers say they have is good for so long, in seconds.
 _HOLDINGS_AGE: Final = 10.0
 _SLICE: Final = 0.003
@@ -98,8 +101,8 @@ class Reconciler:
         self._silent = False  # whether a worker that lives has not said what it has
 
     async def run(self) -> None:
-        """Reconcile until cancelled; without a result backend that can be read, or with 0 seconds, do nothing."""
-        if not self._after or not self._results.available:
+        """Reconcile until cancelled; with 0 seconds, do nothing."""
+        if not self._after:
             return
         pause = min(max(self._after * ROUND_SHARE, ROUND_BOUNDS[0]), ROUND_BOUNDS[1])
         while True:
@@ -192,6 +195,8 @@ class Reconciler:
                 self._state.reconciled.adopt(task.uuid)
             elif there is False:
                 lost.append(task.uuid)
+        if lost and not self._results.available:
+            await asyncio.sleep(min(LATE_EVENTS, self._after))
         for task_id, result in (await self._read(lost)).items():
             await self._let_others_run()
             task = self._untouched(task_id, doubtful)
@@ -203,8 +208,13 @@ class Reconciler:
                 self._state.reconciled.orphan(task_id)
 
     async def _read(self, task_ids: Iterable[str]) -> dict[str, Result]:
-        """Read what is stored of tasks, a few at a time: a result can be large. Raises Unavailable."""
+        """Read what is stored of tasks, a few at a time: a result can be large. Raises Unavailable.
+
+        Nothing is stored where there is no result backend.
+        """
         ids = list(task_ids)
+        if not self._results.available:
+            return {task_id: Result(task_id) for task_id in ids}
         found: dict[str, Result] = {}
         for start in range(0, len(ids), READ_TOGETHER):
             together = ids[start : start + READ_TOGETHER]
@@ -245,7 +255,13 @@ class Reconciler:
         return task if task.seen == heard[task_id] and task.state not in READY_STATES else None
 
     def _may_be_lost(self, task: Task) -> bool:
-        """Tell whether anybody has to be asked: not about a task that, a while ago, may have waited in a queue."""
+        """Whether anybody has to be asked: not about a task that, a while ago, may have waited in a queue.
+
+        Without a result backend a task that no worker has told of is never lost: one that sends no events may have
+        finished it.
+        """
+        if task.worker is None and not self._results.available:
+            return False
         latest = self._queues.latest
         names = self._queues_of(task)
         return task.worker is not None or (
@@ -257,6 +273,8 @@ class Reconciler:
         if task.uuid in self._taken:
             return True
         own = task.worker
+        if own is None and not self._results.available:
+            return None
         answered = own in self._holdings
         worker = self._state.workers.get(own or "")
         # Who was alive and has not answered may be busy, or this machine stood still: the next round tells.

@@ -330,6 +330,8 @@ def test_what_was_refused_long_ago_is_no_news(bench: Bench) -> None:
         (AppFacts(False, False, False), [("no-result-backend", "result_backend")]),
         (AppFacts(True, False, True), [("no-result-backend", "result_backend")]),
         (AppFacts(True, True, False), [("result-extended-off", "result_extended")]),
+        (AppFacts(True, True, False, of_url=True), []),  # the workers may have it
+        (AppFacts(False, False, False, of_url=True), [("no-result-backend", "result_backend")]),
     ],
 )
 def test_the_result_backend(monkeypatch: pytest.MonkeyPatch, facts: AppFacts, codes: list[tuple[str, str]]) -> None:
@@ -338,6 +340,17 @@ def test_the_result_backend(monkeypatch: pytest.MonkeyPatch, facts: AppFacts, co
 
 
 # The log
+
+
+def test_what_is_missing_without_a_result_backend_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(monkeypatch, AppFacts(False, False, False, of_url=True))
+    bench.diagnostics.report_backend()
+    bench.diagnostics.examine()
+    (line,) = caplog.messages
+    assert "--result-backend" in line
+    assert "orphaned" in line
 
 
 def test_each_finding_is_logged_when_it_shows(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

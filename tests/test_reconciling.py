@@ -479,10 +479,43 @@ async def test_it_runs_in_the_background(monkeypatch: pytest.MonkeyPatch, caplog
     assert "0 had finished, by the result backend, and 1 are orphaned" in caplog.text
 
 
-@pytest.mark.parametrize(("after", "available"), [(0.0, True), (1.0, False)])
-async def test_it_is_off(after: float, available: bool) -> None:
-    scene = Scene(*started(), after=after)
-    scene.available = available
+async def test_without_a_result_backend_the_workers_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LATE_EVENTS", 0.0)
+    received = make_event("received", "c", hostname=W1)
+    sent = make_event("sent", "d", queue="mail", hostname="gen1@web")
+    scene = Scene(*started("a", "b"), received, sent, make_worker_event("online", W2))
+    scene.available = False
+    scene.inspector.inspections[W1] = Inspection(queues=("mail",))
+    scene.let_have(W1, "b")
+    scene.let_have(W2)
+    scene.age(AFTER + 5, *"abcd")
+    scene.let_wait(mail=1)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "abcd"] == [True, False, False, False]
+    scene.kill(W1)
+    del scene.has[W1]
+    scene.let_wait(mail=0)
+    await scene.run()
+    assert [scene.told(task_id)[2] for task_id in "abcd"] == [True, True, True, False]
+    assert scene.read == []
+
+
+async def test_without_a_result_backend_an_event_in_between_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker says that it has the task no more before the event of its end comes."""
+    monkeypatch.setattr(module, "LATE_EVENTS", 0.0)
+    scene = Scene(*started())
+    scene.available = False
+    scene.age(AFTER + 5, "a")
+    scene.let_have(W1)
+    end = [make_event("succeeded")]
+    scene.meanwhile = lambda: asyncio.get_running_loop().call_soon(scene.state.apply, end)
+    await scene.run()
+    assert scene.told() == ("SUCCESS", "events", False)
+    assert scene.state.reconciled.orphaned_total == 0
+
+
+async def test_it_is_off() -> None:
+    scene = Scene(*started(), after=0.0)
     await asyncio.wait_for(scene.reconciler.run(), PATIENCE)
 
 

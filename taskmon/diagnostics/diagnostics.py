@@ -24,6 +24,11 @@ RECENT: Final = 600.0
 #: What lets in events that are refused, by the reason for which they are.
 _REFUSALS: Final = {"too-large": "--max-message", "content-type": "event_serializer"}
 
+_WITHOUT_RESULTS: Final = (
+    "results are not shown, and only the workers can say what became of a task whose end was missed. A task that no"
+    " worker has any more is called orphaned, even if it ended while its events were missed"
+)
+
 
 class Diagnostics:
     """Finds what is missing; `observe` is to hear of workers' events, `forget` of workers that go."""
@@ -60,11 +65,19 @@ class Diagnostics:
             *examine_tasks(self._state),
             *self._examine_backend(),
         ]
+        self._report(findings)
+        return findings
+
+    def report_backend(self) -> None:
+        """Log at the start what is known then: whether there is a result backend."""
+        self._report(list(self._examine_backend()))
+
+    def _report(self, findings: list[Finding]) -> None:
+        """Log what was not there the last time."""
         for finding in findings:
             if (finding.code, finding.reason) not in self._shown:
                 log.warning("%s: %s", finding.code, finding.message)
         self._shown = {(finding.code, finding.reason) for finding in findings}
-        return findings
 
     def _examine_broker(self) -> Iterator[Finding]:
         if not self._broker.connected:
@@ -100,13 +113,16 @@ class Diagnostics:
 
     def _examine_backend(self) -> Iterator[Finding]:
         facts = self._facts
-        if not facts.has_backend:
-            yield Finding(
-                "no-result-backend", "No result backend is configured: results are not known", "result_backend"
-            )
-        elif not facts.readable:
-            message = "taskmon cannot read the result backend that is configured: results are not known"
-            yield Finding("no-result-backend", message, "result_backend")
-        elif not facts.result_extended:
+        if not facts.has_backend or not facts.readable:
+            yield Finding("no-result-backend", f"{_why_no_results(facts)}: {_WITHOUT_RESULTS}", "result_backend")
+        elif not facts.of_url and not facts.result_extended:
             message = "The result backend does not store names and arguments of tasks"
             yield Finding("result-extended-off", message, "result_extended")
+
+
+def _why_no_results(facts: AppFacts) -> str:
+    if facts.has_backend:
+        return "taskmon cannot read the result backend that is configured"
+    if facts.of_url:
+        return "No result backend is known from a broker's URL alone (--result-backend or --app names one)"
+    return "The Celery app has no result backend"

@@ -7,11 +7,15 @@ from msgspec import Struct
 
 
 class AppFacts(Struct, frozen=True):
-    """What matters here of a Celery app: is a result backend configured, can taskmon read it, what does it store."""
+    """What matters here of a Celery app: is a result backend configured, can taskmon read it, what does it store.
+
+    `of_url` is whether there is no app but that made for a broker's URL, which says nothing of the workers' settings.
+    """
 
     has_backend: bool
     readable: bool
     result_extended: bool
+    of_url: bool = False
 
 
 class BrokerView(Protocol):

@@ -217,7 +217,9 @@ async def test_a_cluster_where_all_is_well(memory_broker: str) -> None:
     ],
 )
 async def test_the_result_backend(conf: dict[str, Any], code: str) -> None:
-    async with serving(make_app(**conf)) as served:
+    app = make_app(**conf)
+    app.task(findings, name="shop.pay", shared=False)  # without a task, its settings say nothing of the workers'
+    async with serving(app) as served:
         assert (await findings(served)).keys() == {"broker-away", code}
 
 

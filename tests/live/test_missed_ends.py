@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import RabbitBroker, RedisBroker
+from brokers import Broker, RabbitBroker, RedisBroker
 from celery.events import EventDispatcher
 from databases import PostgresServer
 from monitor import Monitor
@@ -164,3 +164,27 @@ def test_a_task_that_waits_for_a_worker_is_no_orphan(
         return len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
 
     wait_until(all_are_lost, timeout=120, what="without their messages all are lost", detail=monitor.log_tail)
+
+
+def test_without_a_result_backend_the_workers_tell_who_is_lost(
+    broker: Broker, start_worker: Callable[..., Any], watch: Callable[[Project], Monitor], tmp_path: Path
+) -> None:
+    project = Project(broker.url, None)
+    try:
+        monitor = watch(project)
+        assert "no-result-backend" in monitor.log_text()
+        options = {"pool": "prefork", "events": True}
+        killed = start_worker(project, name="killed", **options)
+        lost = project.send("sleep", 600)
+        monitor.wait_for(lost.id, "STARTED")
+        killed.kill()
+        other = start_worker(project, name="other", **options)
+        slow = project.send("wait", str(tmp_path / "slow"))
+        monitor.wait_for(slow.id, "STARTED")
+        wait_for_task(monitor, lost.id, orphaned=True, state="STARTED")
+        wait_until(lambda: outcome(monitor, "orphaned") >= 1, timeout=PATIENCE, what="it is counted")
+        assert monitor.task(slow.id)["orphaned"] is False, other.log_tail()
+        (tmp_path / "slow").touch()
+        monitor.wait_for(slow.id, "SUCCESS")
+    finally:
+        project.close()
