@@ -21,8 +21,8 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
+from .broker_faults import Fault, SubscriptionLost, explain
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
-from .masking import mask_passwords
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
 from .receiving.pieces import Drain
@@ -50,10 +50,11 @@ _LOG_EVERY: Final = 60.0
 
 @dataclass(slots=True)
 class BrokerStatus:
-    """Whether events come in; `reason` says why not. Event loop only."""
+    """Whether events come in; `reason` says why not, `summary` the same without any name. Event loop only."""
 
     connected: bool = False
     reason: str = "not connected yet"
+    summary: str = "not connected"
     reconnects: int = 0
 
 
@@ -175,10 +176,11 @@ class EventConsumer:
         log.info("Connected to the broker %s", url)
         self._on_connect()
 
-    def _disconnected(self, broker: str, reason: str, was_connected: bool, delay: float) -> None:
-        self.status.connected, self.status.reason = False, reason
+    def _disconnected(self, broker: str, fault: Fault, was_connected: bool, delay: float) -> None:
+        self.status.connected, self.status.reason = False, str(fault)
+        self.status.summary = fault.text or "not connected"
         self.status.reconnects += was_connected
-        log.warning("%s is away (%s); trying again in %.0f s", broker, reason, delay)
+        log.warning("%s is away: %s; trying again in %.0f s", broker, fault, delay)
 
     # In the thread
 
@@ -186,7 +188,8 @@ class EventConsumer:
         delay = BACKOFF[0]
         while not self._stopping.is_set():
             connected = False
-            broker, reason = f"The broker {describe_broker(self._app)}".rstrip(), "the connection was closed"
+            broker = f"The broker {describe_broker(self._app)}".rstrip()
+            fault = Fault("the connection was closed")
             try:
                 with self._opened() as connection:
                     broker = f"The broker {connection.as_uri()}"
@@ -196,10 +199,10 @@ class EventConsumer:
                     self._on_loop(self._connected, connection.as_uri())
                     self._receive(connection, drain)
             except Exception as exc:
-                reason = mask_passwords(str(exc)) or type(exc).__name__
+                fault = explain(exc)
                 log.debug("Receiving events ended", exc_info=True)
             if not self._stopping.is_set():
-                self._on_loop(self._disconnected, broker, reason, connected, delay)
+                self._on_loop(self._disconnected, broker, fault, connected, delay)
                 self._stopping.wait(delay)
                 delay = min(2 * delay, BACKOFF[1])
 
@@ -336,7 +339,7 @@ def _check_redis(channel: Any) -> None:
     pubsub = vars(channel).get("subclient")
     if pubsub is not None and pubsub.subscribed:
         if pubsub.health_check_response_counter >= _MISSED_PINGS:
-            raise ConnectionError("Redis does not answer")
+            raise SubscriptionLost("Redis does not answer", "it hangs, is overloaded, or the network drops packets")
         pubsub.check_health()
 
 

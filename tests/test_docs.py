@@ -244,7 +244,8 @@ class Running:
     async def set_broker(self, connected: bool) -> None:
         """Let it believe that the broker is there, or away."""
         broker = self.taskmon.services.broker
-        broker.connected, broker.reason = connected, "" if connected else "[Errno 111] Connection refused"
+        broker.connected, broker.reason = connected, "" if connected else "nothing listens at its address: check"
+        broker.summary = "nothing listens at its address"
 
     async def _stop(self) -> None:
         await self.taskmon.stop()

@@ -467,14 +467,16 @@ async def test_a_broker_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
         assert status.reconnects == 0
         ready = await served.get("/readyz", anonymous=True)
         assert ready.status == 503
-        assert ready.error["message"] == "The broker is unavailable: not connected"
+        assert ready.error["message"] == "The broker is unavailable: nothing listens at its address"
         assert (await served.get("/healthcheck", anonymous=True)).status == 200
         assert (await served.get("/api/tasks")).json() == {}
         assert "refused" in (await served.get("/api/task/info/a")).error["reason"]
         metrics = await served.get("/metrics")
         assert b"taskmon_broker_connected 0" in metrics.body
         await served.taskmon.stop()
-    assert re.search(r"The broker redis://:\*+@127\.0\.0\.1:1/0 is away \(.+\); trying again in 1 s", caplog.text)
+    assert re.search(
+        r"The broker redis://:\*+@127\.0\.0\.1:1/0 is away: nothing listens .+; trying again in 1 s", caplog.text
+    )
     for text in (caplog.text, repr(status), ready.raw.decode(), metrics.raw.decode()):
         assert "wrong-horse" not in text
 
@@ -485,7 +487,7 @@ async def test_a_broker_that_hangs(scheme: str) -> None:
         async with serving(make_app(f"{scheme}://user:wrong-horse@127.0.0.1:{port}//")) as served:
             ready = await served.get("/readyz", anonymous=True)
             assert ready.status == 503
-            assert ready.error["message"] == "The broker is unavailable: not connected"
+            assert ready.error["message"] == "The broker is unavailable: nothing listens at its address"
             assert (await served.get("/api/tasks")).status == 200
     wait_until(lambda: not served.taskmon._consumer._thread.is_alive(), "the thread ends with the connection")
 
@@ -594,7 +596,7 @@ async def test_a_lost_connection_is_made_again_and_nothing_is_lost(flaky: Celery
         await eventually(lambda: scene.applied)
         Flaky.away = Flaky.breaks = True
         await eventually(lambda: not scene.status.connected)
-        await eventually(lambda: scene.status.reason == "nobody there")
+        await eventually(lambda: "(nobody there)" in scene.status.reason)
         assert scene.status.reconnects == 1
         Flaky.away = Flaky.breaks = False
         await eventually(lambda: scene.status.connected)
@@ -613,7 +615,7 @@ async def test_a_broker_that_refuses_us_is_not_hammered(flaky: Celery, caplog: p
         await eventually(lambda: len(delays(caplog)) >= 4)
         assert delays(caplog)[:4] == [0.01, 0.02, 0.04, 0.04]
         assert scene.connections == scene.status.reconnects == 0
-        assert scene.status.reason == "access refused to flaky://user:***@host"
+        assert "(access refused to flaky://user:***@host)" in scene.status.reason
         Flaky.refuses = False
         await eventually(lambda: scene.status.connected)
     assert "wrong-horse" not in "".join(record.getMessage() for record in caplog.records)
@@ -623,7 +625,7 @@ async def test_an_error_without_words_is_named(flaky: Celery) -> None:
     async with consuming(flaky) as scene:
         await eventually(lambda: scene.status.connected)
         Flaky.silent = Flaky.breaks = True
-        await eventually(lambda: scene.status.reason == "ConnectionResetError")
+        await eventually(lambda: "(ConnectionResetError)" in scene.status.reason)
 
 
 async def test_heartbeats_are_checked_where_the_broker_has_them(
@@ -642,7 +644,7 @@ async def test_a_redis_that_hangs_while_connecting_is_given_up(monkeypatch: pyte
     monkeypatch.setitem(connections._REDIS_EVENTS_OPTIONS, "socket_timeout", 0.05)
     with silent_server() as port:
         async with consuming(make_app(f"redis://127.0.0.1:{port}/0")) as scene:
-            await eventually(lambda: "Timeout" in scene.status.reason)
+            await eventually(lambda: "no answer in time" in scene.status.reason)
 
 
 def test_the_apps_own_options_for_redis_go_first() -> None:
@@ -707,7 +709,7 @@ async def test_a_broken_connection_is_dropped_without_a_word(flaky: Celery, monk
     async with consuming(flaky) as scene:
         await eventually(lambda: scene.status.connected)
         Flaky.breaks = True
-        await eventually(lambda: scene.status.reason == "gone")
+        await eventually(lambda: "(gone)" in scene.status.reason)
         assert set(ends) == {"collect"}
         Flaky.breaks = False
         await eventually(lambda: scene.status.connected)

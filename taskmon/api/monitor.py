@@ -52,11 +52,11 @@ class Ready(ApiHandler):
     errors = (Unavailable,)
 
     def get(self) -> None:
-        """Answer whether events come in: 503 while the broker is away. What is wrong there is for the log alone.
+        """Answer whether events come in: 503 while they do not. Names of hosts and queues are for the log alone.
 
         A history that is away takes nothing from what memory answers: 200, with a word on it.
         """
         if not self.services.broker.connected:
-            raise Unavailable("The broker", "not connected")
+            raise Unavailable("The broker", self.services.broker.summary)
         history = self.services.history
         self.answer(Readiness("ready", UNSET if history is None else history.status.word()))

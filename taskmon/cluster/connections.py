@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
-from ..masking import mask_passwords
+from ..broker_faults import BrokerBlocked, explain
 from ..transports import protect_messages
 
 T = TypeVar("T")
@@ -158,7 +158,12 @@ def drop_connection(connection: Connection) -> None:
 
 def say_why(exc: Exception) -> str:
     """Put an error of a library into words, without passwords."""
-    return mask_passwords(str(exc)).strip() or type(exc).__name__
+    return str(explain(exc))
+
+
+def _refuse_blocked(reason: str) -> None:
+    """End the wait for a broker that has said that it accepts nothing."""
+    raise BrokerBlocked
 
 
 def _open_any(celery_app: Celery, configured: Any, open_address: Callable[[str | None], Connection]) -> Connection:
@@ -219,5 +224,5 @@ def _limit(connection: Connection) -> None:
         for name, most in (("socket_timeout", ANSWER_TIMEOUT), ("socket_connect_timeout", CONNECT_TIMEOUT)):
             limits[name] = min(given.get(name) or most, most)
     elif driver == "amqp":  # RabbitMQ's yes to each message: what it refuses would show with the next one otherwise
-        limits["confirm_publish"] = True
+        limits |= {"confirm_publish": True, "on_blocked": _refuse_blocked}
     connection.transport_options = {**given, **limits}

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 from celery import Celery
 from kombu.connection import Connection
 
+from ..broker_faults import explain
 from ..errors import Unavailable
-from ..masking import mask_passwords
 from ..records import Event, Task, Worker
 from .mailbox import connected
 
@@ -77,7 +77,7 @@ class Cluster:
         except Unavailable:
             raise
         except Exception as exc:
-            raise Unavailable("The broker", mask_passwords(str(exc)) or type(exc).__name__) from exc
+            raise Unavailable("The broker", str(explain(exc))) from exc
 
 
 class EventEnabler:

@@ -15,6 +15,7 @@ import msgspec
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from ..broker_faults import SubscriptionLost
 from ..transports import monitor_transport
 from .deliveries import VirtualDelivery
 from .frames import AmqpDrain, is_known_amqp
@@ -78,7 +79,7 @@ class RedisDrain:
     def __call__(self, timeout: float) -> None:
         connection, reader = self._connection, self._reader
         if connection._sock is not self._sock:
-            raise ConnectionError("the connection to Redis was lost")
+            raise SubscriptionLost("the connection to Redis was lost")
         reader.feed(self._pieces.read(self._sock, timeout))
         if connection.health_check_interval:
             connection.next_health_check = time.monotonic() + connection.health_check_interval
@@ -119,10 +120,10 @@ class RedisDrain:
             self._pubsub.health_check_response_counter -= 1
         elif isinstance(reply, list) and reply:
             if reply[0] in _ENDS:
-                raise ConnectionError("Redis ended the subscription")
+                raise SubscriptionLost("Redis ended the subscription")
             self._connection._parser.handle_push_response(reply)
             if self._connection.should_reconnect():
-                raise ConnectionError("Redis wants us to connect again")
+                raise SubscriptionLost("Redis asks its clients to connect again")
 
 
 def make_drain(connection: Any, deliver: Deliver, reject: Reject, max_message: int) -> Drain:

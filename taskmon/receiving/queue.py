@@ -19,6 +19,7 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
 
+from ..broker_faults import SubscriptionLost
 from ..settings import Settings
 from ..transports import claim_queue
 from .deliveries import read_lean
@@ -96,7 +97,11 @@ class EventQueue:
             ).consume()
         except connection.channel_errors as exc:
             if durable and getattr(exc, "reply_code", None) == _REFUSED:
-                raise ConnectionError(f"another reads from the queue {self.name}, which has one reader only") from exc
+                raise SubscriptionLost(
+                    "another taskmon reads from the durable queue",
+                    "give each its own --durable-queue",
+                    f"another reads from the queue {self.name}, which has one reader only",
+                ) from exc
             raise
 
     def leave(self, connection: Connection) -> None:

@@ -4,6 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import event, make_app, serving
 from waiting import eventually
 
+from taskmon.broker_faults import Fault
 from taskmon.metrics import METRICS
 
 
@@ -51,7 +52,7 @@ async def test_ready_once_connected(memory_broker: str) -> None:
         ready = await served.get("/readyz", anonymous=True)
         assert ready.json() == {"status": "ready"}
         assert ready.status == 200
-        served.taskmon._consumer._disconnected("The broker", "gone", True, 1.0)
+        served.taskmon._consumer._disconnected("The broker", Fault("it hangs", "wait", "host h"), True, 1)
         answer = await served.get("/readyz", anonymous=True)
-        assert answer.error == {"status": 503, "message": "The broker is unavailable: not connected"}
+        assert answer.error == {"status": 503, "message": "The broker is unavailable: it hangs"}
         assert answer.header("Retry-After") == "1"

@@ -151,7 +151,9 @@ async def test_reads_become_rarer() -> None:
 async def test_a_backend_that_fails() -> None:
     async with reading() as (results, fake):
         fake.error = OSError("redis://:secret@host is away")
-        with pytest.raises(Unavailable, match=r"^The result backend is unavailable: redis://:\*\*\*@host is away$"):
+        with pytest.raises(
+            Unavailable, match=r"^The result backend is unavailable: .*\(redis://:\*\*\*@host is away\)$"
+        ):
             await results.get("a")
         with pytest.raises(Unavailable):
             await results.wait("a", 0.05)
