@@ -42,6 +42,7 @@ from taskmon.errors import Refused
 from taskmon.login.building import build_entrance
 from taskmon.query import FILTERS, PAGING, SORT_KEYS
 from taskmon.records import Event, Task, Worker
+from taskmon.retries import Retries
 from taskmon.routes import PROBES, ROUTES
 from taskmon.serializers import encode, task_body, worker_body
 from taskmon.settings import FLOWER_ONLY, OPTIONS, Option, Settings, load_settings
@@ -641,7 +642,13 @@ def test_the_reasons_why_a_task_is_not_published_again_are_in_the_api_page() -> 
         lambda: read_recorded("args", None),
         lambda: read_recorded("args", "('xx...',)"),
         lambda: read_recorded("args", "(<Order 1001>,)"),
+        lambda: retries.begin("a", again=False).__enter__(),
+        lambda: retries.begin("b", again=False).__enter__(),
     ]
+    retries = Retries()
+    retries.note("a", "a2")
+    under_way = retries.begin("b", again=False)
+    under_way.__enter__()
     seen = set()
     for ask in refused:
         with pytest.raises(Refused) as caught:
