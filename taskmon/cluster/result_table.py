@@ -55,7 +55,7 @@ class TableSource:
         self._content_type, self._encoding, _ = registry._encoders[conf.result_serializer]
         self._is_there = False
         self._file = _find_file(url)
-        self._engine = _make_engine(url, conf.database_engine_options or {}, conf.database_engine_callback)
+        self._engine = _make_engine(url, conf.database_engine_options or {}, conf.get("database_engine_callback"))
 
     def read(self, task_ids: Collection[str]) -> dict[str, Result]:
         """Give what is stored of these tasks; where the table is not there yet, nothing is."""

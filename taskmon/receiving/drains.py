@@ -24,6 +24,7 @@ from .pieces import Deliver, Drain, Pieces, Reject
 log = logging.getLogger(__name__)
 
 _MESSAGES: Final = (b"pmessage", b"message")
+_PUSHING: Final = (3, "3")  # versions of the protocol; redis-py takes numbers and text
 _ENDS: Final = (b"punsubscribe", b"unsubscribe")
 
 
@@ -73,6 +74,7 @@ class RedisDrain:
         self._connection = self._pubsub.connection
         self._sock = self._connection._sock
         self._reader = self._connection._parser._reader
+        self._should_reconnect = getattr(self._connection, "should_reconnect", lambda: False)  # since redis-py 7
         self._deliver = deliver
         self._pieces = Pieces()
 
@@ -121,8 +123,9 @@ class RedisDrain:
         elif isinstance(reply, list) and reply:
             if reply[0] in _ENDS:
                 raise SubscriptionLost("Redis ended the subscription")
-            self._connection._parser.handle_push_response(reply)
-            if self._connection.should_reconnect():
+            if self._connection.protocol in _PUSHING:
+                self._connection._parser.handle_push_response(reply)
+            if self._should_reconnect():
                 raise SubscriptionLost("Redis asks its clients to connect again")
 
 
@@ -160,8 +163,7 @@ def _probe_redis(channel: Any) -> object | None:
             and isinstance(connection._sock, socket.socket)
             and type(connection._parser) is _HiredisParser
             and not connection.encoder.decode_responses
-            and callable(connection._parser.handle_push_response)
-            and callable(connection.should_reconnect)
+            and (connection.protocol not in _PUSHING or callable(connection._parser.handle_push_response))
             and not reader.has_data()
             and reader.gets() is NOT_ENOUGH_DATA
         )

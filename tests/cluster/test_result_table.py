@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.database.models import Task
 from celery.contrib.abortable import AbortableAsyncResult
 from serving import make_app
+from sqlalchemy import PickleType
 
 from taskmon.cluster.backends import make_source
 from taskmon.cluster.result_table import TableSource
@@ -19,6 +21,11 @@ from taskmon.cluster.stored import UNKNOWN, Result
 from taskmon.errors import Refused, Unavailable
 
 from .test_stored import Bomb, _loaded
+
+#: Before 5.7 Celery pickles what it stores in a table, and taskmon never loads a pickle.
+storing = pytest.mark.skipif(
+    isinstance(Task.__table__.c.result.type, PickleType), reason="this Celery pickles results"
+)
 
 
 @pytest.fixture
@@ -52,6 +59,7 @@ def write_row(url: str, *row: Any) -> None:
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+@storing
 def test_what_celery_stores_is_read(zone: str, url: str) -> None:
     app = app_of(url, timezone=zone)
     app.backend.store_result("done", {"x": [1, "é"]}, "SUCCESS")
@@ -69,6 +77,7 @@ def test_what_celery_stores_is_read(zone: str, url: str) -> None:
     ]
 
 
+@storing
 def test_a_database_without_the_table(url: str) -> None:
     app = app_of(url)
     source = source_of(app)
@@ -88,6 +97,7 @@ def test_a_database_without_the_table(url: str) -> None:
         source.read(["a"])
 
 
+@storing
 def test_a_table_of_another_name(url: str) -> None:
     app = app_of(url, database_table_names={"task": "outcomes"})
     try:
@@ -97,6 +107,7 @@ def test_a_table_of_another_name(url: str) -> None:
         app.backend.task_cls.configure()  # the class is one for all apps
 
 
+@storing
 def test_pickles_are_not_loaded(url: str) -> None:
     app = app_of(url, accept_content=["pickle", "json"])
     app.backend.store_result("a", 5, "SUCCESS")
@@ -111,6 +122,7 @@ def test_pickles_are_not_loaded(url: str) -> None:
 
 
 @pytest.mark.parametrize("status", [None, "", 5, b"\xff"])
+@storing
 def test_what_is_no_state(status: Any, url: str) -> None:
     app = app_of(url)
     app.backend.store_result("a", 5, "SUCCESS")
@@ -119,6 +131,7 @@ def test_what_is_no_state(status: Any, url: str) -> None:
     assert (found.state, found.value) in [(UNKNOWN, None), ("5", None)]
 
 
+@storing
 def test_abort_is_celerys(url: str) -> None:
     app = app_of(url)
     source = source_of(app)
@@ -161,6 +174,7 @@ def test_options_of_the_application(url: str) -> None:
     assert source._engine.dialect.seen  # type: ignore[attr-defined]
 
 
+@storing
 def test_a_time_without_a_zone_is_in_that_of_the_application(url: str) -> None:
     app = app_of(url, timezone="Asia/Kolkata")
     app.backend.store_result("a", 5, "SUCCESS")

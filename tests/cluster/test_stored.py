@@ -204,6 +204,7 @@ def test_no_result_is_nested_deeper_than_who_shows_it_can_follow(wrap: Callable[
         masker.value(result.value)
 
 
+@pytest.mark.skipif(not hasattr(base, "COMPRESSED_PAYLOAD_MAGIC"), reason="this Celery compresses no results")
 def test_what_is_compressed_is_read_within_bounds() -> None:
     def compress(data: bytes) -> bytes:
         return base.COMPRESSED_PAYLOAD_MAGIC + b"application/x-gzip\0" + zlib.compress(data)
