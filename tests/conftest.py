@@ -1,17 +1,16 @@
 """What all tests share: tests that are coroutines run on a loop of their own, and nothing may go wrong on it unseen.
 
-A test that is `async def` gets 600 s. It fails, too, when a callback or a task of the loop raised and nobody looked.
+pytest-tornado runs a test that is `async def`, for 600 s at most (`pyproject.toml`). It fails, too, when a callback
+or a task of the loop raised and nobody looked.
 """
 
 import asyncio
 import inspect
 import logging
-import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import patience  # before anything imports taskmon
@@ -21,10 +20,9 @@ from hypothesis import HealthCheck, settings
 from kombu.transport import memory
 from tally import pytest_runtest_logreport as pytest_runtest_logreport
 from tally import pytest_sessionfinish as pytest_sessionfinish
+from tornado.ioloop import IOLoop
 
 patience.be_patient_with_the_history()
-
-_TIMEOUT = 600.0
 
 # An example that takes long says nothing on a machine that has other things to do. `--hypothesis-profile=thorough`
 # tries more of them, in every test.
@@ -33,22 +31,21 @@ settings.register_profile("thorough", settings.get_profile("taskmon"), max_examp
 settings.load_profile("taskmon")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is a coroutine."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    wanted = pyfuncitem._fixtureinfo.argnames
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have pytest-tornado run every test that is a coroutine."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.add_marker(pytest.mark.gen_test)
+
+
+@pytest.fixture
+def io_loop() -> Iterator[IOLoop]:
+    """pytest-tornado's loop of a test, made and ended by asyncio: the plugin's own calls are deprecated."""
     unseen: list[dict[str, Any]] = []
-
-    async def run() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: unseen.append(context))
-        async with asyncio.timeout(_TIMEOUT):
-            await pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted})
-
-    asyncio.run(run())
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: unseen.append(context))
+        yield IOLoop.current()
     assert not unseen, f"nobody looked at: {unseen}"
-    return True
 
 
 @pytest.fixture(autouse=True)
@@ -69,30 +66,10 @@ def logging_as_before() -> Iterator[None]:
     shown = warnings.showwarning
     root.handlers[:] = []
     yield
-    for handler in root.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
     logging.getLogger("tornado.general").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
     warnings.showwarning = shown
     root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before
-
-
-@pytest.fixture
-def process_as_before(logging_as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty directory and environment; undo what a program may do to its own process."""
-    environ, path, modules = dict(os.environ), sys.path[:], set(sys.modules)
-    monkeypatch.chdir(tmp_path)
-    for name in environ:
-        if name.startswith(("TASKMON_", "FLOWER_", "CELERY_")):
-            del os.environ[name]
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith("proj"):
-            del sys.modules[name]
 
 
 @pytest.fixture
