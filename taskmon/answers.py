@@ -56,6 +56,8 @@ class TaskObject(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):
         Literal["events", "result backend"], Meta(description="Where it is known from how the task ended.")
     ]
     orphaned: Annotated[bool, Meta(description="Whether nobody has it, though it has not ended.")]
+    retried_as: Annotated[TaskId | None, Meta(description="The task that it was last published again as.")]
+    retry_of: Annotated[TaskId | None, Meta(description="The task that was published again as this one.")]
 
 
 class TaskNames(Struct, frozen=True, rename={"task_types": "task-types"}):

@@ -15,9 +15,10 @@ import click
 from click.core import ParameterSource
 
 from . import __version__
+from .celery_app import adopt_app, load_app
 from .errors import HistoryRefused, InvalidArgument, InvalidSetting
-from .settings import DEFAULT_FILE, OPTION, OPTIONS, Option, Settings, load_settings
-from .usage import BadUsage, Command, Group, NotStarted, SectionOption
+from .settings import DEFAULT_FILE, FLOWER_FILE, OPTION, OPTIONS, Option, Settings, load_settings
+from .usage import NOT_NEEDED, BadUsage, Command, Group, NotStarted, SectionOption
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -79,7 +80,7 @@ def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
     if workdir:
         _change_directory(workdir)
     if ctx.invoked_subcommand is None:
-        _with_settings(flags, lambda settings: _serve(settings, load_app(settings)))
+        _with_settings(ctx, flags, lambda settings: _serve(settings, load_app(settings)))
 
 
 @main.command(cls=Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
@@ -90,7 +91,19 @@ def demo(ctx: click.Context, /, **flags: object) -> None:
 
     before = ctx.parent.params if ctx.parent else {}
     both = {name: flags[name] if _is_given(flags[name]) else before.get(name) for name in flags}
-    ctx.exit(_with_settings(both, run_demo))
+    ctx.exit(_with_settings(ctx, both, run_demo))
+
+
+@main.command("convert-config", cls=Command, context_settings=_CONTEXT)
+@click.argument("file", metavar="FILE", default=FLOWER_FILE)
+def convert_config(file: str) -> None:
+    """Print a flowerconfig.py as a taskmon.toml; runs none of it."""
+    from .converting import convert
+
+    try:
+        click.echo(convert(Path(file)), nl=False)
+    except InvalidSetting as exc:
+        raise BadUsage(f"{file} {exc.rule}") from None
 
 
 @main.command("hash-password", cls=Command, context_settings=_CONTEXT)
@@ -207,22 +220,25 @@ def _in_token_file(file: str | None, command: "Callable[[Path], str]") -> None:
         raise NotStarted(f"The file of tokens cannot be written: {exc.strerror}") from None
 
 
-@click.command("taskmon", cls=Command, help=_HELP, params=_params(without=("app",)), context_settings=_CONTEXT)
+@click.command("taskmon", cls=Command, help=_HELP, params=[*_params(), _WORKDIR], context_settings=_CONTEXT)
 @click.pass_context
-def celery_command(ctx: click.Context, /, **flags: object) -> None:
-    """Run the server as `celery -A proj taskmon`; the app is celery's."""
+def celery_command(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
+    """Run the server as `celery -A proj taskmon`; the app is celery's, unless --app follows the command."""
+    if workdir:
+        _change_directory(workdir)
     # Celery hands over the preload options of its app as well: load_settings gets none of them.
     mine = {name: value for name, value in flags.items() if name in OPTION}
+    before = ctx.parent
     for name in ("broker", "result_backend"):
-        if not mine[name] and ctx.parent and ctx.parent.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            mine[name] = ctx.parent.params[name]
+        if not mine[name] and before and before.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            mine[name] = before.params[name]
+    has_app = before is not None and before.get_parameter_source("app") is not ParameterSource.DEFAULT
 
     def run(settings: Settings) -> None:
-        _export(settings)
-        _load_tasks(ctx.obj.app, "the app")
-        _serve(settings, ctx.obj.app)
+        own = mine["app"] or (settings.app and not has_app)
+        _serve(settings, load_app(settings) if own else adopt_app(ctx.obj.app, settings, "the app"))
 
-    _with_settings(mine, run)
+    _with_settings(ctx, mine, run)
 
 
 def is_terminal() -> bool:
@@ -241,13 +257,13 @@ def _change_directory(path: str) -> None:
         raise BadUsage(f"--workdir must be a directory one may enter: {exc.strerror}") from None
 
 
-def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
+def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
     """Load the settings, set up the log, and run; a bad option ends the program with its sentence."""
     from .credentials.passwords import hash_passwords
     from .logs import configure_logging
 
     try:
-        settings, notes = load_settings(flags, os.environ, Path.cwd())
+        settings, notes = load_settings(flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()))
         configure_logging(settings)
         for note in notes:
             logger.warning(note)
@@ -259,49 +275,6 @@ def _with_settings(flags: Mapping[str, object], run: Callable[[Settings], int | 
         raise BadUsage(f"{option} cannot be used: {exc.reason}") from None
     except InvalidSetting as exc:
         raise BadUsage(str(exc)) from None
-
-
-def load_app(settings: Settings) -> "Celery":
-    """Load the app that --app names, or make an empty one; the settings' broker goes before the app's."""
-    from celery import Celery
-    from celery.app.utils import find_app
-
-    _export(settings)
-    if settings.app is None:
-        return Celery("taskmon", broker=settings.broker, backend=settings.result_backend)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        app = find_app(settings.app)
-    # Importing somebody's module can raise anything.
-    except Exception as exc:
-        logger.debug("Loading %s failed", settings.app, exc_info=True)
-        raise BadUsage(f"--app {settings.app} cannot be loaded: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(app, Celery):
-        raise BadUsage(f"--app {settings.app} names no Celery app, but something of type {type(app).__name__}")
-    _load_tasks(app, f"--app {settings.app}")
-    return app
-
-
-def _load_tasks(app: "Celery", name: str) -> None:
-    """Import the modules that hold an app's tasks, as a worker would: only then it knows their names."""
-    try:
-        app.loader.import_default_modules()
-        app.finalize()
-    # Importing somebody's modules can raise anything.
-    except Exception as exc:
-        logger.debug("Loading the tasks of %s failed", name, exc_info=True)
-        raise BadUsage(f"The tasks of {name} cannot be loaded: {type(exc).__name__}: {exc}") from exc
-
-
-def _export(settings: Settings) -> None:
-    """Give Celery the URLs as `celery --broker` does: its variables go before any configuration of an app."""
-    for variable, url in (
-        ("CELERY_BROKER_URL", settings.broker),
-        ("CELERY_RESULT_BACKEND", settings.result_backend),
-    ):
-        if url:
-            os.environ[variable] = url
 
 
 def _serve(settings: Settings, celery_app: "Celery") -> None:

@@ -9,10 +9,14 @@ import math
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from types import TracebackType
 from typing import Final, TextIO
 
+from .errors import InvalidSetting
 from .masking import mask_passwords
 from .settings import Settings
 
@@ -79,6 +83,37 @@ class JsonFormatter(_LineFormatter):
         return json.dumps(whole)
 
 
+class _LogFile(WatchedFileHandler):
+    """The file to log to, opened anew once it has been moved away; what it does not take goes to standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record: a directory that is gone must not become an error of whoever logs."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Write a record to standard error."""
+        with suppress(Exception):
+            sys.stderr.write(self.format(record) + "\n")
+
+
+def _open_file(path: Path) -> logging.Handler:
+    try:
+        return _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as exc:
+        raise InvalidSetting("log_file", f"must be a file that can be written ({exc.strerror})", str(path)) from exc
+
+
+def reopen_log_file() -> None:
+    """Open the log file anew where it has been moved away."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, WatchedFileHandler):
+            with suppress(OSError):
+                handler.reopenIfNeeded()
+
+
 class Occasionally:
     """Whether the same thing may be logged again: once in `seconds`, whoever causes it."""
 
@@ -113,8 +148,11 @@ class _Once(logging.Filter):
 
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send every record to standard error (or `stream`), and what nobody caught to the log as well."""
-    handler = logging.StreamHandler(stream)
+    """Send every record to standard error (or `stream`) or to --log-file, and what nobody caught as well.
+
+    Raises InvalidSetting for a file that cannot be written.
+    """
+    handler = logging.StreamHandler(stream) if settings.log_file is None else _open_file(settings.log_file)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,6 +1,6 @@
 """What goes out over HTTP: records become the structs of `answers.py` here, and these become JSON."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +32,11 @@ from .records import Task, Worker
 encode: Final = msgspec.json.Encoder().encode
 
 
-def task_body(task: Task, children: list[str]) -> TaskObject:
+#: Returns the ids of the task that one was retried as, and of the one that it is a retry of.
+Links = Callable[[str], tuple[str | None, str | None]]
+
+
+def task_body(task: Task, children: list[str], links: tuple[str | None, str | None] = (None, None)) -> TaskObject:
     """Give the task object of Flower's API: times in epoch seconds, None for what is not known.
 
     Newer Flower names the id `uuid`, older Flower and its manual `task-id`: both are there. By their places the
@@ -75,12 +79,13 @@ def task_body(task: Task, children: list[str]) -> TaskObject:
         find_gaps(task),
         SETTLED if task.reconciled == SETTLED else "events",
         task.reconciled == ORPHANED,
+        *links,
     )
 
 
-def task_members(tasks: Collection[tuple[Task, list[str]]]) -> bytes:
+def task_members(tasks: Collection[tuple[Task, list[str]]], links: Links) -> bytes:
     """Encode tasks, each with its children, as members of a listing: an id, a colon, a task object, and so on."""
-    return encode({task.uuid: task_body(task, children) for task, children in tasks})[1:-1]
+    return encode({task.uuid: task_body(task, children, links(task.uuid)) for task, children in tasks})[1:-1]
 
 
 def task_types_body(names: list[str]) -> TaskNames:

@@ -26,6 +26,7 @@ from .prefetched import Prefetched
 from .query import TaskQuery
 from .reconciled import Reconciled
 from .records import KINDS, READY_STATES, Event, Task, Worker, merge, merge_worker
+from .retries import Retries
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class State:
         self._of_workers: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
         self._kin_changed = False
+        self.retries = Retries()
         self.reconciled = Reconciled(self._tasks, self._indexes, self._prefetched.count, self._tell_of_reconciled)
 
     def __len__(self) -> int:

@@ -1,17 +1,19 @@
 """How the command line reads its arguments and says what is wrong: one sentence, which never quotes a secret."""
 
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Final
 
 import click
 
 from .errors import InvalidSetting
+from .flower_flags import Rewriter
 from .masking import mask_passwords
-from .settings import FLOWER_ONLY, OPTION, parse_switch
 
 _COLUMN: Final = 31
+
+#: Under this name a context keeps the options that were left out.
+NOT_NEEDED: Final = "taskmon.not_needed"
 
 
 class BadUsage(click.ClickException):
@@ -47,7 +49,10 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, list(_rewrite_switches(args)))
+            rewriter = Rewriter(self)
+            rewritten = rewriter.rewrite(args)
+            ctx.meta.setdefault(NOT_NEEDED, []).extend(rewriter.not_needed)
+            return super().parse_args(ctx, rewritten)
         except InvalidSetting as exc:
             raise BadUsage(str(exc)) from None
         except click.UsageError as exc:
@@ -83,25 +88,9 @@ class Group(Command, click.Group):
 
 def _usage_sentence(exc: click.UsageError) -> str:
     if isinstance(exc, click.NoSuchOption):
-        if exc.option_name.lstrip("-").replace("-", "_") in FLOWER_ONLY:
-            return f"{exc.option_name} is an option of Flower that taskmon does not have"
         known = [name.lstrip("-") for param in exc.ctx.command.params for name in param.opts] if exc.ctx else []
         nearest = get_close_matches(exc.option_name.lstrip("-"), known, n=1)
         return f"There is no option {exc.option_name}" + "".join(f"; did you mean --{name}?" for name in nearest)
     if type(exc) is click.UsageError:
         return "There is an argument too many; options begin with --"
     return exc.format_message()
-
-
-def _rewrite_switches(args: list[str]) -> Iterator[str]:
-    """Turn --debug=false, as Flower spells it, into --no-debug."""
-    for arg in args:
-        flag, equals, value = arg.partition("=")
-        option = OPTION.get(flag.removeprefix("--").replace("-", "_"))
-        if not (equals and flag.startswith("--") and option and option.switch):
-            yield arg
-            continue
-        try:
-            yield option.flag if parse_switch(value) else f"--no-{option.flag[2:]}"
-        except ValueError as exc:
-            raise InvalidSetting(option.name, str(exc), value) from None

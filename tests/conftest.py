@@ -7,10 +7,12 @@ or a task of the loop raised and nobody looked.
 import asyncio
 import inspect
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import patience  # before anything imports taskmon
@@ -66,10 +68,30 @@ def logging_as_before() -> Iterator[None]:
     shown = warnings.showwarning
     root.handlers[:] = []
     yield
+    for handler in root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
     logging.getLogger("tornado.general").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
     warnings.showwarning = shown
     root.handlers[:], root.level, access.level, sys.excepthook, threading.excepthook = before
+
+
+@pytest.fixture
+def process_as_before(logging_as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in an empty directory and environment; undo what a program may do to its own process."""
+    environ, path, modules = dict(os.environ), sys.path[:], set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    for name in environ:
+        if name.startswith(("TASKMON_", "FLOWER_", "CELERY_")):
+            del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith("proj"):
+            del sys.modules[name]
 
 
 @pytest.fixture

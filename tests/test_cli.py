@@ -21,30 +21,18 @@ from patience import PATIENCE
 
 from taskmon import __version__
 from taskmon.auth import Role
-from taskmon.cli import celery_command, load_app, main
+from taskmon.celery_app import load_app
+from taskmon.cli import celery_command, main
 from taskmon.credentials.tokens import new_token
-from taskmon.settings import DEFAULT_FILE, FLOWER_ONLY, OPTIONS, SCRYPT_HASH, Settings
+from taskmon.settings import DEFAULT_FILE, OPTIONS, SCRYPT_HASH, Settings
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hunter2horse"
+COMMANDS = "convert-config, demo, hash-password, token"
 _, LINE = new_token("grafana", Role.VIEWER)
 
 
-@pytest.fixture(autouse=True)
-def _process_as_before(logging_as_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty directory and environment; undo what a program may do to its own process."""
-    environ, path, modules = dict(os.environ), sys.path[:], set(sys.modules)
-    monkeypatch.chdir(tmp_path)
-    for name in environ:
-        if name.startswith(("TASKMON_", "FLOWER_", "CELERY_")):
-            del os.environ[name]
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith("proj"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("process_as_before")
 
 
 @pytest.fixture
@@ -142,7 +130,7 @@ def test_help_as_a_module_and_quickly() -> None:
         (["-x"], "There is no option -x"),
         (["--port"], "Option '--port' requires an argument."),
         (["--debug=perhaps"], "--debug must be yes or no, not 'perhaps'"),
-        (["nonsense"], "There is no such command; there are demo, hash-password, token"),
+        (["nonsense"], f"There is no such command; there are {COMMANDS}"),
         (["token"], "Missing option '--name'."),
         (["token", "--name", "a b"], "--name must be 1 to 64 letters, digits or . _ @ -, not 'a b'"),
         (["token", "--name", "a", "b"], "There is no such command; there are create, list, revoke"),
@@ -151,9 +139,11 @@ def test_help_as_a_module_and_quickly() -> None:
         (["token", "list", "b"], "There is an argument too many; options begin with --"),
         (["token", "--nam", "a"], "There is no option --nam; did you mean --name?"),
         (["--workdir", "missing"], "--workdir must be a directory one may enter: No such file or directory"),
-        (["--natural_time=True"], "--natural-time is an option of Flower that taskmon does not have"),
         (["--basic-auth", SECRET], "--basic-auth must be user:password"),
-        (["--basic_auth=a:b", f"c:{SECRET}"], "There is no such command; there are demo, hash-password, token"),
+        (
+            ["--basic_auth=a:b", f"c:{SECRET}"],
+            f"There is no such command; there are {COMMANDS}",
+        ),
         (["--basic-auht", f"a:{SECRET}"], "There is no option --basic-auht; did you mean --basic-auth?"),
         ([f"--basic-auht=a:{SECRET}"], "There is no option --basic-auht; did you mean --basic-auth?"),
         (["-b", SECRET], "--broker must be a URL such as redis://host:6379/0 or amqp://host/vhost"),
@@ -167,12 +157,6 @@ def test_help_as_a_module_and_quickly() -> None:
 )
 def test_fault_ends_with_one_sentence(args: list[str], sentence: str) -> None:
     assert failure(run(*args)).startswith(sentence)
-
-
-def test_every_option_that_only_flower_has_is_called_so() -> None:
-    for name in FLOWER_ONLY - {"conf"}:
-        flag = "--" + name.replace("_", "-")
-        assert failure(run(f"--{name}=1")) == f"{flag} is an option of Flower that taskmon does not have"
 
 
 def test_fault_of_environment_or_file(tmp_path: Path) -> None:
@@ -193,6 +177,7 @@ def test_fault_of_environment_or_file(tmp_path: Path) -> None:
         ("1 +", "proj", "SyntaxError: "),
         (f"raise OSError('redis://:{SECRET}@h\\nis away')", "proj", "OSError: redis://:***@h is away"),
         ("import no_such_thing", "proj", "No module named 'no_such_thing'"),
+        ("raise SystemExit(3)", "proj", "SystemExit: 3"),
         ("", "proj:missing", "ModuleNotFoundError: No module named 'proj:missing'"),
     ],
 )
@@ -245,12 +230,12 @@ def test_options_reach_the_server(served: list[tuple[Settings, Celery]], tmp_pat
 
 
 def test_anonymous_role_is_warned_about(served: list[tuple[Settings, Celery]]) -> None:
-    result = run("--anonymous-role", "operator")
+    result = run("--anonymous-role", "operator", "--broker=memory://x")
     assert "Everybody has the role operator, without credentials" in result.stderr
-    result = run(FLOWER_UNAUTHENTICATED_API="true")
+    result = run("--broker=memory://x", FLOWER_UNAUTHENTICATED_API="true")
     assert "FLOWER_UNAUTHENTICATED_API is set: who gives no credentials has the role viewer" in result.stderr
     assert [settings.anonymous_role for settings, _ in served] == ["operator", "viewer"]
-    assert run().stderr == ""
+    assert run("--broker=memory://x").stderr == ""
 
 
 @pytest.mark.parametrize("name", ["proj", "proj:app", "proj.app"])
@@ -267,7 +252,9 @@ def test_app_is_loaded_from_the_working_directory(
 
 
 def test_package_with_a_celery_module(served: list[tuple[Settings, Celery]], tmp_path: Path) -> None:
-    write_project(tmp_path, "from celery import Celery\napp = Celery('packed')\n", "projpack/celery.py")
+    write_project(
+        tmp_path, "from celery import Celery\napp = Celery('packed', broker='memory://x')\n", "projpack/celery.py"
+    )
     write_project(tmp_path, "", "projpack/__init__.py")
     assert run("--app", "projpack").exit_code == 0
     assert served[0][1].main == "packed"
@@ -280,8 +267,28 @@ def test_celery_variable_gives_the_broker(served: list[tuple[Settings, Celery]])
     assert served[1][1].conf.broker_url == "memory://flag"
 
 
-def test_load_app_without_anything() -> None:
-    assert load_app(Settings()).main == "taskmon"
+def test_no_broker_is_an_error(plugin: click.Group, served: list[tuple[Settings, Celery]], tmp_path: Path) -> None:
+    write_project(tmp_path, "from celery import Celery\napp = Celery('mine')\n")
+    sentence = "There is no broker to watch"
+    for result in (run(), run("-A", "proj"), celery(plugin, "taskmon"), celery(plugin, "-A", "proj", "taskmon")):
+        assert failure(result).startswith(sentence)
+        assert "--broker" in result.stderr
+    assert "the configuration of --app proj names none" in run("-A", "proj").stderr
+    for args in (
+        ["--celery-config", "own.toml"],
+        ["--set", "broker_url=memory://x"],
+        ["--set=broker_transport=memory"],
+    ):
+        (tmp_path / "own.toml").write_text("broker_url = 'memory://x'\n")
+        assert run(*args).exit_code == 0
+        assert run("-A", "proj", *args).exit_code == 0
+    assert len(served) == 6
+
+
+@pytest.mark.parametrize("text", ["broker_read_url='memory://r'", "broker_write_url='memory://w'", "broker_host='h'"])
+def test_a_broker_by_another_name(served: list[tuple[Settings, Celery]], tmp_path: Path, text: str) -> None:
+    write_project(tmp_path, f"from celery import Celery\napp = Celery('mine')\napp.conf.update({text})\n")
+    assert run("-A", "proj").exit_code == 0
 
 
 def test_port_in_use() -> None:
@@ -296,6 +303,7 @@ def test_server_that_cannot_listen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     async def serve(settings: Settings, celery_app: Celery) -> None:
         raise OSError("no errno here")
 
+    monkeypatch.setenv("TASKMON_BROKER", "memory://x")
     monkeypatch.setattr("taskmon.app.serve", serve)
     message = failure(run("--unix-socket", str(tmp_path / "new.sock")), code=1)
     assert message == f"Cannot listen on {tmp_path}/new.sock: no errno here"
@@ -364,7 +372,7 @@ def test_token_shows_the_secret_once_and_the_line_to_configure(served: list[tupl
     assert line.endswith(":operator:grafana:2999-12-31")
     for shown in (f'token = ["{line}"]', f"TASKMON_TOKEN={line}", f"--token={line}", f"Bearer {secrets[0]}'"):
         assert shown in result.output
-    assert run(f"--token={line}").exit_code == 0
+    assert run(f"--token={line}", "--broker=memory://x").exit_code == 0
     assert served[0][0].token == (line,)
 
 
@@ -378,7 +386,7 @@ def test_hash_password_from_standard_input(served: list[tuple[Settings, Celery]]
     assert (result.exit_code, result.stderr) == (0, "")
     hashed = result.stdout.strip()
     assert SCRYPT_HASH.fullmatch(hashed)
-    assert run("--basic-auth", f"a:{hashed}").exit_code == 0
+    assert run("--basic-auth", f"a:{hashed}", "--broker=memory://x").exit_code == 0
     assert served[0][0].basic_auth == (f"a:{hashed}",)
 
 
@@ -470,7 +478,7 @@ def test_help_of_the_plugin(plugin: click.Group) -> None:
     result = celery(plugin, "taskmon", "--help")
     assert result.exit_code == 0
     assert "--max-tasks N" in result.output
-    assert "--app" not in result.output
+    assert "--app" in result.output
 
 
 def test_the_tasks_of_an_app_are_known_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

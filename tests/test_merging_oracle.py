@@ -119,7 +119,7 @@ def _celery_body(task: CeleryTask) -> dict[str, Any]:
 def _taskmon_body(state: State, task_id: str) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(task_body(state.get(task_id), state.children(task_id)))
     assert len(set(body["children"])) == len(body["children"])
-    for field in ("incomplete", "orphaned", "source"):  # taskmon's own
+    for field in ("incomplete", "orphaned", "retried_as", "retry_of", "source"):  # taskmon's own
         del body[field]
     return body | {"children": set(body["children"])}
 

@@ -30,6 +30,7 @@ def test_every_field_goes_out_under_its_name() -> None:
     assert body.pop("children") == ["child"]
     assert body.pop("incomplete") == []
     assert (body.pop("source"), body.pop("orphaned")) == ("events", False)
+    assert (body.pop("retried_as"), body.pop("retry_of")) == (None, None)
     assert body.keys() == {*Task.__struct_fields__, *RENAMED} - INTERNAL
     for name, value in body.items():
         assert value == f"<{RENAMED.get(name, name)}>"
@@ -65,5 +66,9 @@ TEXTS = st.text(max_size=20)
 @given(TEXTS, TEXTS, st.lists(TEXTS, max_size=3), st.floats(allow_nan=False, allow_infinity=False))
 def test_members_of_a_listing(uuid: str, text: str, children: list[str], time: float) -> None:
     tasks = [Task(uuid, name=text, args=text, timestamp=time), Task(uuid + "2", result=text)]
-    members = json.loads(b"{" + task_members([(task, children) for task in tasks]) + b"}")
-    assert list(members.items()) == [(task.uuid, task_body(task, children)) for task in tasks]
+    members = json.loads(
+        b"{" + task_members([(task, children) for task in tasks], lambda task_id: (task_id, None)) + b"}"
+    )
+    assert list(members.items()) == [
+        (task.uuid, task_body(task, children) | {"retried_as": task.uuid}) for task in tasks
+    ]

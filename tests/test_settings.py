@@ -235,10 +235,10 @@ def test_each_option_has_a_row() -> None:
         assert option.help.endswith(".")
         assert option.section
         assert option.variable == f"TASKMON_{option.name.upper()}"
-        assert option.flower in (None, option.name, "logging", "oauth2_okta_base_url")
-    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret", "history"}
+        assert option.flower in (None, option.name, "logging", "log_file_prefix", "oauth2_okta_base_url")
+    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret", "history", "set"}
     assert {o.name for o in OPTIONS if o.secret} == secret
-    assert not FLOWER_ONLY & {option.flower for option in OPTIONS}
+    assert not FLOWER_ONLY.keys() & {option.flower for option in OPTIONS}
 
 
 # --- secrets
@@ -457,10 +457,34 @@ def test_file_named_by_flag_or_variable(tmp_path: Path) -> None:
     write(tmp_path, "port = 3")
     assert load({"conf": "a.toml"}, {"TASKMON_CONF": "b.toml"}, tmp_path).settings.port == 1
     assert load({}, {"TASKMON_CONF": str(tmp_path / "b.toml")}, tmp_path).settings.port == 2
-    # Flower's own file is Python: its variable is named, and not followed.
-    settings, notes = load({}, {"FLOWER_CONF": "a.toml"}, tmp_path)
-    assert settings.port == 3
-    assert "FLOWER_CONF" in notes[0]
+    write(tmp_path, "port = 5", "flower.conf")  # Flower takes any name
+    assert load({}, {"FLOWER_CONF": "flower.conf"}, tmp_path).settings.port == 5
+    assert load({}, {"FLOWER_CONF": "flower.conf", "TASKMON_CONF": "a.toml"}, tmp_path).settings.port == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "kept", "named"),
+    [
+        ({}, {"FLOWER_COOKIE_SECRET": "short"}, (), "FLOWER_COOKIE_SECRET is ignored"),
+        ({"cookie_secret": ("short",)}, {}, (), "--cookie-secret is ignored"),
+        ({}, {"FLOWER_COOKIE_SECRET": "a,b,c,d,e,f,g,h,i"}, ("a,b,c,d,e,f,g,h,i",), "Taken from the environment"),
+        ({"cookie_secret": ("short", "0123456789abcdef")}, {}, ("0123456789abcdef",), "--cookie-secret is ignored"),
+    ],
+)
+def test_a_short_cookie_secret_of_flower_is_a_warning(
+    flags: dict[str, object], environ: dict[str, str], kept: tuple[str, ...], named: str
+) -> None:
+    settings, notes = load(flags, environ)
+    assert settings.cookie_secret == kept
+    assert len([note for note in notes if note.startswith(named)]) == 1
+
+
+def test_a_short_cookie_secret_of_taskmon_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="must be at least 16 characters"):
+        load({}, {"TASKMON_COOKIE_SECRET": "short"})
+    write(tmp_path, "cookie_secret = ['short']")
+    with pytest.raises(InvalidSetting, match="must be at least 16 characters"):
+        load({}, {}, tmp_path)
 
 
 def test_bad_conf_is_one_sentence() -> None:

@@ -68,6 +68,7 @@ async def _send_held(handler: ApiHandler, query: TaskQuery) -> None:
 def _encode(handler: ApiHandler, families: Iterable[Family | None]) -> Iterator[bytes | None]:
     """Encode tasks as they are shown, a few at a time, and no later than others may run."""
     show, role = handler.services.showing.show, handler.current_user.role
+    links = handler.services.state.retries.links
     batch: list[Family] = []
     length = 0
     for family in families:
@@ -76,12 +77,12 @@ def _encode(handler: ApiHandler, families: Iterable[Family | None]) -> Iterator[
             batch.append((task, family[1]))
             length += sum(map(len, filter(None, _texts(task))))
         if batch and (family is None or len(batch) >= BATCH or length > TEXT):
-            yield task_members(batch)
+            yield task_members(batch, links)
             batch, length = [], 0
         elif family is None:
             yield None
     if batch:
-        yield task_members(batch)
+        yield task_members(batch, links)
 
 
 async def _find_page(handler: ApiHandler, query: TaskQuery) -> list[Task] | None:

@@ -2,17 +2,18 @@
 
 from collections.abc import Awaitable
 from typing import Any, ClassVar, Final
+from uuid import uuid4
 
 from celery.states import PENDING
 
 from ..answers import Message, Published, ResultObject
 from ..auth import Role
-from ..cluster.calling import PARAMETERS, Call, make_call
+from ..cluster.calling import PARAMETERS, make_call
 from ..cluster.calls import Deadline
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
-from ..parameters import Parameter, Seconds
+from ..parameters import Flag, Parameter, Seconds
 from ..serializers import message_body, published_body, result_body
 from .base import ApiHandler
 
@@ -33,12 +34,12 @@ class Publishing(ApiHandler):
     json_only = True
     answer_type: ClassVar[Any] = Published
 
-    async def publish(self, call: Call, publishing: Awaitable[PublishedTask]) -> PublishedTask:
+    async def publish(self, task_id: str, publishing: Awaitable[PublishedTask]) -> PublishedTask:
         """Wait until a task is published; the audit log names it, also where it cannot be known whether it is."""
         try:
             task = await publishing
         except Unavailable:
-            self.audited["new_task_id"] = call.task_id
+            self.audited["new_task_id"] = task_id
             raise
         self.audited["new_task_id"] = task.task_id
         return task
@@ -73,7 +74,7 @@ class TaskApply(Publishing):
         deadline = Deadline()
         if (await self.services.results.get(call.task_id, deadline.left)).ready:
             raise Refused("There is a result of a task with this task_id already")
-        task = await self.publish(call, self.services.publisher.apply_async(call, deadline.left))
+        task = await self.publish(call.task_id, self.services.publisher.apply_async(call, deadline.left))
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
@@ -99,7 +100,7 @@ class TaskAsyncApply(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
         call, deadline = make_call(task_name, self.given()), Deadline()
-        task = await self.publish(call, self.services.publisher.apply_async(call))
+        task = await self.publish(call.task_id, self.services.publisher.apply_async(call))
         await self.answer_published(task, deadline)
 
 
@@ -111,23 +112,26 @@ class TaskSend(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
         call, deadline = make_call(task_name, self.given()), Deadline()
-        task = await self.publish(call, self.services.publisher.send_task(call))
+        task = await self.publish(call.task_id, self.services.publisher.send_task(call))
         await self.answer_published(task, deadline)
 
 
 class TaskRetry(Publishing):
-    """POST `/api/task/retry/<id>`: publishes a finished task again."""
+    """POST `/api/task/retry/<id>`: publishes a finished or orphaned task again."""
 
-    takes = ()
+    takes = (Parameter("again", Flag(), "Whether to publish it even if it was retried before.", default=False),)
     json_only = False
     errors = (UnknownTask, Refused, Unavailable)
 
     async def post(self, task_id: str) -> None:
-        """Publish a finished task again, under a new id."""
-        self.given()
-        deadline = Deadline()
-        task = await self.services.find_task(task_id)
-        await self.answer_published(await self.services.publisher.publish_again(task), deadline)
+        """Publish a finished or orphaned task again, under a new id."""
+        again, deadline, new_id = self.given()["again"], Deadline(), str(uuid4())
+        retries = self.services.state.retries
+        with retries.begin(task_id, again):
+            task = await self.services.find_task(task_id)
+            published = await self.publish(new_id, self.services.publisher.publish_again(task, new_id))
+            retries.note(task_id, published.task_id)
+        await self.answer_published(published, deadline)
 
 
 class TaskResult(ApiHandler):

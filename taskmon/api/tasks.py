@@ -39,7 +39,8 @@ class TaskInfo(ApiHandler):
         self._answer(task, children[task_id])
 
     def _answer(self, task: Task, children: list[str]) -> None:
-        self.answer(task_body(self.services.showing.show(task, self.current_user.role), children))
+        links = self.services.state.retries.links(task.uuid)
+        self.answer(task_body(self.services.showing.show(task, self.current_user.role), children, links))
 
 
 class TaskTypes(ApiHandler):

@@ -18,17 +18,14 @@ from uuid import uuid4
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.entity import Queue
 from kombu.exceptions import KombuError
-from kombu.messaging import Consumer, Producer
+from kombu.messaging import Producer
 from kombu.serialization import loads, prepare_accept_content
-from kombu.transport import pyamqp, virtual
 
 from ..errors import Unavailable
-from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
-from ..transports import claim_queue
 from .calls import Lane
 from .connections import BrokerAway, away_errors, close_connection, drop_connection, open_connection, say_why
+from .replies import ReplyPlace, make_replies
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +123,7 @@ class Mailbox:
         self.timeout = timeout
         self.pickled: float | None = None
         self._app = celery_app
+        self._owner = uuid4().hex
         self._lane = lane
         self._max_reply = max_reply
         self._accept = {_JSON, *prepare_accept_content(celery_app.conf.accept_content)} - _PICKLES
@@ -176,40 +174,27 @@ class Mailbox:
     def _run(self, errand: _Errand) -> None:
         with connected(self._app) as connection:
             mailbox = self._app.control.mailbox(connection)
-            channel = connection.channel()
-            queue = self._reply_queue(mailbox, channel)
-            consumer = Consumer(channel, [queue], no_ack=True, auto_declare=False)
             tickets: dict[str, Command] = {}
-            consumer.on_message = partial(self._on_message, errand, tickets)
-            _read_lean(channel)
+            arriving = make_replies(connection, mailbox, self._owner, partial(self._on_message, errand, tickets))
             if errand.wait:
-                claim_queue(channel, queue.name)
-                queue.declare()
-                consumer.consume()
+                arriving.open()
             if errand.abandoned.is_set():  # nobody waits: what was asked for then must not happen now
+                if errand.wait:
+                    arriving.close()
                 return
-            producer = Producer(channel, auto_declare=False)
+            producer = Producer(connection.default_channel, auto_declare=False)
             for command in errand.commands:
                 ticket = str(uuid4())
                 tickets[ticket] = command
-                self._send(producer, mailbox, command, ticket, queue.routing_key)
+                self._send(producer, mailbox, command, ticket, arriving)
             errand.sent.reach()
             if errand.wait:
-                _collect(connection, errand)
-            errand.collected.reach()  # what follows can take a second on Redis: nobody has to wait for that
+                _collect(arriving, errand)
+            errand.collected.reach()  # what follows can take a moment: nobody has to wait for that
             if errand.wait:
-                consumer.cancel()
-                queue.delete()
+                arriving.close()
 
-    def _reply_queue(self, mailbox: Any, channel: Any) -> Queue:
-        """Describe a queue that is like that of Celery's mailbox, but for this call alone."""
-        queue: Queue = mailbox.get_reply_queue()
-        queue.routing_key = str(uuid4())
-        queue.name = f"{queue.routing_key}.{mailbox.reply_exchange.name}"
-        bound: Queue = queue(channel)
-        return bound
-
-    def _send(self, producer: Producer, mailbox: Any, command: Command, ticket: str, routing_key: str) -> None:
+    def _send(self, producer: Producer, mailbox: Any, command: Command, ticket: str, arriving: ReplyPlace) -> None:
         """Publish a command as Celery itself would."""
         message: dict[str, Any] = {
             "method": command.name,
@@ -220,7 +205,7 @@ class Mailbox:
         }
         if command.reply:
             message["ticket"] = ticket
-            message["reply_to"] = {"exchange": mailbox.reply_exchange.name, "routing_key": routing_key}
+            message["reply_to"] = {"exchange": arriving.exchange, "routing_key": arriving.routing_key}
         producer.publish(
             message,
             exchange=mailbox.exchange.name,
@@ -279,7 +264,7 @@ def connected(celery_app: Celery) -> Iterator[Connection]:
         drop_connection(connection)
 
 
-def _collect(connection: Connection, errand: _Errand) -> None:
+def _collect(arriving: ReplyPlace, errand: _Errand) -> None:
     """Take replies until none is pending, or nobody has replied for a while."""
     began = errand.heard = time.monotonic()
     while not errand.abandoned.is_set():
@@ -289,32 +274,4 @@ def _collect(connection: Connection, errand: _Errand) -> None:
         if left <= 0:
             return
         with suppress(TimeoutError):
-            connection.drain_events(timeout=left)
-
-
-class _AmqpReply(AmqpDelivery):
-    __slots__ = ("ticket",)
-
-    def __init__(self, message: Any, channel: Any = None) -> None:
-        super().__init__(message, channel)
-        self.ticket = _ticket(message.properties.get("application_headers"))
-
-
-class _VirtualReply(VirtualDelivery):
-    __slots__ = ("ticket",)
-
-    def __init__(self, payload: Any, channel: Any = None) -> None:
-        super().__init__(payload, channel)
-        self.ticket = _ticket(payload.get("headers") if isinstance(payload, dict) else None)
-
-
-def _ticket(headers: Any) -> Any:
-    return headers.get("ticket") if isinstance(headers, dict) else None
-
-
-def _read_lean(channel: Any) -> None:
-    """Have the channel hand over replies as they are, where its kind is known: kombu would decompress them."""
-    if isinstance(channel, pyamqp.Channel):
-        channel.Message = _AmqpReply  # type: ignore[assignment]
-    elif isinstance(channel, virtual.Channel):
-        channel.Message = _VirtualReply  # type: ignore[assignment]
+            arriving.receive(left)

@@ -90,13 +90,13 @@ class Publisher:
         """Publish a task of any name; raises as `apply_async` does."""
         return await self._call(partial(self._publish, call, self._send))
 
-    async def publish_again(self, task: Task) -> PublishedTask:
-        """Publish a finished task again, from what events recorded of it; raises Refused where they do not tell."""
+    async def publish_again(self, task: Task, task_id: str) -> PublishedTask:
+        """Publish a task again under a new id, from what events recorded; raises Refused if that is too little."""
         name, options = find_destination(task)
 
         def publish() -> PublishedTask:
             args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)
-            return self._publish(Call(name, args, kwargs, options), self._send)
+            return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send)
 
         return await self._call(publish)
 

@@ -11,13 +11,17 @@ from typing import Any
 from celery.utils.saferepr import saferepr
 
 from ..errors import InvalidArgument, Refused
+from ..outcomes import ORPHANED
 from ..records import CUT_MARK, READY_STATES, Task
 from .calling import PARAMETERS, parse_name
 
 
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
-    """Tell the name of a finished task and where it went, as far as that is known; raises Refused."""
-    if task.state not in READY_STATES:
+    """Return the name of a task and where it went, as far as that is known.
+
+    Raises Refused, also for a task that is neither finished nor orphaned.
+    """
+    if task.state not in READY_STATES and task.reconciled != ORPHANED:
         raise Refused(f"The task is not finished: its state is {task.state}")
     if not task.name:
         raise Refused("The name of the task is not known: no event told it")

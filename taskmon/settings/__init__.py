@@ -1,27 +1,38 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
 from .access import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE
-from .kinds import format_size, parse_switch
+from .flower import ALIASES, CELERY_ONLY, CELERY_SHORT, FLOWER_ONLY, INSTEAD
+from .flower_file import FLOWER_FILE, FlowerFile, read_flower_file
+from .kinds import format_size, is_switch_word, parse_switch
 from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
-from .sources import FLOWER_ONLY, Loaded, UnknownSetting, load_settings
-from .table import Option
+from .sources import Loaded, UnknownSetting, load_settings
+from .table import Option, checked
 
 __all__ = [
+    "ALIASES",
+    "CELERY_ONLY",
+    "CELERY_SHORT",
     "DEFAULT_FILE",
+    "FLOWER_FILE",
     "FLOWER_ONLY",
+    "INSTEAD",
     "OPTION",
     "OPTIONS",
     "ROLE_RULE",
     "SCRYPT_HASH",
     "TOKEN_LINE",
+    "FlowerFile",
     "Listener",
     "Loaded",
     "Network",
     "Option",
     "Settings",
     "UnknownSetting",
+    "checked",
     "format_size",
+    "is_switch_word",
     "load_settings",
     "parse_switch",
+    "read_flower_file",
 ]

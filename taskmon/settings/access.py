@@ -16,6 +16,8 @@ TOKEN_LINE: Final = re.compile(
 ROLE_RULE: Final = re.compile(
     r"(?P<role>viewer|operator|admin)=(?P<kind>group|address|domain):(?P<name>\S(?:.{0,254}\S)?)"
 )
+#: Characters of a secret that sessions are signed with, at the least.
+MIN_SECRET: Final = 16
 _DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 _ROLE_NAMES: Final = {"address": re.compile(rf"[!-)+-?A-~]{{1,64}}@{_DOMAIN}"), "domain": re.compile(_DOMAIN)}
 PROVIDERS: Final = ("google", "github", "gitlab", "okta", "oidc")
@@ -119,6 +121,6 @@ def read_allowed(value: object) -> str:
 def read_cookie_secret(value: object) -> str:
     """Read a secret that sessions are signed with."""
     text = read_text(value)
-    if len(text) < 16:
-        raise ValueError("must be at least 16 characters long")
+    if len(text) < MIN_SECRET:
+        raise ValueError(f"must be at least {MIN_SECRET} characters long")
     return text

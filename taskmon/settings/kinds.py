@@ -48,6 +48,11 @@ def parse_switch(value: object) -> bool:
     raise ValueError("must be yes or no")
 
 
+def is_switch_word(word: str) -> bool:
+    """Whether a word is a boolean, in Flower's words."""
+    return word.strip().lower() in TRUE_WORDS | FALSE_WORDS
+
+
 def format_size(size: int) -> str:
     """Write a number of bytes in the largest unit that divides it."""
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -148,6 +153,19 @@ def choice(metavar: str, *choices: str) -> Kind:
     return Kind(metavar, parse)
 
 
+#: The comma between two assignments, not one within a value.
+ASSIGNMENT_COMMA: Final = re.compile(r",(?=\s*[A-Za-z][\w.]*=)")
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)*=.*", re.DOTALL)
+
+
+def read_assignment(value: object) -> str:
+    """Read a setting of Celery and its value."""
+    text = read_text(value)
+    if not _ASSIGNMENT.fullmatch(text):
+        raise ValueError("must be name=value, or name.key=value for a setting that is a dict")
+    return text
+
+
 def listing(metavar: str, item: Callable[[object], object], comma: re.Pattern[str] = re.compile(",")) -> Kind:
     """Make the kind of many items, which `comma` separates in a text."""
 
@@ -159,6 +177,20 @@ def listing(metavar: str, item: Callable[[object], object], comma: re.Pattern[st
         return tuple(item(piece) for piece in (pieces if isinstance(pieces, list | tuple) else [pieces]))
 
     return Kind(metavar, parse, split)
+
+
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+#: What Tornado and Celery also call a level; Tornado's none is to log nothing.
+_OTHER_LEVELS: Final = {"warn": "warning", "fatal": "critical", "none": "critical", "notset": "debug"}
+
+
+def read_level(value: object) -> str:
+    """Read a level of the log, in any case, and as Flower and `celery worker` name it."""
+    word = str(value).strip().lower()
+    word = _OTHER_LEVELS.get(word, word)
+    if word not in _LEVELS:
+        raise ValueError(f"must be {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}")
+    return word
 
 
 def read_path(value: object) -> Path:

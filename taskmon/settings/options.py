@@ -23,6 +23,7 @@ from .access import (
 )
 from .kinds import (
     ADDRESS,
+    ASSIGNMENT_COMMA,
     DOTTED_PATH,
     KEY_PATTERN,
     METRICS_PREFIX,
@@ -35,11 +36,13 @@ from .kinds import (
     matching,
     name_file,
     read_age,
+    read_assignment,
     read_bound,
     read_broker,
     read_float,
     read_history,
     read_host,
+    read_level,
     read_origin,
     read_path,
     read_public_url,
@@ -65,7 +68,7 @@ _SECRET_KEYS = (
     *("*password*", "*passwd*", "*passphrase*", "*secret*", "token", "*_token", "api_key", "*_api_key", "apikey"),
     *("authorization", "*credential*", "*private_key*", "*access_key*"),
 )
-_LEVELS = choice("LEVEL", "debug", "info", "warning", "error", "critical")
+_LEVELS = Kind("LEVEL", read_level)
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
 _QUEUE = Kind("NAME", matching(QUEUE, "must be 1 to 255 letters, digits and . _ - : @, and not begin with amq."))
 _ON = Kind("ADDRESS", matching(ADDRESS, "must be an IP address or a host name; 0.0.0.0 and :: are all"))
@@ -92,9 +95,18 @@ class Settings:
     result_backend: str | None = _celery(
         None, Kind("URL", read_text), "Result backend; without it the app's own.", secret=True
     )
+    celery_config: Path | None = _celery(  # noqa: RUF009
+        None, Kind("PATH", read_path), "Celery's configuration, for want of an app: a Python module or a TOML file."
+    )
+    set: tuple[str, ...] = _celery(
+        (),
+        listing("NAME=VALUE", read_assignment, ASSIGNMENT_COMMA),
+        "A setting of Celery: event_exchange=events, broker_transport_options.master_name=main.",
+        secret=True,
+    )
 
     address: str = _server("127.0.0.1", _ON, "Address to listen on; 0.0.0.0 and :: are all.", flower=True)
-    port: int = _server(5555, count(0, 65_535), "Port to listen on; 0 is any free one.", flower=True)
+    port: int = _server(5555, count(0, 65_535), "Port to listen on; 0 is any free one.", flower=True, short="p")
     unix_socket: Path | None = _server(  # noqa: RUF009
         None, Kind("PATH", read_socket_path), "Unix socket to listen on, in place of a port.", flower=True
     )
@@ -308,14 +320,21 @@ class Settings:
     )
 
     conf: Path | None = _program(  # noqa: RUF009
-        None, Kind("PATH", read_path), "TOML file with options; without it taskmon.toml, if there."
+        None, Kind("PATH", read_path), "File with options, in TOML or a flowerconfig.py; else taskmon.toml, if there."
     )
     debug: bool = _program(False, SWITCH, "Log every request, and all that is of level debug.", flower=True)
     log_level: Literal["debug", "info", "warning", "error", "critical"] = _program(
-        "info", _LEVELS, "Lowest level to log: debug, info, warning, error or critical.", flower="logging"
+        "info", _LEVELS, "Lowest level to log: debug, info, warning, error or critical.", flower="logging", short="l"
     )
     log_format: Literal["text", "json"] = _program(
         "text", choice("text|json", "text", "json"), "How a line of the log looks."
+    )
+    log_file: Path | None = _program(  # noqa: RUF009
+        None,
+        Kind("PATH", read_path),
+        "File to log to, in place of standard error.",
+        flower="log_file_prefix",
+        short="f",
     )
 
     def __post_init__(self) -> None:

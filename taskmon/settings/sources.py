@@ -1,6 +1,6 @@
-"""Where the values of options come from: flags, variables named TASKMON_ and FLOWER_, a TOML file, the defaults.
+"""Where the values of options come from: flags, variables named TASKMON_ and FLOWER_, a file, the defaults.
 
-`load_settings` merges them; it reads that one file, logs nothing and changes nothing global.
+`load_settings` merges them; it reads that one file, in TOML or Flower's, logs nothing and changes nothing global.
 """
 
 import re
@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidSetting
+from .access import MIN_SECRET
+from .flower import FLOWER_ONLY, say_not_needed
+from .flower_file import FLOWER_FILE, FlowerFile, read_flower_file
 from .kinds import parse_switch
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
 from .table import Option, checked
 
-# Options of Flower that are no error, though taskmon does not have them: users bring them along.
-FLOWER_ONLY: Final = frozenset(
-    (
-        *("auto_refresh", "broker_api", "conf", "natural_time", "state_save_interval"),
-        *("tasks_columns", "xheaders"),
-    )
-)
 # Kubernetes gives pods TASKMON_PORT=tcp://10.0.0.1:5555 and its like when a service is called taskmon.
 _SERVICE_LINK = re.compile(r"\w+_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)")
 _SERVICE_URL = re.compile(r"(?:tcp|udp|sctp)://")
@@ -52,20 +48,36 @@ class _Given(NamedTuple):
 
 _Layer = dict[str, _Given]
 
+_CELERY_VARIABLES: Final = {"broker": "CELERY_BROKER_URL", "result_backend": "CELERY_RESULT_BACKEND"}
+_FROM_CELERY: Final = _Given(None, "CELERY_BROKER_URL")
 
-def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], directory: Path) -> Loaded:
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], directory: Path, not_needed: Iterable[str] = ()
+) -> Loaded:
     """Merge all sources; raise InvalidSetting that says which one gave the bad value.
 
-    `flags` maps names of options to what was given; None, () and empty variables count as not given.
+    `flags` maps names of options to what was given; None, () and empty variables count as not given. `not_needed` are
+    flags that were left out, as they say nothing here.
     """
     notes: list[str] = []
+    ignored = list(not_needed)
     given = {name: _Given(value, "") for name, value in flags.items() if value is not None and value != ()}
     own = {**_from_environ(environ), **given}
-    flower = _from_flower(environ, notes)
-    merged: _Layer = {**_from_celery(environ), **_from_file(own.get("conf"), directory), **flower, **own}
+    flower = _from_flower(environ, ignored)
+    conf = own.get("conf") or flower.pop("conf", None)
+    toml, file = _from_files(conf, directory, notes)
+    written = {name: _Given(value, str(file.path)) for name, value in file.values.items()}
+    merged: _Layer = {**_from_celery(environ), **toml, **written, **flower, **own}
+    merged.update(_from_set(merged))
     used = [entry.source for name, entry in sorted(flower.items()) if merged[name] is entry]
     if used:
         notes.append(f"Taken from the environment under Flower's names: {', '.join(used)}")
+    ignored += [f"{name} in {file.path.name}" for name in file.not_needed]
+    if ignored:
+        notes.append(say_not_needed(ignored))
+    _note_what_is_computed(file, merged, notes)
+    _drop_short_secrets(merged, notes)
     _find_provider_as_flower(merged, environ)
     _open_as_flower(merged, environ, notes)
     return Loaded(_make(merged), tuple(notes))
@@ -107,10 +119,9 @@ def _is_service_link(variable: str, value: str) -> bool:
     return bool(is_url or _SERVICE_LINK.fullmatch(variable))
 
 
-def _from_flower(environ: Mapping[str, str], notes: list[str]) -> _Layer:
-    names = {option.flower: option.name for option in OPTIONS if option.flower}
+def _from_flower(environ: Mapping[str, str], ignored: list[str]) -> _Layer:
+    names = {option.flower: option.name for option in OPTIONS if option.flower} | {"conf": "conf"}
     found: _Layer = {}
-    ignored = []
     for variable, value in sorted(environ.items()):
         name = variable.removeprefix("FLOWER_").lower()
         if not variable.startswith("FLOWER_") or not value or _is_service_link(variable, value):
@@ -119,10 +130,63 @@ def _from_flower(environ: Mapping[str, str], notes: list[str]) -> _Layer:
             found[names[name]] = _Given(value, variable)
         elif name in FLOWER_ONLY:
             ignored.append(variable)
-    if ignored:
-        instead = " (--trusted-proxies is there for the last)" if ignored[-1] == "FLOWER_XHEADERS" else ""
-        notes.append(f"Ignored, since taskmon does not have these options of Flower: {', '.join(ignored)}{instead}")
     return found
+
+
+def _from_set(merged: _Layer) -> _Layer:
+    """Return the URLs that --set gives: they go before Celery's variables, and behind --broker's own sources."""
+    entry = merged.get("set")
+    found: _Layer = {}
+    for text in checked(OPTION["set"], _flat(OPTION["set"], entry.value)) if entry else ():  # type: ignore[attr-defined]
+        key, _, value = text.partition("=")
+        name = {"broker_url": "broker", "result_backend": "result_backend"}.get(key.lower())
+        if name and merged.get(name, _FROM_CELERY).source in _CELERY_VARIABLES.values():
+            found[name] = _Given(value, "--set")
+    return found
+
+
+def _note_what_is_computed(file: FlowerFile, merged: _Layer, notes: list[str]) -> None:
+    """Say what Flower's file computes, and close what may have been closed there."""
+    missing = [name for name in file.computed if name not in merged]
+    if missing:
+        instead = ", ".join(f"{OPTION[name].flag} or {OPTION[name].variable}" for name in missing)
+        notes.append(
+            f"{file.path.name} is read and not run, so what it computes is missing: "
+            f"{', '.join(OPTION[name].flower or name for name in missing)}; set {instead}"
+        )
+    closed = {
+        "read_only": ("read_only", True),
+        "auth": ("default_role", "none"),
+        "format_task": ("show_args", "none"),
+    }
+    for name, (option, value) in closed.items():
+        if name in missing and option not in merged:
+            merged[option] = _Given(value, str(file.path))
+            notes.append(
+                f"{OPTION[option].flag} is {'on' if value is True else value} until {OPTION[name].flag} is set"
+            )
+    for name, near in file.misspelt.items():
+        notes.append(f"{file.path.name} has {name[:80]!a}, which is no option of Flower; did you mean {near}?")
+
+
+def _drop_short_secrets(merged: _Layer, notes: list[str]) -> None:
+    """Ignore a secret of Flower's that is too short to sign with; taskmon then makes one, as without any."""
+    entry = merged.get("cookie_secret")
+    if entry is None or entry.source.startswith("TASKMON_") or entry.source.endswith(".toml"):
+        return
+    given = [entry.value] if isinstance(entry.value, str) else list(entry.value)  # type: ignore[call-overload]
+    long = [text for text in given if len(str(text).strip()) >= MIN_SECRET]
+    if len(long) == len(given):
+        merged["cookie_secret"] = _Given(given, entry.source)
+        return
+    merged.pop("cookie_secret")
+    if long:
+        merged["cookie_secret"] = _Given(long, entry.source)
+    what = "cookie_secret in " + Path(entry.source).name if entry.source.endswith(".py") else entry.source
+    notes.append(
+        f"{what or '--cookie-secret'} is ignored, as it is shorter than {MIN_SECRET} characters: "
+        "a secret is made at each start, and sessions end with it"
+    )
 
 
 def _find_provider_as_flower(merged: _Layer, environ: Mapping[str, str]) -> None:
@@ -158,14 +222,29 @@ def _open_as_flower(merged: _Layer, environ: Mapping[str, str], notes: list[str]
 
 
 def _from_celery(environ: Mapping[str, str]) -> _Layer:
-    names = {"broker": "CELERY_BROKER_URL", "result_backend": "CELERY_RESULT_BACKEND"}
-    return {name: _Given(environ[key], key) for name, key in names.items() if environ.get(key)}
+    return {name: _Given(environ[key], key) for name, key in _CELERY_VARIABLES.items() if environ.get(key)}
 
 
-def _from_file(conf: _Given | None, directory: Path) -> _Layer:
-    path = directory / (_checked_path(conf) if conf else DEFAULT_FILE)
-    if conf is None and not path.is_file():
-        return {}
+def _from_files(conf: _Given | None, directory: Path, notes: list[str]) -> tuple[_Layer, FlowerFile]:
+    """Read the one file there is to read: of --conf, else taskmon.toml, else Flower's."""
+    beside = directory / FLOWER_FILE
+    if conf is not None:
+        path = directory / _checked_path(conf)
+        if path.suffix == ".toml" or (path.suffix != ".py" and conf.source != "FLOWER_CONF"):
+            return _from_toml(path), FlowerFile(path)
+        if path == beside and not path.is_file():
+            notes.append(f"There is no {FLOWER_FILE} in {directory}; Flower, too, goes on without it")
+            return {}, FlowerFile(path)
+        return {"conf": _Given(path, "")}, read_flower_file(path)
+    path = directory / DEFAULT_FILE
+    if path.is_file():
+        if beside.is_file():
+            notes.append(f"{FLOWER_FILE} is not read, as there is {DEFAULT_FILE}")
+        return _from_toml(path), FlowerFile(path)
+    return ({}, read_flower_file(beside)) if beside.is_file() else ({}, FlowerFile(beside))
+
+
+def _from_toml(path: Path) -> _Layer:
     found: _Layer = {"conf": _Given(path, "")}
     for key, value in _read_toml(path).items():
         name = key.replace("-", "_")

@@ -343,6 +343,68 @@ async def test_abort(memory_broker: str) -> None:
         assert (await shop.post("/api/task/abort/some", {"x": 1})).status == 400
 
 
+async def info(shop: Shop, task_id: str) -> dict[str, Any]:
+    body: dict[str, Any] = (await shop.served.get(f"/api/task/info/{task_id}")).json()
+    return body
+
+
+SENT = {"name": "shop.add", "args": "(1,)", "kwargs": "{}", "queue": "other"}
+
+
+async def test_a_retry_leaves_a_trace(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        shop.served.apply(event("task-sent", "a", **SENT), event("task-failed", "a", exception="E()"))
+        assert ((await info(shop, "a"))["retried_as"], (await info(shop, "a"))["retry_of"]) == (None, None)
+        new = (await shop.post("/api/task/retry/a")).json()["task-id"]
+        shop.served.apply(event("task-sent", new, **SENT))
+        assert ((await info(shop, "a"))["retried_as"], (await info(shop, new))["retry_of"]) == (new, "a")
+        listed = (await shop.served.get("/api/tasks")).json()
+        assert (listed["a"]["retried_as"], listed[new]["retry_of"]) == (new, "a")
+        again = await shop.post("/api/task/retry/a")
+        assert (again.status, new in again.error["message"], "again=1" in again.error["message"]) == (409, True, True)
+        newer = (await shop.post("/api/task/retry/a?again=1")).json()["task-id"]
+        assert (await info(shop, "a"))["retried_as"] == newer != new
+        assert (await info(shop, new))["retry_of"] == "a"
+        shop.served.apply(event("task-failed", new, exception="E()"))
+        assert (await shop.post(f"/api/task/retry/{new}")).status == 200  # a retry may be retried
+        assert [shop.take("other") is not None for _ in range(4)] == [True, True, True, False]
+
+
+async def test_an_orphaned_task_can_be_retried(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        shop.served.apply(event("task-sent", "a", **SENT), event("task-started", "a"))
+        assert (await shop.post("/api/task/retry/a")).status == 409
+        shop.served.state.reconciled.orphan("a")
+        answer = await shop.post("/api/task/retry/a")
+        assert (answer.status, shop.take("other").headers["id"]) == (200, answer.json()["task-id"])
+        assert (await info(shop, "a"))["retried_as"] == answer.json()["task-id"]
+
+
+@pytest.mark.parametrize("again", ["0", "1"])
+async def test_a_task_that_is_retried_by_many_at_once_is_published_once(memory_broker: str, again: str) -> None:
+    async with serving_shop(make_project(backend=None)) as shop:
+        shop.served.apply(event("task-sent", "a", **SENT), event("task-failed", "a", exception="E()"))
+        go = threading.Event()
+        busy = asyncio.create_task(shop.served.taskmon.services.publisher._lane.call(go.wait, PATIENCE))
+        await asyncio.sleep(0)
+        asked = [asyncio.create_task(shop.post(f"/api/task/retry/a?again={again}")) for _ in range(10)]
+        await eventually(lambda: sum(one.done() for one in asked) == 9)
+        go.set()
+        await busy
+        assert sorted([(await one).status for one in asked]) == [200] + 9 * [409]
+        assert [shop.take("other") is not None for _ in range(2)] == [True, False]
+
+
+async def test_a_retry_that_was_refused_may_be_asked_for_again(memory_broker: str) -> None:
+    async with serving_shop(make_project()) as shop:
+        for _ in range(2):
+            assert (await shop.post("/api/task/retry/a")).status == 404
+        shop.served.apply(event("task-sent", "a", **SENT | {"args": "(...,)"}), event("task-failed", "a"))
+        for _ in range(2):
+            assert "cut" in (await shop.post("/api/task/retry/a")).error["message"]
+        assert (await shop.post("/api/task/retry/a?again=perhaps")).status == 400
+
+
 #: Ids that are odd, and all the same ids.
 ODD_IDS = ["a/b", "../x", "a\\b", "a b", " ", ".", "a\nb", "ü—x", "%2F", "a?b#c", "x" * 1024, "é" * 1024]
 NO_IDS = ["a\0b", "x" * 1025]

@@ -12,6 +12,7 @@ from waiting import eventually
 
 from taskmon.api import listing, turns
 from taskmon.records import Task
+from taskmon.serializers import Links
 
 SEED_KEYS = (
     *("args", "client", "clock", "eta", "exception", "exchange", "expires", "failed", "kwargs", "name", "received"),
@@ -48,6 +49,10 @@ FLOWER_KEYS = {
 }
 
 
+#: The tasks that one was retried as, or is a retry of.
+LINKS = ("retried_as", "retry_of")
+
+
 # One task
 
 
@@ -55,7 +60,7 @@ async def info(served: Served, task_id: str = "a") -> dict[str, object]:
     answer = await served.get(f"/api/task/info/{quote(task_id, safe='')}")
     assert answer.status == 200
     body = answer.json()
-    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue", "incomplete", "source", "orphaned"}
+    assert body.keys() == {*FLOWER_KEYS, *SEED_KEYS, "queue", "incomplete", "source", "orphaned", *LINKS}
     assert body["task-id"] == body["uuid"] == task_id
     return body  # type: ignore[no-any-return]
 
@@ -84,7 +89,7 @@ async def test_every_key_has_its_meaning() -> None:
     assert {key: body[key] for key in SEED_KEYS} == expected
     others = {
         "queue": "q", "root": "r", "root_id": "r", "parent": "p", "parent_id": "p", "rejected": None, "children": [],
-        "uuid": "a", "incomplete": [], "source": "events", "orphaned": False,
+        "uuid": "a", "incomplete": [], "source": "events", "orphaned": False, "retried_as": None, "retry_of": None,
     }  # fmt: skip
     assert body == expected | others
 
@@ -321,7 +326,7 @@ async def test_a_listing_that_changes_while_it_is_made() -> None:
             served.apply(event("task-received", f"new-{n}", 1000.0 + n))
             await asyncio.sleep(0)
         body = (await listing).json()
-        assert all(len(task) == len(FLOWER_KEYS) + 5 for task in body.values())
+        assert all(len(task) == len(FLOWER_KEYS) + 5 + len(LINKS) for task in body.values())
 
 
 @pytest.mark.usefixtures("_eager")
@@ -366,7 +371,7 @@ async def test_a_long_listing_is_not_made_for_head(monkeypatch: pytest.MonkeyPat
     async with serving() as served:
         fill(served, 500)
         made = []
-        monkeypatch.setattr(listing, "task_members", lambda found: made.append(found) or b"x" * 5000)
+        monkeypatch.setattr(listing, "task_members", lambda found, links: made.append(found) or b"x" * 5000)
         assert (await served.request("HEAD", "/api/tasks")).status == 200
         assert len(made) == 1
 
@@ -378,9 +383,9 @@ async def test_fewer_long_texts_are_encoded_together(monkeypatch: pytest.MonkeyP
         sizes: list[int] = []
         make = listing.task_members
 
-        def note(found: list[tuple[Task, list[str]]]) -> bytes:
+        def note(found: list[tuple[Task, list[str]]], links: Links) -> bytes:
             sizes.append(len(found))
-            return make(found)
+            return make(found, links)
 
         monkeypatch.setattr(listing, "task_members", note)
         assert len((await served.get("/api/tasks?sort_by=received")).json()) == 20
@@ -397,10 +402,10 @@ async def test_a_failure_halfway_does_not_look_like_the_end(
         fill(served, 10)
         make = listing.task_members
 
-        def fail_at_last(found: list[tuple[Task, list[str]]]) -> bytes:
+        def fail_at_last(found: list[tuple[Task, list[str]]], links: Links) -> bytes:
             if found[0][0].uuid == "task-0":
                 raise RuntimeError("broken")
-            return make(found)
+            return make(found, links)
 
         monkeypatch.setattr(listing, "task_members", fail_at_last)
         raw = await served.send(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Connection
+from kombu import Queue
 from kombu.serialization import register, unregister
 from patience import PATIENCE
 from remote import answering, fine, saying
@@ -20,6 +20,7 @@ from waiting import eventually, given_time
 from taskmon.cluster import mailbox as module
 from taskmon.cluster.calls import Lane
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
+from taskmon.cluster.replies import ReplyPlace
 from taskmon.errors import Unavailable
 
 W1, W2 = "celery@w1", "celery@w2"
@@ -105,11 +106,11 @@ async def test_a_reply_that_comes_while_the_next_command_is_sent_ends_the_wait(
 ) -> None:
     collect = module._collect
 
-    def collect_late(connection: Connection, errand: Any) -> None:
+    def collect_late(arriving: ReplyPlace, errand: Any) -> None:
         while errand.pending:
             with suppress(TimeoutError):
-                connection.drain_events(timeout=0.1)
-        collect(connection, errand)
+                arriving.receive(0.1)
+        collect(arriving, errand)
 
     monkeypatch.setattr(module, "_collect", collect_late)
     with answering(app, W1, ping=fine("pong")):
@@ -166,9 +167,9 @@ async def hear(
     liar.properties |= how
     publish = Mailbox._send
 
-    def send(self: Mailbox, producer: Any, mailbox: Any, command: Command, ticket: str, key: str) -> None:
-        liar.send({"reply_to": {"exchange": mailbox.reply_exchange.name, "routing_key": key}, "ticket": ticket})
-        publish(self, producer, mailbox, command, ticket, key)
+    def send(self: Mailbox, producer: Any, mailbox: Any, command: Command, ticket: str, to: ReplyPlace) -> None:
+        liar.send({"reply_to": {"exchange": to.exchange, "routing_key": to.routing_key}, "ticket": ticket})
+        publish(self, producer, mailbox, command, ticket, to)
 
     monkeypatch.setattr(Mailbox, "_send", send)
     with answering(app, W2, lie=saying("good")):
@@ -235,9 +236,9 @@ async def test_another_may_not_answer_for_a_worker(app: Celery, lane: Lane, monk
     liar.body = json.dumps({W2: "bad"})
     publish = Mailbox._send
 
-    def send(self: Mailbox, producer: Any, mailbox: Any, command: Command, ticket: str, key: str) -> None:
-        liar.send({"reply_to": {"exchange": mailbox.reply_exchange.name, "routing_key": key}, "ticket": ticket})
-        publish(self, producer, mailbox, command, ticket, key)
+    def send(self: Mailbox, producer: Any, mailbox: Any, command: Command, ticket: str, to: ReplyPlace) -> None:
+        liar.send({"reply_to": {"exchange": to.exchange, "routing_key": to.routing_key}, "ticket": ticket})
+        publish(self, producer, mailbox, command, ticket, to)
 
     monkeypatch.setattr(Mailbox, "_send", send)
     with answering(app, W1, lie=saying("good")):
@@ -323,7 +324,7 @@ async def test_a_fault_after_the_end_is_nothing(app: Celery, lane: Lane, monkeyp
         failed.set()
         raise OSError("gone")
 
-    monkeypatch.setattr(module.Queue, "delete", fail)
+    monkeypatch.setattr(Queue, "delete", fail)
     with answering(app, W1, one=saying(1)):
         assert await make(app, lane).ask([Command("one", to=(W1,))], [W1]) == {W1: {"one": 1}}
         await eventually(failed.is_set)

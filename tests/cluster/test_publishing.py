@@ -143,17 +143,17 @@ async def test_no_backend_is_told(memory_broker: str, monkeypatch: pytest.Monkey
 async def test_a_finished_task_again(memory_broker: str) -> None:
     done = Task("a", state="FAILURE", name="add", args="(1, 'it\\'s')", kwargs="{'y': 2}", queue="other")
     async with publishing_for(make_project()) as publisher:
-        task = await publisher.publish_again(done)
+        task = await publisher.publish_again(done, "new")
         assert task.task_id != "a"
         message = take("other")
         assert message.headers["task"] == "add"
         assert message.payload[:2] == [[1, "it's"], {"y": 2}]
         with pytest.raises(Refused):
-            await publisher.publish_again(Task("a", state="STARTED", name="add", args="()", kwargs="{}"))
+            await publisher.publish_again(Task("a", state="STARTED", name="add", args="()", kwargs="{}"), "new")
         with pytest.raises(Refused):
-            await publisher.publish_again(Task("a", state="FAILURE", name="add", args="<x>", kwargs="{}"))
+            await publisher.publish_again(Task("a", state="FAILURE", name="add", args="<x>", kwargs="{}"), "new")
         with pytest.raises(Refused, match="cannot be sent as json"):
-            await publisher.publish_again(Task("a", state="FAILURE", name="add", args="(1j,)", kwargs="{}"))
+            await publisher.publish_again(Task("a", state="FAILURE", name="add", args="(1j,)", kwargs="{}"), "new")
         assert take() is None
 
 

@@ -3,9 +3,11 @@
 `celery -A project` imports `app`; the tests build an app like it, in their own process, with `make_app`.
 """
 
+import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ BROKER_VARIABLE = "LIVE_BROKER"
 BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
 QUEUE_VARIABLE = "LIVE_QUEUE"
 PREFIX_VARIABLE = "LIVE_KEY_PREFIX"  # the prefix of all keys in Redis; empty: none
+SETTINGS_VARIABLE = "LIVE_SETTINGS"  # further settings of Celery, as JSON
 
 #: Seconds that whoever commands a worker waits for its reply: one that starts the processes of its pool is busy.
 REPLY_LIMIT = 60.0
@@ -88,7 +91,13 @@ def not_a_number() -> float:
     return math.nan
 
 
-def make_app(broker_url: str, result_backend: str | None, queue: str, key_prefix: str | None = None) -> Celery:
+def make_app(
+    broker_url: str,
+    result_backend: str | None,
+    queue: str,
+    key_prefix: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Celery:
     """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
     app = Celery("project", broker=broker_url, backend=result_backend, control=PatientControl, set_as_current=False)
     app.conf.update(
@@ -100,6 +109,7 @@ def make_app(broker_url: str, result_backend: str | None, queue: str, key_prefix
     )
     if key_prefix:
         app.conf.broker_transport_options = {"global_keyprefix": key_prefix}
+    app.conf.update(settings or {})
     for function in (add, sleep, wait, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
     for function in (retry_then_succeed, progress, reject):
@@ -112,6 +122,7 @@ app = make_app(
     os.environ.get(BACKEND_VARIABLE) or None,
     os.environ.get(QUEUE_VARIABLE, "celery"),
     os.environ.get(PREFIX_VARIABLE) or None,
+    json.loads(os.environ.get(SETTINGS_VARIABLE, "{}")),
 )
 if BROKER_VARIABLE in os.environ:  # a process of this project alone, where whoever asks for the app means this one
     app.set_current()

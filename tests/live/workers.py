@@ -1,6 +1,7 @@
 """Real Celery workers for the live tests, each in a process of its own, and the project they run."""
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -20,7 +21,7 @@ from celery.canvas import Signature
 from celery.result import AsyncResult
 from kombu import pools
 from processes import Process
-from project import BACKEND_VARIABLE, BROKER_VARIABLE, PREFIX_VARIABLE, QUEUE_VARIABLE, make_app
+from project import BACKEND_VARIABLE, BROKER_VARIABLE, PREFIX_VARIABLE, QUEUE_VARIABLE, SETTINGS_VARIABLE, make_app
 
 Pool = Literal["prefork", "threads", "solo"]
 Backend = Literal["rpc", "redis", "none"]
@@ -40,6 +41,7 @@ class Project:
     result_backend: str | None
     queue: str = field(default_factory=new_queue)
     key_prefix: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def on(cls, broker: Broker, backend: Backend | None = None, redis: RedisBroker | None = None) -> "Project":
@@ -57,7 +59,7 @@ class Project:
     @cached_property
     def app(self) -> Celery:
         """The app as a client in this process; it is not the current app."""
-        return make_app(self.broker_url, self.result_backend, self.queue, self.key_prefix)
+        return make_app(self.broker_url, self.result_backend, self.queue, self.key_prefix, self.settings)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that configure `project.py` in another process."""
@@ -66,6 +68,7 @@ class Project:
             BACKEND_VARIABLE: self.result_backend or "",
             QUEUE_VARIABLE: self.queue,
             PREFIX_VARIABLE: self.key_prefix or "",
+            SETTINGS_VARIABLE: json.dumps(self.settings),
         }
 
     def signature(self, task: str, *args: Any, **kwargs: Any) -> Signature:
