@@ -16,6 +16,7 @@ from .api.control import (
 )
 from .api.diagnosis import Diagnostics as DiagnosticsHandler
 from .api.diagnosis import TaskTree
+from .api.flower_pages import DashboardPage, TasksDataTable, WorkerPage, WorkersPage
 from .api.monitor import HealthCheck, Metrics, Ready
 from .api.openapi import OpenApi
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
@@ -59,6 +60,14 @@ API: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/readyz", Ready),
 ]
 
+#: Flower's pages as programs read them; not in the OpenAPI document.
+FLOWER_PAGES: Final[list[tuple[str, type[ApiHandler]]]] = [
+    (r"/workers", WorkersPage),
+    (r"/dashboard", DashboardPage),
+    (r"/worker/(.+?)", WorkerPage),
+    (r"/tasks/datatable", TasksDataTable),
+]
+
 #: For people; not in the OpenAPI document.
 PAGES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/", Home),
@@ -67,7 +76,7 @@ PAGES: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/logout", Logout),
 ]
 
-ROUTES: Final = [*API, *PAGES]
+ROUTES: Final = [*API, *FLOWER_PAGES, *PAGES]
 
 #: Served without `url_prefix` too: a probe knows nothing of it.
 PROBES: Final = {"/healthcheck", "/readyz"}

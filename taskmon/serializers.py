@@ -28,6 +28,12 @@ from .gaps import find_gaps
 from .outcomes import ORPHANED, SETTLED
 from .records import Task, Worker
 
+#: The types of events about tasks that a row of Flower's page of workers always counts.
+TASK_EVENTS: Final = tuple(
+    f"task-{what}" for what in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected")
+)
+_HEARTBEAT: Final = Heartbeat.__struct_fields__[1:]
+
 #: Encode to strict JSON: no NaN, no lone surrogates.
 encode: Final = msgspec.json.Encoder().encode
 
@@ -88,6 +94,21 @@ def task_members(tasks: Collection[tuple[Task, list[str]]], links: Links) -> byt
     return encode({task.uuid: task_body(task, children, links(task.uuid)) for task, children in tasks})[1:-1]
 
 
+def task_items(tasks: Collection[tuple[Task, list[str]]], links: Links) -> bytes:
+    """Encode tasks, each with its children, as items of an array, with commas between them."""
+    return encode([task_body(task, children, links(task.uuid)) for task, children in tasks])[1:-1]
+
+
+def datatable_opening(draw: int, total: int, matching: int) -> bytes:
+    """Encode the answer of `/tasks/datatable` up to its tasks, which are to follow, then a bracket and a brace."""
+    return encode({"draw": draw, "recordsTotal": total, "recordsFiltered": matching})[:-1] + b',"data":['
+
+
+def datatable_error(draw: int, total: int, message: str) -> dict[str, Any]:
+    """Return the answer of `/tasks/datatable` to a search that cannot be read."""
+    return {"draw": draw, "recordsTotal": total, "recordsFiltered": 0, "data": [], "searchError": message}
+
+
 def task_types_body(names: list[str]) -> TaskNames:
     """Give the answer of `/api/task/types`."""
     return TaskNames(names)
@@ -144,6 +165,18 @@ def worker_body(
         age=None if inspected is None else max(0.0, now - inspected),
         heartbeat=Heartbeat(*[getattr(worker, field) for field in Heartbeat.__struct_fields__]),
     )
+
+
+def worker_row(worker: Worker, counts: Mapping[str, int] | None, now: float) -> dict[str, Any]:
+    """Return a row of Flower's page of workers; `counts` has the number of its events by type, None if not known."""
+    return {
+        **dict.fromkeys(TASK_EVENTS, None if counts is None else 0),
+        **(counts or {}),
+        "hostname": worker.hostname,
+        "status": worker.alive(now),
+        "heartbeats": [] if worker.timestamp is None else [worker.timestamp],
+        **{field: getattr(worker, field) for field in _HEARTBEAT},
+    }
 
 
 def worker_member(worker: Worker, answers: Mapping[str, msgspec.Raw], inspected: float | None, now: float) -> bytes:

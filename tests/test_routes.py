@@ -7,6 +7,7 @@ from serving import make_app, repository, serving
 from tornado.web import RequestHandler
 
 from taskmon.api.base import ApiHandler, UnknownRoute
+from taskmon.api.flower_pages import TasksDataTable
 from taskmon.api.monitor import HealthCheck, Ready
 from taskmon.app import Taskmon
 from taskmon.auth import Role
@@ -55,7 +56,7 @@ def test_only_health_and_the_login_are_public() -> None:
     assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready, LoginPage, LoginCallback}
     assert {path for path, handler in ROUTES if handler.probe} == PROBES
     assert not UnknownRoute.public
-    assert {handler for handler in HANDLERS if handler.despite_read_only} == {Logout}
+    assert {handler for handler in HANDLERS if handler.despite_read_only} == {Logout, TasksDataTable}
 
 
 def test_the_docstring_of_a_handler_says_its_route() -> None:

@@ -28,6 +28,14 @@ def read_form(request: HTTPServerRequest) -> dict[str, str]:
     return _texts(request.body_arguments)
 
 
+def read_texts(request: HTTPServerRequest, most: int = MAX_ARGUMENTS) -> dict[str, str]:
+    """Return the arguments of the query string and of a form, at most `most` of each, whether they are known or not.
+
+    The form wins. Raises InvalidArgument.
+    """
+    return _texts(request.query_arguments, most) | _texts(request.body_arguments, most)
+
+
 def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json_only: bool) -> dict[str, Any]:
     """Give the arguments of a changing request: query string, then form or JSON object, of which the latter wins.
 
@@ -88,7 +96,7 @@ def decode_text(name: str, value: bytes) -> str:
         raise InvalidArgument(name, "must be UTF-8") from exc
 
 
-def _texts(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
-    if sum(map(len, arguments.values())) > MAX_ARGUMENTS:
-        raise InvalidArgument("The request", f"may have {MAX_ARGUMENTS} arguments at the most")
+def _texts(arguments: Mapping[str, list[bytes]], most: int = MAX_ARGUMENTS) -> dict[str, str]:
+    if sum(map(len, arguments.values())) > most:
+        raise InvalidArgument("The request", f"may have {most} arguments at the most")
     return {name: decode_text(name, values[-1]) for name, values in arguments.items()}

@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 from ..errors import Unavailable
 from ..query import TaskQuery
 from ..records import Task
-from ..serializers import task_members
+from ..serializers import task_items, task_members
 from .base import ApiHandler
 from .turns import Turn, send_members
 
@@ -59,14 +59,23 @@ async def send_listing(handler: ApiHandler, query: TaskQuery) -> None:
 
 
 async def _send_held(handler: ApiHandler, query: TaskQuery) -> None:
-    state = handler.services.state
-    children = state.children
-    families = (None if task is None else (task, children(task.uuid)) for task in state.find(query))
-    await send_members(handler, _encode(handler, families))
+    await send_members(handler, encode_tasks(handler, with_children(handler, handler.services.state.find(query))))
 
 
-def _encode(handler: ApiHandler, families: Iterable[Family | None]) -> Iterator[bytes | None]:
-    """Encode tasks as they are shown, a few at a time, and no later than others may run."""
+def with_children(handler: ApiHandler, tasks: Iterable[Task | None]) -> Iterator[Family | None]:
+    """Yield tasks with their children in memory."""
+    children = handler.services.state.children
+    return (None if task is None else (task, children(task.uuid)) for task in tasks)
+
+
+def encode_tasks(
+    handler: ApiHandler, families: Iterable[Family | None], *, as_members: bool = True
+) -> Iterator[bytes | None]:
+    """Encode tasks as they are shown, a few at a time, and no later than others may run.
+
+    They are members of an object, by id, or items of an array.
+    """
+    encode_batch = task_members if as_members else task_items
     show, role = handler.services.showing.show, handler.current_user.role
     links = handler.services.state.retries.links
     batch: list[Family] = []
@@ -77,12 +86,12 @@ def _encode(handler: ApiHandler, families: Iterable[Family | None]) -> Iterator[
             batch.append((task, family[1]))
             length += sum(map(len, filter(None, _texts(task))))
         if batch and (family is None or len(batch) >= BATCH or length > TEXT):
-            yield task_members(batch, links)
+            yield encode_batch(batch, links)
             batch, length = [], 0
         elif family is None:
             yield None
     if batch:
-        yield task_members(batch, links)
+        yield encode_batch(batch, links)
 
 
 async def _find_page(handler: ApiHandler, query: TaskQuery) -> list[Task] | None:
@@ -114,7 +123,7 @@ async def _send_families(
     try:
         while lot is not None:
             turn = Turn()
-            for members in filter(None, _encode(handler, lot)):
+            for members in filter(None, encode_tasks(handler, lot)):
                 handler.write(separator + members)
                 separator = b","
                 if turn.over:

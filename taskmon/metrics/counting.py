@@ -5,7 +5,7 @@ Runs on the event loop, except `rejected` and `omitted`, which take a lock: any 
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, Final, cast
 
@@ -27,6 +27,9 @@ MAX_PAIRS: Final = 10_000
 
 LAG_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
+
+#: Series that are added up in one step.
+SERIES_PER_STEP: Final = 1_000
 
 # Raw (hostname, type, name, queue) keys that are remembered, and how many characters one of them may have.
 _MAX_KNOWN: Final = 100_000
@@ -183,6 +186,19 @@ class Counts:
             self.rate.begin(int(now), self.applied)
         self.applied += len(changes)
         self._observe_lag([event.timestamp for event, _ in changes], now)
+
+    def add_up_by_worker(self, totals: dict[str, dict[str, int]]) -> Iterator[None]:
+        """Add the events counted to `totals`, by the label of the worker and by type; yield where others may run."""
+        for place, ((worker, type, _, _), series) in enumerate(list(self.series.items.items())):
+            of_worker = totals.setdefault(worker, {})
+            of_worker[type] = of_worker.get(type, 0) + series.count
+            if place % SERIES_PER_STEP == 0:
+                yield None
+
+    def find_label(self, hostname: str) -> str | None:
+        """Return the label of a worker; None where its events are not counted apart from those of others."""
+        label = self.admit_worker(hostname)
+        return None if label == self._other_worker else label
 
     def remove_worker(self, hostname: str) -> None:
         """Drop every series of a worker that State no longer holds."""

@@ -34,9 +34,10 @@ class Metrics:
     or without +Inf. `clock` gives epoch seconds. `registry` holds the collectors of prometheus_client, which speak
     of the process and the interpreter.
 
-    `observe` counts the changes of one apply, `remove_worker` drops the series of a worker; `received` and
-    `rejected` count what the consumer thread takes and refuses, `rejections` returns what was refused; `omitted` and
-    `omissions` do the same for single fields of events.
+    `observe` counts the changes of one apply, `remove_worker` drops the series of a worker; `add_up_by_worker` and
+    `find_label` answer how many events of each type a worker has sent; `received` and `rejected` count what the
+    consumer thread takes and refuses, `rejections` returns what was refused; `omitted` and `omissions` do the same
+    for single fields of events.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Metrics:
         self.omitted: Final = counts.omitted
         self.omissions: Final = counts.omissions
         self.remove_worker: Final = counts.remove_worker
+        self.add_up_by_worker: Final = counts.add_up_by_worker
+        self.find_label: Final = counts.find_label
 
     def watch_history(self, history: HistoryView) -> None:
         """Tell of a history too, which is made later."""
