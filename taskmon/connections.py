@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from asyncio import CancelledError, sleep, timeout
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -22,6 +22,8 @@ from tornado.httputil import (
     parse_request_start_line,
 )
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
+
+from .accepting import Acceptor
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ class Silent(Protocol):
 class Limits:
     """How many connections there may be in all, and of one client; one for all listeners.
 
-    One more takes the place of the oldest that has asked for nothing yet: whoever opens many and is silent keeps
-    nobody out.
+    One more takes the place of the oldest that has asked for nothing yet, and where there are too many in all, of the
+    one that has been awaited longest, for its next request or the rest of a body. Opening many keeps no other out.
     """
 
     def __init__(self, most: int, most_per_client: int) -> None:
@@ -93,6 +95,7 @@ class Limits:
         self._open = 0
         self._by_client: dict[str, int] = {}
         self._silent: dict[Silent, str] = {}
+        self._awaited: dict[Silent, None] = {}
 
     def __len__(self) -> int:
         return self._open
@@ -103,7 +106,7 @@ class Limits:
         if client is not None and mine >= self.most_per_client:
             if not self._push_out(client):
                 return False
-        elif self._open >= self.most and not self._push_out(None):
+        elif self._open >= self.most and not self.make_room():
             return False
         self._open += 1
         if client is not None:
@@ -114,18 +117,34 @@ class Limits:
         """Take note of a connection that has asked for nothing yet; it may have to make room."""
         self._silent[connection] = client
 
-    def note_request(self, connection: Silent) -> None:
-        """Take note that a connection is in use, or closed."""
+    def note_head(self, connection: Silent) -> None:
+        """Note that a connection has asked for something."""
         self._silent.pop(connection, None)
+
+    def note_awaited(self, connection: Silent) -> None:
+        """Note that a connection is to send its next request, or the rest of one."""
+        self._awaited[connection] = None
+
+    def note_request(self, connection: Silent) -> None:
+        """Note that a connection is in use, or closed."""
+        self._silent.pop(connection, None)
+        self._awaited.pop(connection, None)
+
+    def make_room(self) -> bool:
+        """Close the connection that is missed least; False where all are in use."""
+        return self._push_out(None) or self._close(next(iter(self._awaited), None))
 
     def _push_out(self, client: str | None) -> bool:
         """Close the oldest connection that has asked for nothing, one of this client if there is one named."""
-        for connection, its in self._silent.items():
-            if client is None or its == client:
-                del self._silent[connection]
-                connection.make_room()
-                return True
-        return False
+        named = (connection for connection, its in self._silent.items() if client is None or its == client)
+        return self._close(next(named, None))
+
+    def _close(self, connection: Silent | None) -> bool:
+        if connection is None:
+            return False
+        self.note_request(connection)
+        connection.make_room()
+        return True
 
     def give_back(self, client: str | None) -> None:
         """Count one less."""
@@ -155,6 +174,13 @@ class Server(HTTPServer):
         self.conn_params.max_body_size = max_body
         self.conn_params.max_header_size = MAX_HEADERS
         self._too_long = refusal(431, f"The headers are longer than {MAX_HEADERS // 1024} KiB", None, "")
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on these sockets."""
+        for listening in sockets:
+            acceptor = Acceptor(listening, self._handle_connection, self.limits.make_room)
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = acceptor.stop
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         context = _context(connection, address, self.tls)
@@ -208,6 +234,7 @@ class ServerConnection(HTTP1ServerConnection):
         """Expect the rest of a head, or of a body, within its time."""
         self._reading_body = body
         self._deadline = self._now + (BODY_TIMEOUT if body else IDLE_TIMEOUT)
+        self.server.limits.note_awaited(self)
 
     def make_room(self) -> None:
         """Close it, for another."""
@@ -216,6 +243,7 @@ class ServerConnection(HTTP1ServerConnection):
     def expect_nothing(self) -> None:
         """Let the handler take its time."""
         self._deadline = 0.0
+        self.server.limits.note_request(self)
 
     def check(self, now: float) -> None:
         """Close it when its time is over, or when the client takes nothing of what is sent to it."""
@@ -266,7 +294,7 @@ class Connection(HTTP1Connection):
         try:
             self.served.expect(body=False)
             head = await self.stream.read_until_regex(_END_OF_HEAD, max_bytes=MAX_HEADERS)
-            self.served.server.limits.note_request(self.served)
+            self.served.server.limits.note_head(self.served)
             start, headers = self._parse_headers(head)
             request = parse_request_start_line(start)
             self._request_start_line, self._request_headers = request, headers

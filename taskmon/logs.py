@@ -9,6 +9,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
@@ -31,6 +32,12 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 ONCE_LOGGER: Final = "kombu.connection"
 MAX_TEXTS_LOGGED_ONCE: Final = 1000
 
+#: The logger of changing requests, of which no line is left out.
+AUDIT_LOGGER: Final = "taskmon.audit"
+
+#: Lines a second that one place in the code may log.
+LINES_PER_SECOND: Final = 20
+
 
 def _utc(created: float) -> str:
     return datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -49,6 +56,8 @@ class _LineFormatter(logging.Formatter):
         except (TypeError, ValueError, KeyError) as exc:
             # A record whose arguments do not fit must not be printed raw by logging itself.
             message = f"{record.msg} (its arguments do not fit: {type(exc).__name__})"
+        if left_out := getattr(record, "left_out", 0):
+            message = f"{message} (lines like this left out before: {left_out})"
         details = self.formatException(record.exc_info) if record.exc_info else record.exc_text or ""
         if record.stack_info:
             details = f"{details}\n{record.stack_info}".strip()
@@ -147,6 +156,55 @@ class _Once(logging.Filter):
         return True
 
 
+class RateLimit(logging.Filter):
+    """Passes the same line once a second, and few lines a second of one place in the code; counts what it leaves out.
+
+    The next line of that place that passes says how many were left out. Lines of the audit log and of level debug all
+    pass: each of them is asked for.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._second = -math.inf
+        self._lines: set[tuple[str, int, str]] = set()
+        self._places: dict[tuple[str, int], int] = {}
+        self._left_out: dict[tuple[str, int], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is logged."""
+        if record.levelno <= logging.DEBUG or record.name == AUDIT_LOGGER:
+            return True
+        place = record.pathname, record.lineno
+        line = *place, _text_of(record)
+        with self._lock:
+            self._begin_second()
+            count = self._places[place] = self._places.get(place, 0) + 1
+            if line in self._lines or count > LINES_PER_SECOND:
+                self._left_out[place] = self._left_out.get(place, 0) + 1
+                return False
+            self._lines.add(line)
+            record.left_out = self._left_out.pop(place, 0)
+        return True
+
+    def _begin_second(self) -> None:
+        now = self._clock()
+        if now - self._second >= 1:
+            self._second = now
+            self._lines.clear()
+            self._places.clear()
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    """Return what makes two lines of one place the same: the message and the error, without its traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    try:
+        return f"{record.getMessage()} {type(error).__name__} {error}"
+    except Exception:  # arguments that do not fit, or an error without a text
+        return str(record.msg)
+
+
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send every record to standard error (or `stream`) or to --log-file, and what nobody caught as well.
 
@@ -155,6 +213,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream) if settings.log_file is None else _open_file(settings.log_file)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
+    handler.addFilter(RateLimit())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Without debug a request that was answered with 4xx is the client's affair, not the log's.
     # So are connections that speak no TLS, or no HTTP: any stranger can make as many as he likes.
@@ -163,7 +222,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     once = logging.getLogger(ONCE_LOGGER)
     once.filters = [each for each in once.filters if not isinstance(each, _Once)] + [_Once()]
     # Who changed what is no matter of how much taskmon says of itself.
-    logging.getLogger("taskmon.audit").setLevel(logging.INFO)
+    logging.getLogger(AUDIT_LOGGER).setLevel(logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

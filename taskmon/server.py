@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.routing import URLSpec
 from tornado.web import Application, RequestHandler
 
+from .accepting import fit_connections
 from .api import audit
 from .api.base import UnknownRoute
 from .api.headers import date, standing_headers
@@ -39,7 +40,7 @@ class Listeners:
 
     def __init__(self, services: Services) -> None:
         settings = services.settings
-        self._limits = Limits(settings.max_connections, settings.max_connections_per_client)
+        self._limits = Limits(fit_connections(settings.max_connections), settings.max_connections_per_client)
         self._peers = Peers(settings.trusted_proxies)
         self._files: list[tuple[Server, Tls]] = []
         self._servers = [(where, self._make(services, where)) for where in listeners(settings)]

@@ -1,18 +1,24 @@
 """What a connection may do, with raw sockets: HTTP libraries would tidy up what matters here."""
 
 import asyncio
+import errno
 import socket
 import ssl
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patience import PATIENCE
 from serving import close, event, parse, serving
 from tls import make_certificates
+from tornado.netutil import bind_sockets
 from waiting import eventually
 
 from taskmon import connections
+from taskmon.accepting import MIN_CONNECTIONS, RESERVED_FILES, Acceptor
 from taskmon.api.headers import HEADERS
 from taskmon.api.monitor import HealthCheck
 from taskmon.auth import Role
@@ -340,3 +346,88 @@ async def test_when_one_place_is_taken_none_is_served(tmp_path: Path) -> None:
         async with serving(listen=(f"unix:{path}", f"127.0.0.1:{taken.getsockname()[1]}")):
             pass
     assert not path.exists()
+
+
+def test_where_all_have_asked_the_one_awaited_longest_makes_room() -> None:
+    limits = Limits(3, 3)
+    idle, uploading, served = (_Asked() for _ in range(3))
+    for connection in (idle, uploading, served):
+        assert limits.take("a")
+        limits.note_silent(connection, "a")
+        limits.note_awaited(connection)
+        limits.note_head(connection)
+    limits.note_request(served)
+    assert limits.take("b")
+    assert limits.take("b")
+    assert (idle.closed, uploading.closed, served.closed) == (True, True, False)
+    assert not limits.take("b")
+    assert not limits.make_room()
+
+
+async def test_connections_that_were_used_and_half_a_body_keep_no_other_out() -> None:
+    async with serving(max_connections=3) as served:
+        used = [await served.connect() for _ in range(3)]
+        for reader, writer in used[:2]:
+            writer.write(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n".encode())
+            assert b" 200 " in await reader.readline()
+        used[2][1].write(f"POST /api/task/abort/x HTTP/1.1\r\n{HOST}Content-Length: 10\r\n\r\nhalf".encode())
+        for _ in range(5):
+            assert (await served.get("/api/tasks")).status == 200
+        for _, writer in used:
+            await close(writer)
+
+
+class _Full:
+    """A listening socket for which the system has no place, as often as it is told."""
+
+    def __init__(self, listening: socket.socket, times: int) -> None:
+        self._listening = listening
+        self.left = times
+
+    def fileno(self) -> int:
+        return self._listening.fileno()
+
+    def accept(self) -> Any:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._listening.accept()
+
+
+@pytest.mark.parametrize("makes_room", [True, False])
+async def test_accepting_goes_on_when_there_is_a_place_again(
+    makes_room: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (listening,) = bind_sockets(0, "127.0.0.1")
+    accepted: list[socket.socket] = []
+    asked: list[bool] = []
+
+    def make_room() -> bool:
+        asked.append(makes_room)
+        return makes_room
+
+    acceptor = Acceptor(_Full(listening, 3), lambda connection, _: accepted.append(connection), make_room)  # type: ignore[arg-type]
+    with socket.create_connection(listening.getsockname()[:2]):
+        await eventually(lambda: accepted)
+    acceptor.stop()
+    accepted[0].close()
+    listening.close()
+    assert len(asked) == 3
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_the_connections_fit_the_limit_of_open_files() -> None:
+    script = (
+        "import resource, sys; from taskmon.accepting import fit_connections\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))\n"
+        "print(fit_connections(300), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+
+    def fit(soft: int, hard: int) -> list[int]:
+        done = subprocess.run([sys.executable, "-c", script, str(soft), str(hard)], capture_output=True, check=True)
+        return [int(number) for number in done.stdout.split()]
+
+    assert fit(1000, 1000) == [300, 1000]
+    assert fit(200, 1000) == [300, 300 + RESERVED_FILES]  # the soft limit is raised
+    assert fit(200, 250) == [250 - RESERVED_FILES, 250]
+    assert fit(64, 64) == [MIN_CONNECTIONS, 64]

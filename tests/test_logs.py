@@ -12,7 +12,7 @@ from datetime import datetime
 import pytest
 from kombu import Connection
 
-from taskmon.logs import configure_logging
+from taskmon.logs import LINES_PER_SECOND, RateLimit, TextFormatter, configure_logging
 from taskmon.settings import Settings
 
 URL = "amqp://guest:hunter2horse@localhost:5672//"
@@ -170,7 +170,7 @@ def test_warnings_and_what_nobody_caught_are_lines_too() -> None:
     thread.start()
     thread.join()
     try:
-        raise_error()
+        raise_error("cannot find")
     except OSError as exc:
         sys.excepthook(type(exc), exc, exc.__traceback__)
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
@@ -182,8 +182,8 @@ def test_warnings_and_what_nobody_caught_are_lines_too() -> None:
     assert all(MASKED in line and "hunter2horse" not in line for line in lines)
 
 
-def raise_error() -> None:
-    raise OSError(f"cannot reach {URL}")
+def raise_error(what: str = "cannot reach") -> None:
+    raise OSError(f"{what} {URL}")
 
 
 def test_a_url_without_tls_options_is_warned_about_once() -> None:
@@ -196,6 +196,43 @@ def test_a_url_without_tls_options_is_warned_about_once() -> None:
 
 def test_other_lines_of_libraries_are_not_held_back() -> None:
     stream = configure()
-    for _ in range(3):
-        logging.getLogger("kombu.transport.redis").warning("away")
+    for number in range(3):
+        logging.getLogger("kombu.transport.redis").warning("away %d", number)
     assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_a_line_is_logged_once_a_second_however_often_it_is_said() -> None:
+    now = 0.0
+    limit = RateLimit(lambda: now)
+
+    def passes(
+        text: str, *args: object, name: str = "taskmon.app", line: int = 1, level: int = logging.ERROR
+    ) -> bool:
+        record = logging.LogRecord(name, level, "module.py", line, text, args, None)
+        passed.append(record)
+        return limit.filter(record)
+
+    passed: list[logging.LogRecord] = []
+    assert [passes("no %s", "place") for _ in range(500)] == [True] + 499 * [False]
+    assert passes("no place", line=2)  # another place says the same
+    assert passes("no place", line=2, name="taskmon.audit")
+    assert passes("no place", line=2, level=logging.DEBUG)
+    assert sum(passes("request %d", number, line=3) for number in range(500)) == LINES_PER_SECOND
+    now = 1.0
+    assert passes("no place")
+    assert vars(passed[-1])["left_out"] == 499
+    assert not passes("no place")
+    now = 2.5
+    assert passes("no place")
+    assert vars(passed[-1])["left_out"] == 1
+    assert passes("%d does not fit", "x")
+
+
+def test_the_log_says_how_many_lines_were_left_out() -> None:
+    stream = configure()
+    for _ in range(100):
+        logging.getLogger("taskmon").error("always the same")
+    assert stream.getvalue().count("always the same") < 100
+    record = logging.LogRecord("taskmon", logging.ERROR, "module.py", 1, "text", (), None)
+    record.left_out = 7
+    assert TextFormatter().format(record).endswith("text (lines like this left out before: 7)")
