@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -721,3 +722,17 @@ async def test_stopping_before_and_without_a_start() -> None:
     scene = Consuming(make_app())
     await scene.consumer.stop()
     assert not scene.connections
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of SQLAlchemy, for what kombu does
+async def test_a_broker_that_carries_no_events_gets_no_queue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(f"sqla+sqlite:///{tmp_path}/broker.sqlite")
+    async with consuming(app) as scene:
+        await eventually(lambda: scene.status.connected)
+        await eventually(lambda: "carries no events" in caplog.text)
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        assert not channel.session.query(channel.queue_cls.name).all()
+    assert caplog.text.count("carries no events") == 1

@@ -51,8 +51,8 @@ def test_connections_are_opened_in_one_place() -> None:
         for path in SOURCES.rglob("*.py")
     }
     found = {name for name, text in texts.items() if opening.search(text) or made.search(text)}
-    # `enabling.py` broadcasts on the connection that it is given.
-    assert found == {"cluster/connections.py", "cluster/enabling.py"}
+    # `requirements.py` looks at the class of a transport, and connects to nothing.
+    assert found == {"cluster/connections.py", "cluster/requirements.py"}
 
 
 @pytest.mark.parametrize("open_one", [open_connection, open_events_connection])

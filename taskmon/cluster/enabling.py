@@ -17,7 +17,7 @@ from kombu.connection import Connection
 from ..broker_faults import explain
 from ..errors import Unavailable
 from ..records import Event, Task, Worker
-from .mailbox import connected
+from .mailbox import Command, connected, send_commands
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,9 @@ class Cluster:
 
     async def enable_events(self, hostnames: Collection[str] | None = None) -> None:
         """Ask these workers, or all, to send task events and a heartbeat; raises Unavailable."""
-        destination = None if hostnames is None else sorted(hostnames)
-
-        def ask(connection: Connection) -> None:
-            self._app.control.enable_events(destination=destination, connection=connection)
-            self._app.control.broadcast("heartbeat", destination=destination, connection=connection)
-
-        await self._call(ask)
+        to = None if hostnames is None else tuple(sorted(hostnames))
+        commands = [Command(name, to=to, reply=False) for name in ("enable_events", "heartbeat")]
+        await self._call(lambda connection: send_commands(self._app, connection, *commands))
 
     async def _call(self, function: Callable[[Connection], T], timeout: float = _CALL_TIMEOUT) -> T:
         """Run a function with a fresh connection in a thread; raises Unavailable."""

@@ -196,23 +196,11 @@ class Mailbox:
 
     def _send(self, producer: Producer, mailbox: Any, command: Command, ticket: str, arriving: ReplyPlace) -> None:
         """Publish a command as Celery itself would."""
-        message: dict[str, Any] = {
-            "method": command.name,
-            "arguments": command.arguments,
-            "destination": None if command.to is None else list(command.to),
-            "pattern": None,
-            "matcher": None,
-        }
         if command.reply:
-            message["ticket"] = ticket
-            message["reply_to"] = {"exchange": arriving.exchange, "routing_key": arriving.routing_key}
-        producer.publish(
-            message,
-            exchange=mailbox.exchange.name,
-            declare=[mailbox.exchange],
-            headers={"clock": mailbox.clock.forward(), "expires": time.time() + self.timeout if command.reply else 0},
-            serializer=mailbox.serializer,
-        )
+            reply_to = {"exchange": arriving.exchange, "routing_key": arriving.routing_key}
+            _publish(producer, mailbox, command, time.time() + self.timeout, ticket=ticket, reply_to=reply_to)
+        else:
+            _publish(producer, mailbox, command)
 
     def _on_message(self, errand: _Errand, tickets: dict[str, Command], message: Any) -> None:
         """Keep a reply, `{hostname: reply}`; whatever else comes is nothing to us."""
@@ -243,6 +231,14 @@ class Mailbox:
         return loads(body, content_type, message.content_encoding or "utf-8", accept=self._accept)
 
 
+def send_commands(celery_app: Celery, connection: Connection, *commands: Command) -> None:
+    """Publish commands without replies; Celery would do so on a connection of its pool, without limits."""
+    mailbox = celery_app.control.mailbox(connection)
+    producer = Producer(connection.default_channel, auto_declare=False)
+    for command in commands:
+        _publish(producer, mailbox, command)
+
+
 @contextmanager
 def connected(celery_app: Celery) -> Iterator[Connection]:
     """Connect to the broker of a Celery app, for one call; raises Unavailable, for what goes wrong inside too.
@@ -262,6 +258,24 @@ def connected(celery_app: Celery) -> Iterator[Connection]:
         raise Unavailable("The broker", say_why(exc)) from exc
     finally:
         drop_connection(connection)
+
+
+def _publish(producer: Producer, mailbox: Any, command: Command, expires: float = 0, **reply: Any) -> None:
+    message: dict[str, Any] = {
+        "method": command.name,
+        "arguments": command.arguments,
+        "destination": None if command.to is None else list(command.to),
+        "pattern": None,
+        "matcher": None,
+        **reply,
+    }
+    producer.publish(
+        message,
+        exchange=mailbox.exchange.name,
+        declare=[mailbox.exchange],
+        headers={"clock": mailbox.clock.forward(), "expires": expires},
+        serializer=mailbox.serializer,
+    )
 
 
 def _collect(arriving: ReplyPlace, errand: _Errand) -> None:

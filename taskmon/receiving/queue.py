@@ -82,6 +82,9 @@ class EventQueue:
         claim_queue(channel, self.name)
         keeps = connection.transport.driver_type == "amqp"
         durable = keeps and self._settings.durable_queue is not None
+        if not keeps and "fanout" not in connection.transport.implements.exchange_type:
+            self._warn("This broker carries no events from one process to another: taskmon hears of no task")
+            return
         queue = self._describe(connection, keeps, durable)
         if durable:
             self._declare(connection, queue)
@@ -106,7 +109,7 @@ class EventQueue:
 
     def leave(self, connection: Connection) -> None:
         """Delete the queue, if it is not to stay."""
-        if self._settings.durable_queue is None or self.acks is None:
+        if self._settings.durable_queue is None or self.acks is None:  # it may not be there, which is no error
             connection.default_channel.queue_delete(self.name)
 
     def _describe(self, connection: Connection, keeps: bool, durable: bool) -> Queue:
