@@ -158,7 +158,7 @@ class Reconciler:
         ended = READY_STATES | {states.REJECTED}
         share = ROUND / max(len(self._state), 1)
         unheard: list[tuple[str, float]] = []
-        for name in set(self._state.states()) - ended:
+        for name in self._state.states() - ended:
             for task in self._state.find(TaskQuery(state=name)):
                 if task is not None and task.state not in ended:
                     task.seen = min(task.seen, now)

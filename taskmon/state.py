@@ -7,7 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from itertools import islice
 from math import inf
 from sys import intern
@@ -16,7 +16,7 @@ from typing import Final
 from celery.states import RECEIVED
 
 from .errors import UnknownTask
-from .finding.blocks import BLOCK, distinct
+from .finding.blocks import BLOCK, Entry, distinct
 from .finding.finder import Finder
 from .finding.indexes import FLUSH_AT, LINGER, Indexes
 from .finding.loading import load_tasks
@@ -76,7 +76,8 @@ class State:
         self._of_events: list[Subscriber] = []
         self._of_workers: list[Subscriber] = []
         self._worker_gone: list[Callable[[str], None]] = []
-        self._kin_changed = False
+        #: What `_waiting_kin` returns, until a task with a parent changes.
+        self._kin: dict[str, list[Entry]] | None = None
         self.retries = Retries()
         self.reconciled = Reconciled(self._tasks, self._indexes, self._prefetched.count, self._tell_of_reconciled)
 
@@ -102,27 +103,59 @@ class State:
 
     def children(self, task_id: str, limit: int | None = None) -> list[str]:
         """List the ids of the tasks held whose parent is this one, oldest event first; no more than `limit`."""
-        if self._kin_changed:
-            self._indexes.flush()
-            self._kin_changed = False
-        group = self._indexes.facets["parent_id"].groups.get(task_id)
-        if group is None:
-            return []
-        if limit is None:
-            return [
-                child for _, child in distinct([e for entries in group.stretches() for e in group.fresh(entries)])
-            ]
+        facet = self._indexes.facets["parent_id"]
+        group = facet.groups.get(task_id) or facet.new_group(task_id)
+        waiting = self._waiting_kin().get(task_id)
+        if waiting is not None:
+            entries = [entry for some in group.stretches() for entry in some] + waiting
+            return [child for _, child in distinct(sorted(group.fresh(entries)))][:limit]
         found: dict[str, None] = {}
         for entries in group.stretches():
             found.update(dict.fromkeys([child for _, child in group.fresh(entries)]))
-            if len(found) >= limit:
+            if limit is not None and len(found) >= limit:
                 break
         return list(found)[:limit]
 
-    def task_names(self) -> list[str]:
-        """List the names of the tasks held, sorted."""
-        self._indexes.flush()
-        return sorted(str(name) for name in self._indexes.facets["name"].groups if name)
+    def find_children(self, task_id: str, limit: int | None = None) -> Iterator[str | None]:
+        """Yield the same ids; None in between where they are many, so that others may run."""
+        indexed = self._indexes.facets["parent_id"].groups.get(task_id, ())
+        if len(indexed) + len(self._waiting_kin().get(task_id, ())) <= BLOCK:
+            yield from self.children(task_id, limit)
+            return
+        for task in self.find(TaskQuery(parent_id=task_id, sort_by="timestamp", limit=limit)):
+            yield None if task is None else task.uuid
+
+    def _waiting_kin(self) -> dict[str, list[Entry]]:
+        """Return the entries of the tasks with a parent that wait to be indexed, by the id of that parent."""
+        if self._kin is None:
+            self._kin = {}
+            for task in self._indexes.waiting():
+                if task.parent_id is not None:
+                    self._kin.setdefault(task.parent_id, []).append((task.timestamp, task.uuid))
+        return self._kin
+
+    def newest(self, count: int) -> list[Task]:
+        """List the tasks whose last events came last, the newest first; asks no index."""
+        tasks = self._tasks
+        newest = [
+            *islice(reversed(tasks.unfinished.values()), count),
+            *islice(reversed(tasks.finished.values()), count),
+        ]
+        return nlargest(count, newest, key=_last_event)
+
+    def task_names(self) -> set[str]:
+        """Return the names of the tasks held."""
+        return self._values("name") - {""}
+
+    def states(self) -> set[str]:
+        """Return the states of the tasks held."""
+        return self._values("state")
+
+    def _values(self, field: str) -> set[str]:
+        """Return the values of a facet, of the tasks that wait to be indexed too."""
+        facet = self._indexes.facets[field]
+        values = {*facet.groups, *map(facet.get, self._indexes.waiting())}
+        return {str(value) for value in values if value is not None}
 
     def tidy(self) -> bool:
         """Do a millisecond or two of the upkeep that makes later questions cheap; tell whether more is left."""
@@ -148,13 +181,8 @@ class State:
                 self.reconciled.orphaned += 1
             elif task.state == RECEIVED:
                 self._prefetched.count(task, 1)
-        self._kin_changed = True
+        self._kin = None
         yield from load_tasks(self._tasks, self._indexes, tasks)
-
-    def states(self) -> list[str]:
-        """List the states of the tasks held, sorted."""
-        self._indexes.flush()
-        return sorted(str(state) for state in self._indexes.facets["state"].groups)
 
     def queues(self, limit: int) -> list[str]:
         """Return the names of the queues to which tasks held were sent, at most `limit`, those seen last.
@@ -249,7 +277,7 @@ class State:
                 if task.runtime is not runtime:
                     self._note_runtime(task)
                 if task.parent_id is not None:
-                    self._kin_changed = True
+                    self._kin = None
                 if is_finished:
                     ended[task_id] = task
                     if len(ended) >= FLUSH_AT:
@@ -277,6 +305,7 @@ class State:
                 log.exception("A subscriber failed")
 
     def _tell_of_reconciled(self, task: Task) -> None:
+        self._kin = None
         event = Event(RECONCILED, timestamp=time.time(), uuid=task.uuid)
         self._tell(tuple(self._subscribers), [(event, task)])
 
@@ -347,6 +376,10 @@ class State:
             except Exception:
                 self.failed_total += 1
                 log.exception("A callback for a worker that is gone failed")
+
+
+def _last_event(task: Task) -> float:
+    return task.timestamp or 0.0
 
 
 def _last_seen(worker: Worker) -> float:

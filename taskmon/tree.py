@@ -6,6 +6,7 @@ parent (Celery says so of a task that is retried), and the root may never have b
 
 from collections import deque
 from collections.abc import Generator, Iterator
+from itertools import chain
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -49,8 +50,8 @@ class Source(Protocol):
     def get(self, task_id: str) -> Task:
         """Give a task; raises UnknownTask."""
 
-    def children(self, task_id: str, limit: int | None = None) -> list[str]:
-        """List the children of a task."""
+    def find_children(self, task_id: str, limit: int | None = None) -> Iterator[str | None]:
+        """Yield the children of a task, None in between."""
 
     def find(self, query: TaskQuery) -> Iterator[Task | None]:
         """Yield the tasks that a query asks for, None in between."""
@@ -148,10 +149,9 @@ class _Gathering:
         number = 0
         while self._queue and not self.truncated:
             task_id = self._queue.popleft()
-            near = self._state.children(task_id, limit=self._most + 1)
             parent = self.parents[task_id]
-            for kin in near if parent is None else [parent, *near]:
-                if self._add(kin):
+            for kin in chain([parent], self._state.find_children(task_id, limit=self._most + 1)):
+                if kin is not None and self._add(kin):
                     self._queue.append(kin)
                 number += 1
                 if number % _STRIDE == 0:

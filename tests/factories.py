@@ -69,6 +69,12 @@ def held_tasks(state: State) -> list[Task]:
     return [*state._tasks.finished.values(), *state._tasks.unfinished.values()]
 
 
+def flush(state: State) -> None:
+    """Index all that has changed."""
+    while state._indexes.flush_some():
+        pass
+
+
 def tidy_up(state: State) -> int:
     """Tidy until nothing is left to do; tell how many times that took."""
     for times in range(1, 1_000_000):

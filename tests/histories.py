@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from factories import START, find_ids, find_tasks, held_tasks, make_event, tidy_up
+from factories import START, find_ids, find_tasks, flush, held_tasks, make_event, tidy_up
 
 from taskmon.finding.orders import ORDERS
 from taskmon.outcomes import Outcome
@@ -156,7 +156,7 @@ def live(
         elif step < 0.75:
             tidy_up(state)
         elif step < 0.8:
-            state._indexes.flush()
+            flush(state)
         else:
             check(state, **draw(random))
     for _ in range(questions):

@@ -58,7 +58,7 @@ def test_a_task_is_finished_as_the_result_backend_says() -> None:
     assert (told["source"], told["orphaned"], told["worker"]) == ("result backend", False, "celery@one")
     assert find_ids(state, state="SUCCESS", sort_by="succeeded") == ["a"]
     assert find_ids(state, state="STARTED") == []
-    assert state.states() == ["SUCCESS"]
+    assert state.states() == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("finished", [None, START + 50])

@@ -367,10 +367,56 @@ def test_children_up_to_a_limit() -> None:
         assert [state.children("p", limit) for limit in range(12)] == [whole[:limit] for limit in range(12)]
 
 
-def test_task_names_are_sorted_and_named_once() -> None:
+def scan_children(state: State, task_id: str) -> list[str]:
+    """List children by looking at every task."""
+    children = [task for task in held_tasks(state) if task.parent_id == task_id]
+    return [task.uuid for task in sorted(children, key=lambda task: (task.timestamp or 0.0, task.uuid))]
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([2, 4, 1000]))
+def test_children_are_exact_whatever_waits_to_be_indexed(random: Random, block: int) -> None:
+    with small_blocks(block, flush_at=block):
+        state = State(max_tasks=12)
+        for _ in range(60):
+            fields = {"timestamp": START + random.randrange(9), "parent_id": random.choice([None, "p", "q"])}
+            state.apply([make_event(random.choice(TYPES), f"id{random.randrange(20)}", **fields)])
+            if random.random() < 0.1:
+                state.tidy()
+            for parent in ("p", "q"):
+                expected = scan_children(state, parent)
+                assert state.children(parent) == expected
+                assert state.children(parent, 2) == expected[:2]
+                assert [child for child in state.find_children(parent, 3) if child] == expected[:3]
+
+
+def test_reading_indexes_no_more_than_a_slice_at_a_time() -> None:
+    state = make_state()
+    state.apply([make_event("sent", f"id{number:05}", parent_id="p", name=f"n{number}") for number in range(19_000)])
+    waiting = len(state._indexes.changed)
+    assert waiting > 18_000
+    assert len(state.task_names()) == 19_000
+    assert state.states() == {"PENDING"}
+    assert state.children("id00001") == []
+    assert len(state.newest(300)) == 300
+    assert len(state._indexes.changed) == waiting
+    found = []
+    for child in state.find_children("p"):
+        assert waiting - len(state._indexes.changed) <= 200
+        waiting = len(state._indexes.changed)
+        found += [child] if child else []
+    assert found == [f"id{number:05}" for number in range(19_000)]
+
+
+def test_the_newest_tasks_are_those_of_which_was_heard_last() -> None:
+    state = make_state(*[make_event("sent", uuid) for uuid in "abcdef"])
+    state.apply([make_event("succeeded", "b"), make_event("started", "a")])
+    assert [task.uuid for task in state.newest(4)] == ["a", "b", "f", "e"]
+
+
+def test_task_names_are_named_once() -> None:
     state = make_state(*[make_event("sent", uuid, name=name) for uuid, name in zip("abcd", "yxyz", strict=True)])
     state.apply([make_event("sent", "e"), make_event("sent", "f", name=None), make_event("sent", "g", name="")])
-    assert state.task_names() == ["x", "y", "z"]
+    assert state.task_names() == {"x", "y", "z"}
 
 
 def test_task_events_are_counted() -> None:

@@ -63,9 +63,19 @@ async def _send_held(handler: ApiHandler, query: TaskQuery) -> None:
 
 
 def with_children(handler: ApiHandler, tasks: Iterable[Task | None]) -> Iterator[Family | None]:
-    """Yield tasks with their children in memory."""
-    children = handler.services.state.children
-    return (None if task is None else (task, children(task.uuid)) for task in tasks)
+    """Yield tasks with their children in memory; None where others may run."""
+    find_children = handler.services.state.find_children
+    for task in tasks:
+        if task is None:
+            yield None
+            continue
+        children: list[str] = []
+        for child in find_children(task.uuid):
+            if child is None:
+                yield None
+            else:
+                children.append(child)
+        yield task, children
 
 
 def encode_tasks(

@@ -1,7 +1,8 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from heapq import merge
+from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -13,9 +14,10 @@ from ..records import Task
 from ..serializers import task_body, task_types_body
 from .base import ApiHandler
 from .listing import send_listing, warn_of_history
+from .turns import Turn
 
-if TYPE_CHECKING:
-    from ..history.history import History
+#: Names that are sorted, and merged, in one step.
+_RUN: Final = 1000
 
 
 class TaskInfo(ApiHandler):
@@ -25,18 +27,26 @@ class TaskInfo(ApiHandler):
     answer_type = TaskObject
     errors = (UnknownTask, Unavailable)
 
-    def get(self, task_id: str) -> Awaitable[None] | None:
+    async def get(self, task_id: str) -> None:
         """Answer the task object; 404 with a `reason` when the id is unknown."""
         history = self.services.history
         if history is not None and not history.is_all_in_memory:
-            return self._find(history, task_id)
-        self._answer(self.services.get_task(task_id), self.services.state.children(task_id))
-        return None
+            task = await self.services.find_task(task_id)
+            children = await history.children([task])
+            self._answer(task, children[task_id])
+            return
+        task = self.services.get_task(task_id)
+        self._answer(task, await self._find_children(task_id))
 
-    async def _find(self, history: "History", task_id: str) -> None:
-        task = await self.services.find_task(task_id)
-        children = await history.children([task])
-        self._answer(task, children[task_id])
+    async def _find_children(self, task_id: str) -> list[str]:
+        children: list[str] = []
+        turn = Turn()
+        for child in self.services.state.find_children(task_id):
+            if child is not None:
+                children.append(child)
+            elif turn.over:
+                await turn.give_way()
+        return children
 
     def _answer(self, task: Task, children: list[str]) -> None:
         links = self.services.state.retries.links(task.uuid)
@@ -55,10 +65,26 @@ class TaskTypes(ApiHandler):
         history = self.services.history
         if history is not None and not history.is_all_in_memory:
             try:
-                names = sorted({*names, *await history.task_names()})
+                names.update(await history.task_names())
             except Unavailable:
                 warn_of_history(self)
-        self.answer(task_types_body(names))
+        self.answer(task_types_body(await _sort(list(names))))
+
+
+async def _sort(names: list[str]) -> list[str]:
+    """Sort names, a slice at a time: there may be a hundred thousand."""
+    turn = Turn()
+    runs = []
+    for start in range(0, len(names), _RUN):
+        runs.append(sorted(names[start : start + _RUN]))
+        if turn.over:
+            await turn.give_way()
+    merged, found = merge(*runs), []
+    while some := list(islice(merged, _RUN)):
+        found += some
+        if turn.over:
+            await turn.give_way()
+    return found
 
 
 class Tasks(ApiHandler):

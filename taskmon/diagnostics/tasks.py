@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..gaps import is_shortened
-from ..query import TaskQuery
 from ..records import CUT_MARK, Task
 from ..state import State
 from .findings import MOST_LISTED, Finding, count_of, name_some
@@ -15,7 +14,7 @@ NEWEST: Final = 300
 
 def examine_tasks(state: State) -> Iterator[Finding]:
     """Look at the newest tasks for what is missing of them all, and for what is cut."""
-    tasks = [task for task in state.find(TaskQuery(limit=NEWEST)) if task is not None]
+    tasks = state.newest(NEWEST)
     sent = {task.name for task in tasks if task.sent is not None}
     unsent = [task.name for task in tasks if task.received is not None and task.name and task.name not in sent]
     if unsent:

@@ -199,7 +199,8 @@ class Finder:
         """
         before: Before = {}
         zones = self._indexes.zones
-        self._indexes.flush()
+        while self._indexes.flush_some():
+            yield 0, []
         self._indexes.walks[id(before)] = before
         try:
             for source in sources:

@@ -1,14 +1,14 @@
 """Indexes: the orders and groups of tasks by which `finder.py` answers without looking at every task.
 
 Tasks that change are only noted; they are indexed some at a time, as a rule once they have finished, so that a task
-which saw four events is indexed once. Whoever asks has to `flush` first. `tidy` drops what went stale, a little at a
-time. Event loop only.
+which saw four events is indexed once. Whoever asks has to `flush_some` until nothing is left. `tidy` drops what went
+stale, a little at a time. Event loop only.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from copy import copy
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -73,10 +73,9 @@ class Indexes:
         self._paying = self._sweep_due()
         self._sweeps = self._sweep_forever()
 
-    def flush(self) -> None:
-        """Index all that has changed."""
-        while self.flush_some():
-            pass
+    def waiting(self) -> Iterator[Task]:
+        """Iterate over the tasks that wait to be indexed: 20,000 at the most, about."""
+        return chain(self.ended.values(), self.changed.values())
 
     def flush_some(self) -> bool:
         """Index some of what has changed, what finished first; tell whether more is left."""

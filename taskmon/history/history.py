@@ -159,7 +159,7 @@ class History:
 
     async def children(self, tasks: Sequence[Task]) -> dict[str, list[str]]:
         """List the children of tasks, by id; those in memory alone where these are all, or the database is away."""
-        known = {task.uuid: self._state.children(task.uuid) for task in tasks}
+        known = {task.uuid: await self._held_children(task.uuid) for task in tasks}
         old = [task.uuid for task in tasks if _begin(task) <= self.knows_newer_than]
         if old:
             with suppress(Unavailable):
@@ -167,6 +167,15 @@ class History:
                 for parent, stored in found.items():
                     known[parent] = list(dict.fromkeys([*stored, *known[parent]]))
         return known
+
+    async def _held_children(self, task_id: str) -> list[str]:
+        found = []
+        for child in self._state.find_children(task_id):
+            if child is None:
+                await asyncio.sleep(0)
+            else:
+                found.append(child)
+        return found
 
     async def with_children(self, tasks: Sequence[Task]) -> AsyncIterator[list[Family]]:
         """Yield tasks with their children."""

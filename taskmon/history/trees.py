@@ -25,9 +25,9 @@ class StoredTasks:
             raise UnknownTask(task_id, "never seen")
         return task
 
-    def children(self, task_id: str, limit: int | None = None) -> list[str]:
-        """List the ids of the tasks whose parent is this one, oldest event first."""
-        return read_children(self._database, [task_id], limit).get(task_id, [])
+    def find_children(self, task_id: str, limit: int | None = None) -> Iterator[str]:
+        """Yield the ids of the tasks whose parent is this one, oldest event first."""
+        yield from read_children(self._database, [task_id], limit).get(task_id, [])
 
     def find(self, query: TaskQuery) -> Iterator[Task | None]:
         """Yield the tasks that a query asks for."""

@@ -9,6 +9,7 @@ import pytest
 from factories import (
     START,
     find_ids,
+    flush,
     held_tasks,
     make_event,
     make_life,
@@ -133,7 +134,7 @@ def test_each_task_comes_once_while_tasks_change(
 
     with small_blocks(2, flush_at=2):
         state = make_state(*[draw() for _ in range(40)], max_tasks=max_tasks)
-        state._indexes.flush()  # or the walk would begin later
+        flush(state)  # or the walk would begin later
         there, found = {task.uuid for task in held_tasks(state)}, []
         for task in state.find(TaskQuery(sort_by=sort_by, descending=descending)):
             found += [task.uuid] if task is not None else []

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from factories import held_tasks, make_event, make_state
+from factories import flush, held_tasks, make_event, make_state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ def test_shelves_hold_what_is_held(seed: int, max_tasks: int, shelf: int) -> Non
             kind = random.choice(["sent", "succeeded", "progress"])
             state.apply([make_event(kind, f"id{random.randrange(200)}") for _ in range(random.choice([1, 5]))])
             if random.random() < 0.7:
-                state._indexes.flush()
+                flush(state)
             shelved = [id(task) for shelf in state._tasks.shelves for task in shelf]
             shelved += [id(task) for task in state._indexes.created.values()]
             assert len(shelved) == len(set(shelved))
@@ -42,5 +42,5 @@ def test_few_new_tasks_at_a_time_share_a_shelf() -> None:
     state = make_state()
     for number in range(50):
         state.apply([make_event("sent", str(number))])
-        state._indexes.flush()
+        flush(state)
     assert [len(shelf) for shelf in state._tasks.shelves] == [50]
