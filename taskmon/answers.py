@@ -12,7 +12,7 @@ Hostname = Annotated[str, Meta(description="The hostname of a worker.")]
 TaskId = Annotated[str, Meta(description="The id of a task.")]
 
 #: What a worker answers to an inspect, in the form that Celery gives it.
-Inspected = Annotated[Raw, Meta(description="The answer to Celery's inspect.")] | UnsetType
+Inspected = Annotated[Raw, Meta(description="The answer to Celery's inspect; empty when there is none.")]
 
 
 class TaskObject(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):
@@ -146,15 +146,15 @@ class Heartbeat(Struct, frozen=True, gc=False):
 class WorkerObject(Struct, frozen=True, gc=False, kw_only=True):
     """What a worker answered to inspects, as far as it has, and what its heartbeats say."""
 
-    stats: Inspected = UNSET
-    active_queues: Inspected = UNSET
-    registered: Inspected = UNSET
-    conf: Inspected = UNSET
-    scheduled: Inspected = UNSET
-    active: Inspected = UNSET
-    reserved: Inspected = UNSET
-    revoked: Inspected = UNSET
-    timestamp: Annotated[Time, Meta(description="When the oldest of these answers came.")] | UnsetType = UNSET
+    stats: Inspected
+    active_queues: Inspected
+    registered: Inspected
+    conf: Inspected
+    scheduled: Inspected
+    active: Inspected
+    reserved: Inspected
+    revoked: Inspected
+    timestamp: Annotated[Time | None, Meta(description="When the oldest of these answers came.")]
     status: Literal["online", "stale", "offline"]
     last_seen: Annotated[Time, Meta(description="When taskmon last heard of it, by its own clock.")]
     age: Annotated[float | None, Meta(description="How many seconds old the answers are.")]

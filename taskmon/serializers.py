@@ -34,6 +34,14 @@ TASK_EVENTS: Final = tuple(
 )
 _HEARTBEAT: Final = Heartbeat.__struct_fields__[1:]
 
+#: What stands for the answers to inspect that a worker has not given.
+_NO_ANSWERS: Final = {
+    **dict.fromkeys(("stats", "conf"), msgspec.Raw(b"{}")),
+    **dict.fromkeys(
+        ("active_queues", "registered", "scheduled", "active", "reserved", "revoked"), msgspec.Raw(b"[]")
+    ),
+}
+
 #: Encode to strict JSON: no NaN, no lone surrogates.
 encode: Final = msgspec.json.Encoder().encode
 
@@ -158,8 +166,8 @@ def worker_body(
     `inspected` is the time of the oldest of these answers, in epoch seconds; `age` is how old that is.
     """
     return WorkerObject(
-        **answers,
-        timestamp=UNSET if inspected is None else inspected,
+        **{**_NO_ANSWERS, **answers},
+        timestamp=inspected,
         status=worker.status(now),
         last_seen=worker.seen,
         age=None if inspected is None else max(0.0, now - inspected),

@@ -85,7 +85,11 @@ class TaskCommand(ApiHandler):
         hostname = given["workername"]
         if hostname is not None:
             _require_worker(self, hostname)
-        self.answer(message_body(await self.command(task_name, hostname, given)))
+        try:
+            message = await self.command(task_name, hostname, given)
+        finally:
+            self.services.inspector.expect_change(None if hostname is None else [hostname], QUEUES_SETTLE)
+        self.answer(message_body(message))
 
     async def command(self, task_name: str, hostname: str | None, given: Mapping[str, Any]) -> str:
         """Give the command, to all workers if no hostname is given; tell what to answer."""
@@ -143,7 +147,10 @@ class WorkerCommand(ApiHandler):
         given = self.given()
         if given["workername"] not in (None, hostname):
             raise InvalidArgument("workername", "must be the worker that the path names", given["workername"])
-        message = await self.command(self.services.control, hostname, given)
+        try:
+            message = await self.command(self.services.control, hostname, given)
+        finally:  # one that is silent may have done it all the same
+            self.services.inspector.expect_change([hostname], self.settles or QUEUES_SETTLE)
         if self.settles is not None:
             self.services.inspector.ask_again(hostname, self.settles)
         self.answer(message_body(message))

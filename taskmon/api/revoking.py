@@ -1,14 +1,15 @@
 """The endpoints that revoke tasks. Event loop only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import tzinfo
-from typing import Final
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from ..answers import Message, Revoked
 from ..auth import Role
+from ..cluster.inspection import QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Unavailable, UnknownTask
 from ..parameters import ID_SCHEMA, Flag, Kind, Parameter, Schema, parse_id, whole
 from ..query import FILTERS, PAGING, TaskQuery, make_query
@@ -89,7 +90,7 @@ class TaskRevoke(ApiHandler):
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
         how = self.given()
-        await self.services.control.revoke([task_id], holders=_find_holders(self.services.state, [task_id]), **how)
+        await _revoke(self, [task_id], how)
         self.answer(message_body(f"Revoked '{task_id}'"))
 
 
@@ -133,9 +134,8 @@ class TasksRevoke(ApiHandler):
         matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
         if matched and not dry_run:
             how = {one.name: given[one.name] for one in _HOW}
-            holders = _find_holders(self.services.state, matched)
             self.audited |= audit.task_ids(matched)
-            await self.services.control.revoke(matched, holders=holders, **how)
+            await _revoke(self, matched, how)
         self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
 
     def _refuse_empty(self) -> None:
@@ -167,6 +167,15 @@ class TasksRevoke(ApiHandler):
             return self.services.state.get(task_id).state not in READY_STATES
         except UnknownTask:
             return True
+
+
+async def _revoke(handler: ApiHandler, task_ids: Sequence[str], how: Mapping[str, Any]) -> None:
+    """Revoke tasks; all workers are told, so a refresh asks them anew."""
+    services = handler.services
+    try:
+        await services.control.revoke(task_ids, holders=_find_holders(services.state, task_ids), **how)
+    finally:
+        services.inspector.expect_change(None, QUEUES_SETTLE)
 
 
 def _find_holders(state: State, task_ids: Iterable[str]) -> set[str]:

@@ -1,14 +1,14 @@
 """The worker and queue endpoints: who is there, how they are, how long their queues are. Event loop only."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
 from ..answers import QueueList, WorkerObject
 from ..auth import Role
-from ..cluster.inspection import GENERAL, OF_TASKS, Inspection
+from ..cluster.inspection import GENERAL, OF_ALL, OF_TASKS, Inspection
 from ..errors import Forbidden, NoAnswer, Unavailable, UnknownWorker
 from ..parameters import Flag, Parameter, Text
 from ..records import Worker
@@ -48,8 +48,12 @@ class WorkerHandler(ApiHandler):
         return worker
 
     def all_of(self, hostname: str) -> tuple[Mapping[str, msgspec.Raw], float | None]:
-        """Give all the answers of a worker, as far as who asks may see them, and the time of the oldest."""
-        answers, inspected = self.inspection(hostname).part(GENERAL + OF_TASKS)
+        """Return all the answers of a worker, as far as who asks may see them, and the time of the oldest."""
+        return self.part_of(hostname, GENERAL + OF_TASKS)
+
+    def part_of(self, hostname: str, methods: Iterable[str]) -> tuple[Mapping[str, msgspec.Raw], float | None]:
+        """Return some of them."""
+        answers, inspected = self.inspection(hostname).part(methods)
         return self.services.showing.inspected(answers, self.current_user.role), inspected
 
     def inspection(self, hostname: str) -> Inspection:
@@ -86,7 +90,7 @@ class Workers(WorkerHandler):
 
     def _members(self, now: float) -> Iterator[bytes]:
         for worker in list(self.services.state.workers.values()):
-            yield worker_member(worker, *self.inspection(worker.hostname).part(GENERAL), now)
+            yield worker_member(worker, *self.part_of(worker.hostname, OF_ALL), now)
 
 
 class WorkerInfo(WorkerHandler):

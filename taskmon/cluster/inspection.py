@@ -19,6 +19,7 @@ from ..errors import NoAnswer, Unavailable
 from ..masking import mask_passwords
 from ..nesting import DEEPEST
 from ..records import Event, Task, Worker
+from .commanded import Commanded
 from .mailbox import Command, Mailbox
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ GENERAL: Final = ("stats", "active_queues", "registered", "conf")
 
 #: What is asked only of a worker that is named: lists of tasks can be long.
 OF_TASKS: Final = ("scheduled", "active", "reserved", "revoked")
+
+#: What is asked of all workers at once.
+OF_ALL: Final = (*GENERAL, "active")
 
 #: The same is asked again on demand after so many seconds, not before.
 HOLD: Final = 5.0
@@ -75,6 +79,8 @@ class Inspector:
         self._busy: dict[str, asyncio.Task[set[str]]] = {}
         self._refreshes: dict[str | None, tuple[float, asyncio.Task[set[str]]]] = {}
         self._asking = _Asking(self._ask_quietly)
+        self._commanded = Commanded()
+        self._asked: dict[str, float] = {}  # when workers were asked since all were, by the monotonic clock
 
     def queues(self) -> list[str]:
         """List the names of the queues that the workers consume from, sorted."""
@@ -83,18 +89,45 @@ class Inspector:
     async def refresh(self, hostname: str | None, awaited: Collection[str] = ()) -> None:
         """Ask a worker everything, or all workers what is asked of all, `awaited` being those that should answer.
 
-        Asked again within HOLD seconds, nobody is bothered: the answer is that of the first time. Raises NoAnswer
-        when a worker that was named is silent, and Unavailable.
+        Asked again within HOLD seconds, nobody is bothered: the answer is that of the first time, but for workers
+        that were told to change since. Raises NoAnswer when a worker that was named is silent, and Unavailable.
         """
         now = time.monotonic()
-        self._refreshes = {target: held for target, held in self._refreshes.items() if _is_held(held, now)}
-        if hostname not in self._refreshes:
-            names = awaited if hostname is None else [hostname]
-            methods = GENERAL if hostname is None else GENERAL + OF_TASKS
-            self._refreshes[hostname] = now, self._start(names, methods, everybody=hostname is None)
+        holds = self._commanded.holds
+        self._refreshes = {
+            target: held
+            for target, held in self._refreshes.items()
+            if _is_held(held, now) and holds(target, held[0], now)
+        }
+        if hostname is None:
+            self._refresh_all(awaited, now)
+        elif hostname not in self._refreshes:
+            self._refreshes[hostname] = now, self._start([hostname], GENERAL + OF_TASKS)
         answered = await asyncio.shield(self._refreshes[hostname][1])
         if hostname is not None and hostname not in answered:
             raise NoAnswer(f"{hostname} did not answer within {self._mailbox.timeout:g} s")
+
+    def _refresh_all(self, awaited: Collection[str], now: float) -> None:
+        """Ask all workers, or only those that were told to change since all were asked."""
+        if None not in self._refreshes:
+            self._asked.clear()
+            self._refreshes[None] = now, self._start(awaited, OF_ALL, everybody=True)
+            return
+        began, task = self._refreshes[None]
+        changed = [
+            name
+            for name in self._commanded.changed()
+            if name in self.inspections and not self._commanded.holds(name, self._asked.get(name, began), now)
+        ]
+        if changed:
+            self._asked.update(dict.fromkeys(changed, now))
+            joined = asyncio.create_task(_join(task, self._start(changed, OF_ALL)))
+            joined.add_done_callback(partial(self._finish, ()))
+            self._refreshes[None] = began, joined
+
+    def expect_change(self, hostnames: Collection[str] | None, settles: float) -> None:
+        """Have the next refresh ask these workers anew, or all: they were told to change, within so many seconds."""
+        self._commanded.note(hostnames, time.monotonic(), settles)
 
     def ask_again(self, hostname: str, delay: float) -> None:
         """Ask a worker again after so many seconds, as it was told to change; nobody waits for that."""
@@ -109,6 +142,7 @@ class Inspector:
     def forget(self, hostname: str) -> None:
         """Forget a worker that State has dropped."""
         self.inspections.pop(hostname, None)
+        self._asked.pop(hostname, None)
         self._asking.forget(hostname)
 
     def close(self) -> None:
@@ -242,6 +276,11 @@ class _Asking:
         delay = self._delays.get(hostname, _BACKOFF[0])
         self._delays[hostname] = min(2 * delay, _BACKOFF[1])
         self.plan(hostname, delay)
+
+
+async def _join(*tasks: asyncio.Task[set[str]]) -> set[str]:
+    """Wait for several questions, and return who has answered any of them."""
+    return set().union(*await asyncio.gather(*tasks))
 
 
 def _is_held(held: tuple[float, asyncio.Task[set[str]]], now: float) -> bool:

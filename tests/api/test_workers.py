@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE
-from remote import ANSWERS, answering, inspectable
+from remote import ANSWERS, answering, fine, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually, given_time
 
@@ -19,7 +19,7 @@ from taskmon.cluster.inspection import GENERAL, OF_TASKS
 from taskmon.credentials.tokens import new_token
 
 W1, W2 = "celery@w1", "celery@w2"
-OWN = {"status", "last_seen", "age", "heartbeat"}
+KEYS = {"status", "last_seen", "age", "heartbeat", "timestamp", *GENERAL, *OF_TASKS}
 
 
 @asynccontextmanager
@@ -43,7 +43,11 @@ async def test_a_worker_is_known_from_its_heartbeats() -> None:
         assert {name: worker["status"] for name, worker in found.items()} == {
             W1: "online", "stale": "stale", "gone": "offline",
         }  # fmt: skip
-        assert found[W1].keys() == OWN
+        assert found[W1].keys() == KEYS
+        lists = ("active_queues", "registered", *OF_TASKS)
+        empty = {"stats": {}, "conf": {}, "timestamp": None, **{name: [] for name in lists}}
+        assert {name: found[W1][name] for name in empty} == empty, "a silent worker has all keys, empty"
+        assert (await served.get(f"/api/workers/{W1}")).json().keys() == KEYS
         assert found[W1]["age"] is None
         assert abs(found[W1]["last_seen"] - time.time()) < PATIENCE
         assert found[W1]["heartbeat"]["freq"] == 2.0
@@ -59,7 +63,7 @@ async def test_a_worker_that_comes_is_inspected(memory_broker: str) -> None:
             beat(served, kind="online")
             await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
         worker = (await served.get("/api/workers")).json()[W1]
-        assert worker.keys() == OWN | {*GENERAL, "timestamp"}
+        assert worker.keys() == KEYS
         assert 0 <= worker["age"] < PATIENCE
         assert abs(worker["timestamp"] - time.time()) < PATIENCE
         assert worker["registered"] == ANSWERS["registered"]
@@ -76,7 +80,7 @@ async def test_refreshing_all(memory_broker: str, monkeypatch: pytest.MonkeyPatc
             return found
 
     def tell_all(found: dict[str, dict[str, Any]]) -> bool:
-        return all(worker.keys() == OWN | {*GENERAL, "timestamp"} for worker in found.values())
+        return all(worker["registered"] and worker["active"] for worker in found.values())
 
     app = make_app(memory_broker)
     with answering(app, W1, **inspectable()), answering(app, W2, **inspectable()):
@@ -95,8 +99,71 @@ async def test_refreshing_one(memory_broker: str, path: str) -> None:
             for target in (path, path.replace("refresh=1", "")):
                 answer = (await served.get(target)).json()
                 worker = answer if "?" in path.split("@")[1] else answer[W1]
-                assert worker.keys() == OWN | {*GENERAL, *OF_TASKS, "timestamp"}
-        assert (await served.get("/api/workers")).json()[W1].keys() == OWN | {*GENERAL, "timestamp"}
+                assert (worker.keys(), worker["revoked"], len(worker["active"])) == (KEYS, ["b"], 1)
+        listed = (await served.get("/api/workers")).json()[W1]
+        assert (listed.keys(), listed["revoked"], len(listed["active"])) == (KEYS, [], 1)
+
+
+async def test_who_may_not_see_arguments_does_not_see_them_in_a_listing(memory_broker: str) -> None:
+    token, line = new_token("viewer", Role.VIEWER)
+    active = [{"id": "a", "args": ["horse"], "kwargs": {"password": "horse"}}]
+    async with watching(memory_broker, token=line, basic_auth="user:password", show_args="operator") as served:
+        beat(served)
+        admin = {"Authorization": "Basic dXNlcjpwYXNzd29yZA=="}
+        with answering(make_app(memory_broker), W1, **inspectable(active=active)):
+            found = (await served.get("/api/workers?refresh=1", admin)).json()[W1]["active"]
+            assert found == [{"id": "a", "args": ["horse"], "kwargs": {"password": "***"}}]
+        hidden = (await served.get("/api/workers", {"Authorization": f"Bearer {token}"})).json()[W1]["active"]
+        assert hidden == [{"id": "a", "args": None, "kwargs": None}]
+
+
+@pytest.mark.parametrize(
+    ("path", "everybody"),
+    [
+        (f"/api/worker/pool/grow/{W1}", False),
+        (f"/api/worker/pool/shrink/{W1}", False),
+        (f"/api/worker/pool/autoscale/{W1}?min=1&max=2", False),
+        (f"/api/worker/pool/restart/{W1}", False),
+        (f"/api/worker/queue/add-consumer/{W1}?queue=q", False),
+        (f"/api/worker/queue/cancel-consumer/{W1}?queue=q", False),
+        (f"/api/worker/shutdown/{W1}", False),
+        (f"/api/task/rate-limit/t?ratelimit=1&workername={W1}", False),
+        (f"/api/task/timeout/t?soft=1&hard=2&workername={W1}", False),
+        ("/api/task/rate-limit/t?ratelimit=1", True),
+        ("/api/task/timeout/t?soft=1&hard=2", True),
+        ("/api/task/revoke/a", True),
+    ],
+)
+async def test_after_a_command_the_workers_concerned_are_asked_anew(
+    memory_broker: str, monkeypatch: pytest.MonkeyPatch, path: str, everybody: bool
+) -> None:
+    monkeypatch.setattr(inspection, "HOLD", PATIENCE)
+    commands = ("pool_grow", "pool_shrink", "autoscale", "pool_restart", "add_consumer", "cancel_consumer")
+    handlers = inspectable() | dict.fromkeys((*commands, "rate_limit", "time_limit", "ping"), fine())
+    async with watching(memory_broker) as served:
+        beat(served)
+        beat(served, W2)
+        app = make_app(memory_broker)
+        with answering(app, W1, **handlers) as one, answering(app, W2, **handlers) as other:
+            for target in ("/api/workers?refresh=1", f"/api/workers/{W1}?refresh=1", "/api/workers?refresh=1"):
+                assert (await served.get(target)).status == 200
+            assert (one.count("active"), one.count("reserved"), other.count("active")) == (2, 1, 1)
+            assert (await served.request("POST", path)).status == 200
+            for target in ("/api/workers?refresh=1", f"/api/workers/{W1}?refresh=1"):
+                assert (await served.get(target)).status == 200
+            assert (one.count("active"), one.count("reserved")) == (4, 2)
+            assert other.count("active") == 1 + everybody
+
+
+async def test_a_command_that_fails_ends_what_was_held_too(memory_broker: str) -> None:
+    async with watching(memory_broker) as served:
+        beat(served)
+        handlers = inspectable(pool_grow={"error": "no"})
+        with answering(make_app(memory_broker), W1, **handlers) as one:
+            await served.get(f"/api/workers/{W1}?refresh=1")
+            assert (await served.request("POST", f"/api/worker/pool/grow/{W1}")).status == 409
+            await served.get(f"/api/workers/{W1}?refresh=1")
+        assert one.count("reserved") == 2
 
 
 async def test_however_many_ask_the_worker_is_asked_once(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,5 +291,5 @@ async def test_a_worker_that_answers_with_rubbish(memory_broker: str) -> None:
         assert answer.status == 200
         worker = json.loads(answer.body)[W1]
         assert worker["stats"] == {"total": None, "a": "?"}
-        assert "conf" not in worker
+        assert worker["conf"] == {}
         assert inspection.GENERAL == GENERAL

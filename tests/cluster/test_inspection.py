@@ -81,7 +81,7 @@ async def test_all_tell_what_is_asked_of_all(
 
     with answering(app, W1, **inspectable()) as one, answering(app, W2, **inspectable()):
         inspector = await given_time(ask, lambda inspector: W2 in inspector.inspections)
-    assert {name for name, _ in one.heard} == set(GENERAL)
+    assert {name for name, _ in one.heard} == {*GENERAL, "active"}
     assert inspector.inspections.keys() == {W1, W2}
     inspector.forget(W1)
     assert inspector.inspections.keys() == {W2}

@@ -60,7 +60,7 @@ def wait_known(monitor: Monitor, *workers: Worker) -> None:
 
     def known() -> bool:
         found = monitor.get("/api/workers")[1]
-        return all("stats" in found.get(worker.hostname, {}) for worker in workers)
+        return all(found.get(worker.hostname, {}).get("stats") for worker in workers)
 
     wait_until(known, timeout=3 * PATIENCE, what="the workers are known", detail=monitor.log_tail)
 
