@@ -13,7 +13,7 @@ from math import inf
 from sys import intern
 from typing import Final
 
-from celery.states import RECEIVED
+from celery.states import FAILURE, RECEIVED
 
 from .errors import UnknownTask
 from .finding.blocks import BLOCK, Entry, distinct
@@ -62,6 +62,8 @@ class State:
         self.horizon = -inf
         self.failed_total = 0
         self.task_events_total = 0
+        #: While subscribers are told: the `id()` of each event that tells again of a failure that was told before.
+        self.repeated: set[int] = set()
         self._tasks = TaskStore()
         self._evicted: OrderedDict[str, None] = OrderedDict()
         self._prefetched = Prefetched()
@@ -217,6 +219,7 @@ class State:
         if of_workers:
             self._tell(tuple(self._of_workers), of_workers)
         self._tell((*self._of_events, *self._subscribers), changes)
+        self.repeated.clear()
 
     def _merge_all(self, events: Sequence[Event], now: float) -> tuple[list[Change], list[Change]]:
         """Merge events, and note what that changes for the indexes; give all changes, and those of workers alone.
@@ -259,6 +262,8 @@ class State:
                 before, runtime = task.state, task.runtime
                 if before == RECEIVED:
                     count_prefetched(task, -1)
+                elif before == FAILURE and kind == "task-failed" and _has_not_been_retried(task):
+                    self.repeated.add(id(event))
                 merge(task, event)
                 if task.seen is not now:
                     task.seen = now
@@ -376,6 +381,11 @@ class State:
             except Exception:
                 self.failed_total += 1
                 log.exception("A callback for a worker that is gone failed")
+
+
+def _has_not_been_retried(task: Task) -> bool:
+    """Whether no retry has come since a task failed: if it fails now, that is the same failure again."""
+    return task.retried is None or task.failed is None or task.retried < task.failed
 
 
 def _last_event(task: Task) -> float:

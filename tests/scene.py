@@ -23,6 +23,7 @@ class FakeState(dict[str, Task]):
         self.workers: dict[str, Worker] = {}
         self.prefetched: dict[tuple[str, str], int] = {}
         self.evicted_total = 0
+        self.repeated: set[int] = set()
         self.reconciled = SimpleNamespace(orphaned=0, orphaned_total=0, settled_total=0)
 
 

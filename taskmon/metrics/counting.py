@@ -132,7 +132,7 @@ class Counts:
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Count the events of one apply, each with the task or worker that it changed: the hot path."""
-        known, note = self._known, self.waiting.note
+        known, note, repeated = self._known, self.waiting.note, self._state.repeated
         bounds = self.runtime_bounds
         for event, record in cast("list[tuple[Event, Any]]", changes):
             try:
@@ -167,7 +167,9 @@ class Counts:
                 if record.eta is None and record.started is not None:
                     pair = series.pair
                     pair.started = pair.received
-                if series.exceptions is not None:
+                if repeated and id(event) in repeated:
+                    series.repeats += 1
+                elif series.exceptions is not None:
                     self._count_exception(series.exceptions, record.exception)
             elif kind == RECEIVED:
                 sent = record.sent

@@ -3,7 +3,7 @@
 The names are those of danihodovic/celery-exporter, for which the dashboards and alerts of the celery-mixin are made.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Final
 
 from .counting import Counts
@@ -11,7 +11,7 @@ from .labels import CLIENT
 from .readings import Readings
 from .series import NOTHING, SENT, Series
 from .table import TASK_COUNTERS
-from .text import Samples, of_histograms, of_label
+from .text import Samples, in_steps, later, of_histograms, of_label
 
 #: What celery-exporter writes where it knows no name, no queue, or may not tell one publisher from another.
 _NO_NAME: Final = "None"
@@ -37,31 +37,38 @@ class CeleryExporter:
         return {
             **self._task_counters(),
             "task_runtime": of_histograms(runtimes, self._counts.runtime_bounds),
-            "worker_up": self._of_hosts(self._readings.online(now), most=1),
-            "worker_tasks_active": self._of_hosts(self._readings.executing(now)),
+            "worker_up": later(lambda: self._of_hosts(self._readings.online(now), most=1)),
+            "worker_tasks_active": later(lambda: self._of_hosts(self._readings.executing(now))),
             "queue_length": of_label("queue_name", self._readings.lengths()),
             "active_consumer_count": of_label("queue_name", self._readings.consumers()),
             "active_worker_count": of_label("queue_name", {name: workers for name, (workers, _) in consuming}),
             "active_process_count": of_label("queue_name", {name: size for name, (_, size) in consuming}),
         }
 
-    def _task_counters(self) -> dict[str, Iterable[str]]:
-        """Count tasks by what happened; whatever can happen at a worker begins at 0."""
+    def _task_counters(self) -> Samples:
+        """Count tasks by what happened, once a line is written; whatever can happen at a worker begins at 0."""
         totals: dict[str, dict[str, int]] = {type: {} for type in TASK_COUNTERS}
-        for (worker, type, task, queue), series in self._counts.series.items.items():
-            if series.kind == NOTHING:
-                continue
-            labels = self._labels(worker, task, queue)
-            if series.kind != SENT:
-                for name, total in totals.items():
-                    if name != "task-sent":
-                        total.setdefault(_with_exception(labels, "") if name == "task-failed" else labels, 0)
-            for more, count in _counted(series, labels).items():
-                totals[type][more] = totals[type].get(more, 0) + count
-        return {
-            name: [f"{{{labels}}} {count}" for labels, count in totals[type].items()]
-            for type, name in TASK_COUNTERS.items()
-        }
+        counting = self._count_tasks(totals)
+
+        def write(type: str) -> Iterator[str | None]:
+            yield from counting
+            yield from (f"{{{labels}}} {count}" for labels, count in totals[type].items())
+
+        return {name: write(type) for type, name in TASK_COUNTERS.items()}
+
+    def _count_tasks(self, totals: dict[str, dict[str, int]]) -> Iterator[None]:
+        for step in in_steps(list(self._counts.series.items.items())):
+            for (worker, type, task, queue), series in step:
+                if series.kind == NOTHING:
+                    continue
+                labels = self._labels(worker, task, queue)
+                if series.kind != SENT:
+                    for name, total in totals.items():
+                        if name != "task-sent":
+                            total.setdefault(_with_exception(labels, "") if name == "task-failed" else labels, 0)
+                for more, count in _counted(series, labels).items():
+                    totals[type][more] = totals[type].get(more, 0) + count
+            yield None
 
     def _labels(self, worker: str, task: str, queue: str) -> str:
         host = f'hostname="{_host(worker)}",' if self._worker_label else ""
@@ -88,7 +95,7 @@ def _host(worker: str) -> str:
 def _counted(series: Series, labels: str) -> dict[str, int]:
     """Give the counts of a series by labels: failures have one more."""
     if series.exceptions is None:
-        return {labels: series.count}
+        return {labels: series.count - series.repeats}
     return {_with_exception(labels, name): count for name, count in series.exceptions.items()}
 
 

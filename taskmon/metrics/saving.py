@@ -25,6 +25,7 @@ class _Pair(Struct, array_like=True):
 class _Series(Struct, array_like=True):
     count: int
     exceptions: dict[str, int] | None
+    repeats: int = 0
 
 
 class _Document(Struct):
@@ -71,7 +72,7 @@ def save_counts(counts: Counts, totals: Totals) -> str:
         applied=counts.applied,
         taken=counts.taken,
         lag=_times(counts.lag),
-        series=[(key, _Series(one.count, one.exceptions)) for key, one in counts.series.items.items()],
+        series=[(key, _Series(one.count, one.exceptions, one.repeats)) for key, one in counts.series.items.items()],
         pairs=[
             (key, _Pair(_times(pair.waits), pair.received, pair.started)) for key, pair in counts.pairs.items.items()
         ],
@@ -109,7 +110,7 @@ def restore_counts(counts: Counts, text: str) -> Totals:
     for key, one in document.series:
         counts.admit(worker=key[0], type=key[1], task=key[2], queue=key[3])
         series = counts.series.get(key, key)
-        series.count, series.exceptions = one.count, one.exceptions
+        series.count, series.exceptions, series.repeats = one.count, one.exceptions, one.repeats
     if document.bounds == list(counts.runtime_bounds):
         for key, times in document.runtimes:
             _restore(counts.runtimes.get(key, key), times)

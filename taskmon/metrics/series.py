@@ -84,13 +84,14 @@ class Series:
     """The events of one worker, type, task name and queue.
 
     `times` takes what an event of its kind measures: see `Counts.observe`. `exceptions` counts failures by class,
-    where that is wanted.
+    where that is wanted. `repeats` are events that tell of a failure again: of a hard time limit Celery tells twice.
     """
 
-    __slots__ = ("count", "exceptions", "kind", "label", "labels", "pair", "times")
+    __slots__ = ("count", "exceptions", "kind", "label", "labels", "pair", "repeats", "times")
 
     def __init__(self, kind: int, label: str, labels: str, times: Histogram, pair: Pair) -> None:
         self.count = 0
+        self.repeats = 0
         self.kind = kind
         self.label = label
         self.labels = labels

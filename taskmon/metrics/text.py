@@ -37,14 +37,16 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
             for pair in list(counts.pairs.items.values())
             if pair.waited is not None
         ),
-        "worker_prefetched_tasks": _as_floats(readings.prefetched()),
-        "worker_online": _of_workers(counts, readings.online(now), number),
-        "worker_number_of_currently_executing_tasks": _of_workers(counts, readings.executing(now), number),
+        "worker_prefetched_tasks": later(lambda: _as_floats(readings.prefetched())),
+        "worker_online": later(lambda: _of_workers(counts, readings.online(now), number)),
+        "worker_number_of_currently_executing_tasks": later(
+            lambda: _of_workers(counts, readings.executing(now), number)
+        ),
         **_task_counters(counts),
         "task_sent_to_received_seconds": _queueing(counts),
         "task_received_to_started_seconds": _waits(counts),
-        "worker_pool_size": _of_workers(counts, readings.pool_sizes(now)),
-        "worker_heartbeat_age_seconds": _of_workers(counts, readings.heartbeat_ages(now)),
+        "worker_pool_size": later(lambda: _of_workers(counts, readings.pool_sizes(now))),
+        "worker_heartbeat_age_seconds": later(lambda: _of_workers(counts, readings.heartbeat_ages(now))),
         "queue_length": of_label("queue", readings.lengths()),
         "queue_consumers": of_label("queue", readings.consumers()),
         "queue_oldest_waiting_seconds": of_label("queue", readings.oldest_waiting(now)),
@@ -94,7 +96,7 @@ def of_histograms(histograms: Iterable[tuple[str, Histogram]], bounds: Iterable[
     """Write histograms by their labels, those with the same labels as one; leave out those without a count."""
     bounds = tuple(bounds)
     merged: dict[str, Histogram] = {}
-    for step in _steps(histograms):
+    for step in in_steps(histograms):
         for labels, histogram in step:
             if any(histogram.counts):
                 if labels not in merged:
@@ -114,11 +116,16 @@ def _as_floats(values: Mapping[str, float]) -> Iterator[str]:
     return (f"{{{labels}}} {number(value)}" for labels, value in values.items())
 
 
+def later(make: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """Make lines only when they are written: what all workers say, read at once, would take too long."""
+    yield from make()
+
+
 def _of_workers(counts: Counts, values: Mapping[str, float], write: Callable[[float], str] = repr) -> list[str]:
     return [f"{braced(counts.name_worker(worker))} {write(value)}" for worker, value in values.items()]
 
 
-def _steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
+def in_steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
     """Take some at a time; of what may grow meanwhile that has to be a copy."""
     items = iter(items)
     while step := tuple(islice(items, _STEP)):
@@ -127,7 +134,7 @@ def _steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
 
 def _events(counts: Counts) -> Iterator[str | None]:
     total: dict[str, int] = {}
-    for step in _steps(list(counts.series.items.items())):
+    for step in in_steps(list(counts.series.items.items())):
         for (worker, type, task, _), series in step:
             labels = counts.name_event(worker, type, task)
             total[labels] = total.get(labels, 0) + series.count
@@ -142,10 +149,10 @@ def _task_counters(counts: Counts) -> Samples:
 def _task_counter(counts: Counts, type: str) -> Iterator[str | None]:
     """Count tasks by what happened. All that can happen at a worker begins at 0, so that `rate` sees the first."""
     total: dict[str, int] = {}
-    for step in _steps(list(counts.series.items.values())):
+    for step in in_steps(list(counts.series.items.values())):
         for series in step:
             if series.label == type:
-                total[series.labels] = total.get(series.labels, 0) + series.count
+                total[series.labels] = total.get(series.labels, 0) + series.count - series.repeats
             elif type != "task-sent" and series.kind not in (NOTHING, SENT):
                 total.setdefault(series.labels, 0)
         yield None

@@ -1,6 +1,6 @@
 """What the metrics read of others at a scrape. They import none of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ..records import Task, Worker
@@ -26,6 +26,8 @@ class StateView(Protocol):
     def prefetched(self) -> Mapping[tuple[str, str], int]: ...
     @property
     def evicted_total(self) -> int: ...
+    @property
+    def repeated(self) -> Collection[int]: ...
     @property
     def reconciled(self) -> ReconciledView: ...
     def __len__(self) -> int: ...

@@ -1,9 +1,15 @@
 """Tasks by what happened to them, and how long they waited for it."""
 
+import re
+
 import pytest
+from factories import make_event
 from scene import NOW, Scene, task
 
+from taskmon.events import BrokerStatus
+from taskmon.metrics import Metrics
 from taskmon.metrics.table import TASK_COUNTERS
+from taskmon.state import State
 
 
 @pytest.mark.parametrize(("kind", "name"), TASK_COUNTERS.items())
@@ -79,3 +85,32 @@ def test_runtimes_are_added_up_over_queues(scene: Scene) -> None:
         scene.see("task-succeeded", task(queue=queue), runtime=0.5)
     assert scene.get("taskmon_task_runtime_seconds_count", worker="w1", task="app.add") == 2
     assert scene.get("taskmon_task_runtime_seconds_sum", worker="w1", task="app.add") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("types", "failures"),
+    [
+        (("failed",), 1),
+        (("failed", "failed"), 1),  # as Celery tells of a hard time limit
+        (("failed", "failed", "failed"), 1),
+        (("failed", "retried", "failed"), 2),
+        (("failed", "retried", "received", "started", "failed", "failed"), 2),
+        (("retried", "failed", "failed"), 1),
+        (("failed", "succeeded", "failed"), 2),
+    ],
+)
+def test_a_task_counts_once_as_failed_unless_it_was_retried(types: tuple[str, ...], failures: int) -> None:
+    state = State()
+    metrics = Metrics("taskmon", (1.0,), state, BrokerStatus(), celery_exporter=True)
+    state.subscribe(metrics.observe)
+    events = [make_event(type, name="add", exception="E()") for type in types]
+    for batch in (events[:1], events[1:]):
+        state.apply(batch)
+    restored = Metrics("taskmon", (1.0,), state, BrokerStatus(), celery_exporter=True)
+    restored.restore(metrics.save(), [])
+    for one in (metrics, restored):
+        text = one.render().decode()
+        assert f'taskmon_task_failed_total{{task="add",worker="celery@one"}} {failures}\n' in text
+        assert f'queue_name="celery",exception="E"}} {failures}\n' in text
+        sent = types.count("failed")
+        assert re.search(rf'taskmon_events_total{{.*"task-failed".*}} {sent}(\.0)?\n', text)
