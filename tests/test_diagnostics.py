@@ -94,6 +94,41 @@ def test_nothing_is_found_where_nothing_is_wrong(bench: Bench) -> None:
 # Workers
 
 
+def test_two_processes_of_one_name(bench: Bench) -> None:
+    for _ in range(4):
+        bench.beats(1, pid=7)
+        bench.beats(1, pid=9)
+    bench.beats(1, hostname="w2", pid=5)
+    found = bench.find()
+    assert (found.code, found.count, found.workers) == ("hostname-shared", 1, ("w1",))
+    assert "(w1: pids 7, 9)" in found.message
+    bench.beats(*[1] * 35, pid=9)
+    assert bench.codes() == []
+
+
+def test_three_processes_of_one_name(bench: Bench) -> None:
+    for _ in range(4):
+        for pid in (7, 8, 9):
+            bench.beats(1, pid=pid)
+    assert "(w1: pids 7, 8, 9)" in bench.find().message
+
+
+def test_a_worker_that_is_started_again_and_again_is_one(bench: Bench) -> None:
+    for pid in range(40):
+        bench.beats(1, 1, pid=pid)
+        assert bench.codes() == []
+    bench.beats(1, pid=2)  # the system gave that number again
+    assert bench.codes() == []
+
+
+def test_a_worker_that_hands_over_to_another_of_its_name(bench: Bench) -> None:
+    bench.beats(1, 1, pid=7)
+    bench.beats(1, pid=9)
+    bench.beats(1, pid=7)
+    bench.beats(1, 1, 1, 1, pid=9)
+    assert bench.codes() == []
+
+
 def test_a_worker_that_runs_tasks_and_sends_no_events(bench: Bench) -> None:
     bench.beats(5, 6)
     assert bench.codes() == []

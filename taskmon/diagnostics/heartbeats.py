@@ -1,4 +1,5 @@
-"""What the heartbeats of workers tell: whether tasks run of which no event comes, and whether clocks agree.
+"""What the heartbeats of workers tell: whether tasks run of which no event comes, whether clocks agree, and whether
+several processes use one name.
 
 Event loop only. Nothing is kept but a few numbers of each worker.
 """
@@ -13,6 +14,7 @@ from ..records import Event, Task, Worker
 from ..settings import Settings
 from ..state import State
 from .findings import MOST_LISTED, Finding, count_of, name_some
+from .namesakes import Namesakes
 
 #: Seconds that something must last which may be a matter of a moment.
 PATIENCE: Final = 10.0
@@ -46,6 +48,7 @@ class Heartbeats:
         self._settings = settings
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
+        self._namesakes = Namesakes()
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Take note of what workers tell of themselves."""
@@ -59,6 +62,7 @@ class Heartbeats:
     def forget(self, hostname: str) -> None:
         """Forget a worker that State has dropped."""
         self._watches.pop(hostname, None)
+        self._namesakes.forget(hostname)
 
     def examine(self) -> Iterator[Finding]:
         """Find workers whose tasks send no events, and clocks that disagree."""
@@ -88,6 +92,7 @@ class Heartbeats:
         }
         if skewed:
             yield _describe_skew(skewed)
+        yield from self._namesakes.examine(workers, now)
 
     def _note_heartbeat(self, worker: Worker, event: Event) -> None:
         if worker.hostname not in self._state.workers:
@@ -98,6 +103,8 @@ class Heartbeats:
         elif worker.busy >= watch.since:
             watch.processed = watch.grew = None
         now = self._clock()
+        if event.pid is not None:
+            self._namesakes.note(worker, event.pid, now)
         skew = (event.timestamp or now) - now
         if abs(skew - watch.skew) > STEADY:
             watch.skew, watch.steady = skew, now
