@@ -190,6 +190,9 @@ class Finding(Struct, frozen=True):
     workers: tuple[str, ...] | UnsetType = UNSET
     tasks: tuple[str, ...] | UnsetType = UNSET
     seconds: Annotated[dict[str, float], Meta(description="How far clocks of workers are ahead.")] | UnsetType = UNSET
+    causes: (
+        Annotated[tuple[str, ...], Meta(description="What it may come from, each with how to tell.")] | UnsetType
+    ) = UNSET
 
 
 class Findings(Struct, frozen=True):

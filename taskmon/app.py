@@ -31,6 +31,7 @@ from .cluster.queues import Queues
 from .cluster.results import Results
 from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
+from .errors import Unavailable
 from .events import BrokerStatus, EventConsumer
 from .login.building import build_entrance
 from .metrics import Metrics as MetricsRegistry
@@ -56,6 +57,7 @@ _FLOODED: Final = 2_500
 _PURGE_EVERY: Final = 10.0
 _SWEEP_EVERY: Final = 1.0
 _DIAGNOSE_EVERY: Final = 10.0
+_ASK_UNHEARD_EVERY: Final = 15.0
 _FREEZE_EVERY: Final = 5.0
 
 
@@ -94,7 +96,10 @@ class Taskmon:
         )
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
         results = Results(celery_app, reading)
-        diagnostics = Diagnostics(self.state, settings, _facts(celery_app, results), broker, metrics, mailbox)
+        diagnostics = Diagnostics(
+            *(self.state, settings, _facts(celery_app, results), broker, metrics, mailbox, inspector),
+            exchange=celery_app.conf.event_exchange,
+        )
         self._subscribe(metrics, results, inspector, diagnostics)
         self._reconciler = Reconciler(
             *(self.state, broker, results, mailbox, inspector, queues),
@@ -144,6 +149,7 @@ class Taskmon:
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
             asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
             asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
+            asyncio.create_task(self._ask_the_unheard()),
             asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
             asyncio.create_task(self._reconciler.run()),
         ]
@@ -229,6 +235,14 @@ class Taskmon:
             self.state.tidy()
         elif came <= _FLOODED:  # in a burst every microsecond counts
             self.state.tidy_under_load()
+
+    async def _ask_the_unheard(self) -> None:
+        """While no worker is heard, ask all of them what they are: their answers say why."""
+        while True:
+            await asyncio.sleep(_ASK_UNHEARD_EVERY)
+            if self.services.diagnostics.no_worker_heard:
+                with suppress(Unavailable):
+                    await self.services.inspector.refresh(None)
 
     def _purge(self) -> None:
         self.state.purge_workers(time.time() - self.settings.purge_offline_workers)

@@ -90,5 +90,8 @@ class Services:
         if not self.broker.connected:
             return f"not connected: no events come in, the broker is away ({self.broker.reason})"
         if not self.state.task_events_total:
-            return f"events are off: no worker has sent a task event since taskmon started at {since}"
+            return (
+                f"no task events: none has come from any worker since taskmon started at {since};"
+                " /api/diagnostics says what it may come from"
+            )
         return f"never seen: no event of it has come since taskmon started at {since}"

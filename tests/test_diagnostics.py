@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 from factories import make_event, make_life, make_worker_event
+from msgspec import Raw
 
-from taskmon.diagnostics import AppFacts, Diagnostics, Finding
+from taskmon.cluster.inspection import Inspection
+from taskmon.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
 from taskmon.diagnostics.diagnostics import RECENT
 from taskmon.diagnostics.findings import MOST_LISTED
 from taskmon.diagnostics.heartbeats import PATIENCE
+from taskmon.diagnostics.silence import SILENT_FOR
 from taskmon.diagnostics.tasks import NEWEST
 from taskmon.records import CUT_MARK, Event
 from taskmon.settings import Settings
@@ -24,6 +27,7 @@ class Broker:
 
     connected = True
     reason = ""
+    reconnects = 0
 
 
 class Counters:
@@ -43,18 +47,28 @@ class Replies:
     pickled: float | None = None
 
 
+class Inspector:
+    """What workers answered."""
+
+    def __init__(self) -> None:
+        self.inspections: dict[str, Inspection] = {}
+
+
 class Bench:
     """A Diagnostics with all that it looks at, and a clock that the test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, facts: AppFacts = ALL_WELL, **options: Any) -> None:
         self.now = 1_700_000_000.0
         monkeypatch.setattr("taskmon.state.time.time", lambda: self.now)
+        monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
         self.state = State()
         self.broker = Broker()
         self.counters = Counters()
         self.replies = Replies()
+        self.inspector = Inspector()
         self.diagnostics = Diagnostics(
             *(self.state, Settings(**options), facts, self.broker, self.counters, self.replies),
+            *(self.inspector, "celeryev"),
             clock=lambda: self.now,
         )
         self.state.subscribe(self.diagnostics.observe, workers_only=True)
@@ -136,13 +150,101 @@ def test_a_worker_that_runs_tasks_and_sends_no_events(bench: Bench) -> None:
     found = bench.find()
     assert (found.code, found.setting) == ("task-events-off", "worker_send_task_events")
     assert (found.count, found.workers) == (1, ("w1",))
-    assert found.message == "Tasks run, and no events of them come from 1 worker (w1): start them with -E"
+    assert found.message.startswith("Heartbeats of 1 worker (w1) say that tasks run, and no event")
+    assert "-E" in found.causes[0]
+    assert "send_events=False" in found.causes[1]
 
 
 def test_the_option_is_named_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, enable_events=False)
     bench.beats(*range(20))
-    assert bench.find().message.endswith("start them with -E, or taskmon with --enable-events")
+    assert "--no-enable-events" in bench.find().causes[0]
+
+
+def test_a_heartbeat_that_a_command_asked_for_says_nothing_of_tasks(bench: Bench) -> None:
+    """As Celery replies to a broadcast `heartbeat`: without numbers."""
+    for _ in range(3):
+        bench.beats(500, None, *[500] * QUIET)
+        assert bench.codes() == []
+    bench.beats(None, *[500] * QUIET)
+    assert bench.codes() == []
+
+
+def test_what_runs_while_events_are_enabled_is_no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+    monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 10.0)
+    bench.beats(5, 6, 7, *[8] * 2 * QUIET)
+    assert bench.codes() == []
+    bench.beats(*[9] * QUIET)
+    assert bench.codes() == ["task-events-off"]
+
+
+def test_what_ran_during_an_outage_is_no_evidence(bench: Bench) -> None:
+    bench.beats(*[5] * QUIET)
+    bench.broker.reconnects += 1
+    bench.beats(*[50] * QUIET)
+    assert bench.codes() == []
+    bench.beats(*[51] * QUIET)
+    assert bench.codes() == ["task-events-off"]
+
+
+# No worker
+
+
+def test_no_worker_is_heard(bench: Bench) -> None:
+    assert bench.codes() == []
+    bench.now += SILENT_FOR - 1
+    assert bench.codes() == []
+    bench.now += 2
+    found = bench.find()
+    assert found.code == "no-worker-heard"
+    words = ("No worker runs", "event_exchange", "global_keyprefix", "virtual host")
+    assert [word in cause for word, cause in zip(words, found.causes, strict=True)] == [True] * 4
+    bench.counters.counts["content-type"] = 7
+    assert bench.diagnostics.no_worker_heard
+    assert bench.diagnostics.examine()[0].causes[0].startswith("7 messages came in a format")
+    bench.beat()
+    assert "no-worker-heard" not in bench.codes()
+    bench.now += 10_000  # whoever has been heard once shares exchange, prefix and serializer
+    assert "no-worker-heard" not in bench.codes()
+
+
+def test_a_worker_that_answers_says_why_it_is_not_heard(bench: Bench) -> None:
+    bench.codes()
+    bench.now += SILENT_FOR
+    bench.inspector.inspections["w1"] = Inspection(answers={"conf": Raw(b'{"event_exchange":"other"}')})
+    found = bench.find()
+    assert (found.setting, found.workers, found.causes) == ("event_exchange", ("w1",), ())
+    assert "exchange other, and taskmon listens to celeryev" in found.message
+    bench.inspector.inspections["w1"] = Inspection(answers={"conf": Raw(b'{"timezone":"UTC"}')})
+    assert [cause[:42] for cause in bench.find().causes] == ["The workers send neither heartbeats nor ev"]
+    for answers in ({}, {"conf": Raw(b'{"event_exchange":7}')}):
+        bench.inspector.inspections["w1"] = Inspection(answers=answers)
+        assert "event_exchange" in bench.find().causes[-1]
+
+
+def test_silence_counts_from_the_connection(bench: Bench) -> None:
+    bench.broker.connected = False
+    bench.now += 1000
+    assert bench.codes() == ["broker-away"]
+    bench.broker.connected = True
+    assert bench.codes() == []
+    bench.now += SILENT_FOR - 1
+    bench.broker.reconnects += 1
+    assert bench.codes() == []
+    bench.now += SILENT_FOR - 1
+    assert bench.codes() == []
+    bench.now += 1
+    assert bench.codes() == ["no-worker-heard"]
+
+
+def test_a_worker_without_heartbeats_is_heard_by_its_tasks(bench: Bench) -> None:
+    bench.codes()
+    bench.state.apply([make_event("sent", "a", name="add", hostname="gen1@web")])
+    bench.now += SILENT_FOR
+    assert bench.codes() == ["no-worker-heard"]
+    bench.state.apply([make_event("started", "a", hostname="w9")])
+    assert bench.codes() == []
 
 
 QUIET = int(PATIENCE / BEAT) + 5
@@ -339,6 +441,7 @@ def test_events_that_are_refused(bench: Bench, reason: str, setting: str | None)
 
 
 def test_replies_that_are_pickles(bench: Bench) -> None:
+    bench.beat()
     bench.replies.pickled = bench.now
     found = bench.find()
     assert (found.code, found.setting) == ("replies-pickled", "task_serializer")
@@ -347,6 +450,7 @@ def test_replies_that_are_pickles(bench: Bench) -> None:
 
 
 def test_what_was_refused_long_ago_is_no_news(bench: Bench) -> None:
+    bench.beat()
     bench.counters.counts = {"malformed": 2, "encoding": 1}
     assert bench.codes() == ["events-refused", "events-refused"]
     bench.now += RECENT / 2

@@ -67,6 +67,7 @@ class Diagnostics(ApiHandler):
                 workers=finding.workers,
                 tasks=finding.tasks,
                 seconds=finding.seconds,
+                causes=finding.causes,
             )
             for finding in self.services.diagnostics.examine()
         ]

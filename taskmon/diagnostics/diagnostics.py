@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ..records import Event, Task, Worker
 from ..settings import Settings
 from ..state import State
 from .findings import Finding, count_of
 from .heartbeats import Heartbeats
+from .silence import Silence
 from .tasks import examine_tasks
-from .views import AppFacts, BrokerView, MetricsView, RepliesView
+from .views import AppFacts, BrokerView, InspectorView, MetricsView, RepliesView
 
 log = logging.getLogger(__package__)
 
@@ -41,6 +43,8 @@ class Diagnostics:
         broker: BrokerView,
         metrics: MetricsView,
         replies: RepliesView,
+        inspector: InspectorView,
+        exchange: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
@@ -49,16 +53,22 @@ class Diagnostics:
         self._metrics = metrics
         self._replies = replies
         self._clock = clock
-        self._heartbeats = Heartbeats(state, settings, clock)
-        self.observe: Final = self._heartbeats.observe
+        self._heartbeats = Heartbeats(state, settings, broker, clock)
+        self._silence = Silence(state, broker, metrics, inspector, exchange, clock)
         self.forget: Final = self._heartbeats.forget
         self._refused: dict[str, tuple[int, float]] = {}
         self._shown: set[tuple[str, str | None]] = set()
+
+    def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
+        """Note what workers tell of themselves."""
+        self._silence.observe(changes)
+        self._heartbeats.observe(changes)
 
     def examine(self) -> list[Finding]:
         """List what is found now, the worst first; log what was not there the last time."""
         findings = [
             *self._examine_broker(),
+            *self._silence.examine(),
             *self._heartbeats.examine(),
             *self._examine_replies(),
             *self._examine_refusals(),
@@ -68,6 +78,11 @@ class Diagnostics:
         self._report(findings)
         return findings
 
+    @property
+    def no_worker_heard(self) -> bool:
+        """Whether that was found last: then workers are to be asked why, if there are any."""
+        return ("no-worker-heard", None) in self._shown
+
     def report_backend(self) -> None:
         """Log at the start what is known then: whether there is a result backend."""
         self._report(list(self._examine_backend()))
@@ -76,7 +91,7 @@ class Diagnostics:
         """Log what was not there the last time."""
         for finding in findings:
             if (finding.code, finding.reason) not in self._shown:
-                log.warning("%s: %s", finding.code, finding.message)
+                log.warning("%s: %s", finding.code, finding.text())
         self._shown = {(finding.code, finding.reason) for finding in findings}
 
     def _examine_broker(self) -> Iterator[Finding]:

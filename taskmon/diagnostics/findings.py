@@ -15,7 +15,8 @@ class Finding(Struct, frozen=True):
     """One thing that is found; `setting` is what mends it, as far as it is a setting of Celery or taskmon.
 
     `count` counts workers, tasks or events, `workers` and `tasks` list hostnames and names, not all where there are
-    many, and `seconds` tells how far the clock of a worker is ahead.
+    many, and `seconds` tells how far the clock of a worker is ahead. `causes` are what it may come from, where that
+    is not known, each with how to tell.
     """
 
     code: str
@@ -26,6 +27,11 @@ class Finding(Struct, frozen=True):
     workers: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    causes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return it as a line of the log."""
+        return "; ".join((self.message, *(f"possible cause {n}: {one}" for n, one in enumerate(self.causes, 1))))
 
 
 def count_of(number: int, noun: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 
 class AppFacts(Struct, frozen=True):
@@ -25,6 +25,8 @@ class BrokerView(Protocol):
     def connected(self) -> bool: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def reconnects(self) -> int: ...
 
 
 class MetricsView(Protocol):
@@ -32,6 +34,20 @@ class MetricsView(Protocol):
 
     def rejections(self) -> Mapping[str, int]:
         """The messages and events refused so far, by reason."""
+
+
+class InspectionView(Protocol):
+    """What a worker answered when it was asked, as JSON by method."""
+
+    @property
+    def answers(self) -> Mapping[str, Raw]: ...
+
+
+class InspectorView(Protocol):
+    """What each worker answered, by hostname."""
+
+    @property
+    def inspections(self) -> Mapping[str, InspectionView]: ...
 
 
 class RepliesView(Protocol):

@@ -190,6 +190,7 @@ async def findings(served: Served) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "PATIENCE", 0.0)
+    monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
 
 
 async def test_a_taskmon_without_anything() -> None:
@@ -240,6 +241,7 @@ async def test_every_finding() -> None:
     seconds = found["clocks-disagree"].pop("seconds")
     assert seconds.keys() == {"celery@w1"}
     assert -100 < seconds["celery@w1"] < -89
+    assert len(found["task-events-off"].pop("causes")) == 3
     for finding in found.values():
         del finding["code"], finding["message"]
     assert found == {

@@ -196,7 +196,7 @@ async def test_unknown_since_no_worker_sends_events(memory_broker: str) -> None:
     async with serving(make_app(memory_broker)) as served:
         await eventually(lambda: served.taskmon.services.broker.connected)
         served.apply(event("worker-heartbeat"))
-        assert (await reason(served)).startswith("events are off: ")
+        assert (await reason(served)).startswith("no task events: ")
 
 
 async def test_never_seen(memory_broker: str) -> None:

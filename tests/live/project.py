@@ -18,7 +18,6 @@ from celery.exceptions import Reject
 BROKER_VARIABLE = "LIVE_BROKER"
 BACKEND_VARIABLE = "LIVE_RESULT_BACKEND"  # a result backend's URL; empty: none
 QUEUE_VARIABLE = "LIVE_QUEUE"
-PREFIX_VARIABLE = "LIVE_KEY_PREFIX"  # the prefix of all keys in Redis; empty: none
 SETTINGS_VARIABLE = "LIVE_SETTINGS"  # further settings of Celery, as JSON
 
 #: Seconds that whoever commands a worker waits for its reply: one that starts the processes of its pool is busy.
@@ -95,7 +94,6 @@ def make_app(
     broker_url: str,
     result_backend: str | None,
     queue: str,
-    key_prefix: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Celery:
     """Build the app, with the tasks `project.add`, `project.sleep` and so on."""
@@ -107,8 +105,6 @@ def make_app(
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
     )
-    if key_prefix:
-        app.conf.broker_transport_options = {"global_keyprefix": key_prefix}
     app.conf.update(settings or {})
     for function in (add, sleep, wait, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
@@ -121,7 +117,6 @@ app = make_app(
     os.environ.get(BROKER_VARIABLE, "memory://"),
     os.environ.get(BACKEND_VARIABLE) or None,
     os.environ.get(QUEUE_VARIABLE, "celery"),
-    os.environ.get(PREFIX_VARIABLE) or None,
     json.loads(os.environ.get(SETTINGS_VARIABLE, "{}")),
 )
 if BROKER_VARIABLE in os.environ:  # a process of this project alone, where whoever asks for the app means this one

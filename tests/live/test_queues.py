@@ -51,7 +51,9 @@ def has_metric(monitor: Monitor, name: str, queue: str) -> bool:
 def test_with_a_prefix_of_keys(
     redis_broker: RedisBroker, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
 ) -> None:
-    project = Project(redis_broker.url, redis_broker.url, key_prefix="shop:")
+    project = Project(
+        redis_broker.url, redis_broker.url, settings={"broker_transport_options": {"global_keyprefix": "shop:"}}
+    )
     try:
         options = ["--orphan-after", "2"]
         knows = start_monitor(None, options=["-A", "project:app", *options], environment=project.environment())
@@ -86,6 +88,9 @@ def test_with_a_prefix_of_keys(
             what="the worker says that it consumes",
         )
         assert not any(knows.task(one.id)["orphaned"] for one in sent)
+        wait_until(lambda: "no-worker-heard" in by_url.log_text(), timeout=PATIENCE, what="it hears no worker")
+        assert "global_keyprefix" in by_url.log_text()
+        assert "no-worker-heard" not in knows.log_text()
     finally:
         project.close()
 

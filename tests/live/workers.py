@@ -21,7 +21,7 @@ from celery.canvas import Signature
 from celery.result import AsyncResult
 from kombu import pools
 from processes import Process
-from project import BACKEND_VARIABLE, BROKER_VARIABLE, PREFIX_VARIABLE, QUEUE_VARIABLE, SETTINGS_VARIABLE, make_app
+from project import BACKEND_VARIABLE, BROKER_VARIABLE, QUEUE_VARIABLE, SETTINGS_VARIABLE, make_app
 
 Pool = Literal["prefork", "threads", "solo"]
 Backend = Literal["rpc", "redis", "none"]
@@ -40,7 +40,6 @@ class Project:
     broker_url: str
     result_backend: str | None
     queue: str = field(default_factory=new_queue)
-    key_prefix: str | None = None
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -59,7 +58,7 @@ class Project:
     @cached_property
     def app(self) -> Celery:
         """The app as a client in this process; it is not the current app."""
-        return make_app(self.broker_url, self.result_backend, self.queue, self.key_prefix, self.settings)
+        return make_app(self.broker_url, self.result_backend, self.queue, self.settings)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that configure `project.py` in another process."""
@@ -67,7 +66,6 @@ class Project:
             BROKER_VARIABLE: self.broker_url,
             BACKEND_VARIABLE: self.result_backend or "",
             QUEUE_VARIABLE: self.queue,
-            PREFIX_VARIABLE: self.key_prefix or "",
             SETTINGS_VARIABLE: json.dumps(self.settings),
         }
 
