@@ -14,7 +14,7 @@ from taskmon.diagnostics.findings import MOST_LISTED
 from taskmon.diagnostics.heartbeats import PATIENCE
 from taskmon.diagnostics.silence import SILENT_FOR
 from taskmon.diagnostics.tasks import NEWEST
-from taskmon.records import CUT_MARK, Event
+from taskmon.records import CUT_MARK, Event, Worker
 from taskmon.settings import Settings
 from taskmon.state import State
 
@@ -242,6 +242,8 @@ def test_a_worker_without_heartbeats_is_heard_by_its_tasks(bench: Bench) -> None
     bench.codes()
     bench.state.apply([make_event("sent", "a", name="add", hostname="gen1@web")])
     bench.now += SILENT_FOR
+    assert bench.codes() == ["no-worker-heard"]
+    bench.state.workers["w8"] = Worker("w8", seen=bench.now - 99, busy=bench.now - 99)  # out of a history
     assert bench.codes() == ["no-worker-heard"]
     bench.state.apply([make_event("started", "a", hostname="w9")])
     assert bench.codes() == []

@@ -43,6 +43,7 @@ class Silence:
         self._metrics = metrics
         self._exchange = exchange
         self._clock = clock
+        self._started = clock()
         self._was_heard = False
         self._since: float | None = None  # when it was first found connected, by this connection
         self._connection = 0
@@ -80,8 +81,9 @@ class Silence:
             self._since, self._connection = None, self._broker.reconnects
         if self._broker.connected and self._since is None:
             self._since = now
-        # One that sends no heartbeats is heard by its tasks.
-        was_heard = self._was_heard or any(worker.busy for worker in self._state.workers.values())
+        # One that sends no heartbeats is heard by its tasks; a history may bring back workers of earlier.
+        workers = self._state.workers.values()
+        was_heard = self._was_heard or any(worker.busy > self._started for worker in workers)
         return not was_heard and self._since is not None and now - self._since >= SILENT_FOR
 
     def _describe_answering(self, names: list[str]) -> Finding:

@@ -11,6 +11,11 @@ from .findings import MOST_LISTED, Finding, count_of, name_some
 #: As many of the newest tasks are looked at.
 NEWEST: Final = 300
 
+_UNSENT: Final = (
+    "Who publishes them, a client or a worker, has task_send_sent_event off, as is Celery's default",
+    "They were sent while taskmon was not connected: then tasks sent from now on have it",
+)
+
 
 def examine_tasks(state: State) -> Iterator[Finding]:
     """Look at the newest tasks for what is missing of them all, and for what is cut."""
@@ -21,10 +26,11 @@ def examine_tasks(state: State) -> Iterator[Finding]:
         names = sorted(set(unsent))
         yield Finding(
             "task-sent-off",
-            f"Who publishes {name_some(names)} sends no task-sent: time of sending, client and queue are not known",
+            f"No task-sent has come of {name_some(names)}: time of sending, client and queue are not known",
             "task_send_sent_event",
             count=len(unsent),
             tasks=tuple(names[:MOST_LISTED]),
+            causes=_UNSENT,
         )
     shortened = sum(_any_text(task, is_shortened) for task in tasks)
     if shortened:
