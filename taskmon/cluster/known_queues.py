@@ -11,6 +11,10 @@ from typing import Any, Final, Protocol
 #: As many queues are known at the most.
 MAX_QUEUES: Final = 1000
 
+#: As many of these may be empty and named by nothing that lasts: whoever sends events can invent names, and RabbitMQ
+#: closes a channel over each queue that is not there.
+MAX_PASSING: Final = 200
+
 #: Seconds that a queue must have been empty before it is forgotten.
 EMPTY_FOR: Final = 86_400.0
 
@@ -47,17 +51,17 @@ class KnownQueues:
         lasting = set(_valid(self._lasting))
         self._last.update(dict.fromkeys((*_valid(self._passing), *lasting), now))
         kept = {name: at for name, at in self._last.items() if abs(now - at) <= EMPTY_FOR}
-        if len(kept) > MAX_QUEUES:
-            order = sorted(kept, key=lambda name: (name not in lasting, name not in self._filled, -kept[name], name))
-            kept = {name: kept[name] for name in order[:MAX_QUEUES]}
-        self._last = kept
-        return sorted(kept)
+        sure = [*(lasting & kept.keys()), *(self._filled & kept.keys() - lasting)]
+        others = sorted(kept.keys() - sure, key=lambda name: (-kept[name], name))
+        self._last = {name: kept[name] for name in [*sure, *others[:MAX_PASSING]][:MAX_QUEUES]}
+        return sorted(self._last)
 
     def note(self, lengths: Iterable[Length]) -> None:
         """Note what was found: a queue that is not known to be empty stays."""
         now = self._clock()
         lengths = list(lengths)
-        self._filled = {queue.name for queue in lengths if queue.messages}
+        filled = {queue.name for queue in lengths if queue.messages}
+        self._filled = (self._filled - {queue.name for queue in lengths}) | (filled & self._last.keys())
         self._last.update({queue.name: now for queue in lengths if queue.messages != 0 and queue.name in self._last})
 
     def save(self) -> dict[str, float]:

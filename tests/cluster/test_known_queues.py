@@ -81,6 +81,19 @@ def test_too_many_queues(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> No
     assert bench.known.names() == sorted(kept)
 
 
+def test_names_that_events_invent_push_out_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PASSING", 2)
+    bench = Bench()
+    bench.of_workers, bench.of_tasks = ["lasting"], ["full"]
+    bench.known.names()
+    bench.find(lasting=0, full=3)
+    bench.of_tasks = [f"invented-{number}" for number in range(10)]
+    assert bench.known.names() == ["full", "invented-0", "invented-1", "lasting"]
+    bench.find(full=0)
+    bench.now += 1
+    assert bench.known.names() == ["invented-0", "invented-1", "lasting"]
+
+
 def make_shop(**conf: object) -> Celery:
     app = make_app("memory://", task_default_queue="orders", **conf)
 
