@@ -223,6 +223,7 @@ class Readiness(Struct, frozen=True):
 
     status: Literal["ready"]
     history: Literal["ok", "behind", "unavailable"] | UnsetType = UNSET
+    reason: Annotated[str, Meta(description="How far the history is behind, for people.")] | UnsetType = UNSET
 
 
 class Error(Struct, frozen=True, rename={"task_id": "task-id"}):

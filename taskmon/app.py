@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
 from .reconciling import Reconciler
+from .records import Task
 from .routes import API
 from .server import Listeners, listeners
 from .services import Services
@@ -45,6 +47,7 @@ from .settings import Settings
 from .showing import Masker, Showing, load_function
 from .state import State
 from .tuning import Freezer, tune_interpreter
+from .wording import say_duration, say_tasks, say_when
 
 if TYPE_CHECKING:
     from .history.history import History
@@ -139,6 +142,7 @@ class Taskmon:
 
         Raises OSError when the address or the socket cannot be had, HistoryRefused when the history cannot be used.
         """
+        began = time.monotonic()
         await self._restore()
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
@@ -154,6 +158,8 @@ class Taskmon:
             asyncio.create_task(self._reconciler.run()),
         ]
         log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))
+        held, room = say_tasks(len(self.state)), say_tasks(self.settings.max_tasks)
+        log.info("Started in %s with %s; there is room for %s", say_duration(time.monotonic() - began), held, room)
 
     async def stop(self) -> None:
         """Stop listening, then watching; takes a second at the most, whatever the broker does."""
@@ -220,7 +226,7 @@ class Taskmon:
             self.state.evicted_total = totals.evicted
             self.state.reconciled.settled_total = totals.settled
             self.state.reconciled.orphaned_total = totals.orphaned
-            log.info("%s tasks are back from the history, in %.1f s", len(restored.tasks), time.monotonic() - began)
+            _log_restored(restored.tasks, time.monotonic() - began)
         history.start()
 
     def _on_connect(self) -> None:
@@ -246,6 +252,13 @@ class Taskmon:
 
     def _purge(self) -> None:
         self.state.purge_workers(time.time() - self.settings.purge_offline_workers)
+
+
+def _log_restored(tasks: list[Task], seconds: float) -> None:
+    last = ""
+    if tasks:
+        last = f"; the last changed {say_when(datetime.fromtimestamp(tasks[-1].seen, UTC), datetime.now(UTC))}"
+    log.info("Restored %s from the history in %s%s", say_tasks(len(tasks)), say_duration(seconds), last)
 
 
 def _facts(celery_app: Celery, results: Results) -> AppFacts:

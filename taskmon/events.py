@@ -29,6 +29,7 @@ from .receiving.pieces import Drain
 from .receiving.queue import EventQueue
 from .records import Event
 from .settings import Settings
+from .wording import say_roughly
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ MAX_WAITING: Final = 128 << 20
 #: So many bytes of messages at least go to the loop together, where as many were read at once: some 200 events.
 _TOGETHER: Final = 65_536
 
+#: Seconds after which `describe` says how long the broker has been away.
+_SAY_HOW_LONG_AFTER: Final = 60.0
+
 _MISSED_PINGS: Final = 2
 _LOG_EVERY: Final = 60.0
 
@@ -56,6 +60,12 @@ class BrokerStatus:
     reason: str = "not connected yet"
     summary: str = "not connected"
     reconnects: int = 0
+    away_since: float = field(default_factory=time.monotonic)
+
+    def describe(self) -> str:
+        """Return why no events come in, without any name, and for how long where that is over a minute."""
+        away = time.monotonic() - self.away_since
+        return self.summary if away < _SAY_HOW_LONG_AFTER else f"{self.summary}, for {say_roughly(away)} now"
 
 
 class Counts(Protocol):
@@ -177,6 +187,8 @@ class EventConsumer:
         self._on_connect()
 
     def _disconnected(self, broker: str, fault: Fault, was_connected: bool, delay: float) -> None:
+        if self.status.connected:
+            self.status.away_since = time.monotonic()
         self.status.connected, self.status.reason = False, str(fault)
         self.status.summary = fault.text or "not connected"
         self.status.reconnects += was_connected

@@ -57,6 +57,9 @@ class Ready(ApiHandler):
         A history that is away takes nothing from what memory answers: 200, with a word on it.
         """
         if not self.services.broker.connected:
-            raise Unavailable("The broker", self.services.broker.summary)
+            raise Unavailable("The broker", self.services.broker.describe())
         history = self.services.history
-        self.answer(Readiness("ready", UNSET if history is None else history.status.word()))
+        if history is None:
+            self.answer(Readiness("ready"))
+        else:
+            self.answer(Readiness("ready", history.status.word(), history.status.sentence() or UNSET))

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidArgument
+from ..wording import say_when
 from .token_file import StoredToken, TokenFile, now_utc
 from .tokens import make_token
 
@@ -35,7 +36,8 @@ def list_all(path: Path) -> str:
     now = now_utc()
     rows = [("id", "name", "role", "created", "expires", "state")]
     for token in TokenFile(path).read():
-        rows.append((token.id, token.name, token.role, _day(token.created), _day(token.expires), token.state(now)))
+        created, expires = _day(token.created, now), _day(token.expires, now)
+        rows.append((token.id, token.name, token.role, created, expires, token.state(now)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -48,5 +50,5 @@ def revoke(path: Path, token_id: str) -> str:
     return f"The token {token.id} ({token.name}) is revoked"
 
 
-def _day(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d}" if moment else "-"
+def _day(moment: datetime | None, now: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d} ({say_when(moment, now)})" if moment else "never"

@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from ..wording import say_roughly
+
 #: Seconds that what is unwritten may be old before it is said that the database is behind.
 LATE: Final = 5.0
 
@@ -36,3 +38,13 @@ class Status(Struct):
         if not self.available:
             return "unavailable"
         return "behind" if self.lag() > LATE else "ok"
+
+    def sentence(self) -> str | None:
+        """Return what is not written yet, for people; None while all is well."""
+        if self.word() == "ok":
+            return None
+        return (
+            f"The oldest change that is not written was made {say_roughly(self.lag())} ago"
+            if self.lag()
+            else ("Nothing can be written, and nothing waits to be written")
+        )

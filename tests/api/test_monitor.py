@@ -1,5 +1,7 @@
 """What machines ask: metrics, health, readiness."""
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 from serving import event, make_app, serving
 from waiting import eventually
@@ -52,7 +54,14 @@ async def test_ready_once_connected(memory_broker: str) -> None:
         ready = await served.get("/readyz", anonymous=True)
         assert ready.json() == {"status": "ready"}
         assert ready.status == 200
-        served.taskmon._consumer._disconnected("The broker", Fault("it hangs", "wait", "host h"), True, 1)
+        lost = ("The broker", Fault("it hangs", "wait", "host h"), True, 1)
+        served.taskmon._consumer._disconnected(*lost)
         answer = await served.get("/readyz", anonymous=True)
         assert answer.error == {"status": 503, "message": "The broker is unavailable: it hangs"}
         assert answer.header("Retry-After") == "1"
+        served.taskmon.services.broker.away_since -= 185
+        answer = await served.get("/readyz", anonymous=True)
+        assert re.fullmatch(r"The broker is unavailable: it hangs, for \d minutes now", answer.error["message"])
+        served.taskmon._consumer._connected("memory://")
+        served.taskmon._consumer._disconnected(*lost)
+        assert (await served.get("/readyz", anonymous=True)).error["message"] == "The broker is unavailable: it hangs"

@@ -1,6 +1,7 @@
 """The file of tokens: made, listed and revoked by commands, read again when it changes, for its owner only."""
 
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +40,10 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = run("list").output
     assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [["grafana", "viewer"], ["ci", "operator"]]
     assert [line.split()[-1] for line in listed.splitlines()[1:]] == ["valid", "valid"]
+    created, expires = re.split(r" {2,}", listed.splitlines()[1])[-3:-1]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \((.+ ago|now)\)", created)
+    assert re.fullmatch(r"2030-12-31 \(.+ (from now|ago)\)", expires)
+    assert re.split(r" {2,}", listed.splitlines()[2])[-2] == "never"
     ident = second.split()[2].rstrip(",")
     assert run("revoke", ident).output == f"The token {ident} (ci) is revoked\n"
     assert run("list").output.splitlines()[2].endswith("revoked")

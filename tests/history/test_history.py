@@ -22,6 +22,7 @@ from taskmon.history.recording import Recorder
 from taskmon.outcomes import Outcome
 from taskmon.records import Event, Task
 from taskmon.state import State
+from taskmon.wording import say_roughly
 
 
 def options(tmp_path: Path, **more: Any) -> dict[str, Any]:
@@ -230,6 +231,19 @@ async def test_a_listing_that_breaks_off_is_seen_to(tmp_path: Path, monkeypatch:
         assert not raw.endswith(b"0\r\n\r\n")  # the chunk that would end it is missing
 
 
+async def test_a_start_says_what_it_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "taskmon.app")
+    async with serving(**options(tmp_path)) as served:
+        served.apply(event("task-received", "a", name="tasks.add"))
+    async with serving(**options(tmp_path, max_tasks=12_345)):
+        pass
+    assert re.search(r"Restored 0 tasks from the history in \d+\.\d seconds$", caplog.text, re.M)
+    assert re.search(
+        r"Restored 1 task from the history in \d+\.\d seconds; the last changed .+ ago$", caplog.text, re.M
+    )
+    assert re.search(r"Started in \d+\.\d seconds with 1 task; there is room for 12,345 tasks$", caplog.text, re.M)
+
+
 async def test_ready_and_metrics_tell_of_the_history(
     tmp_path: Path, memory_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,9 +254,17 @@ async def test_ready_and_metrics_tell_of_the_history(
         history = served.taskmon.services.history
         assert history is not None
         history.status.writing_since = 1.0
-        assert (await served.get("/readyz")).json() == {"status": "ready", "history": "behind"}
+        assert (await served.get("/readyz")).json() == {
+            "status": "ready",
+            "history": "behind",
+            "reason": f"The oldest change that is not written was made {say_roughly(history.status.lag())} ago",
+        }
         history.status.reason = "gone"
-        assert (await served.get("/readyz")).json() == {"status": "ready", "history": "unavailable"}
+        assert (await served.get("/readyz")).json() == {
+            "status": "ready",
+            "history": "unavailable",
+            "reason": f"The oldest change that is not written was made {say_roughly(history.status.lag())} ago",
+        }
         assert b"\ntaskmon_history_available 0\n" in (await served.get("/metrics")).body
         history.status.reason, history.status.writing_since = "", None
     async with serving(make_app(memory_broker)) as served:
