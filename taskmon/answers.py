@@ -165,7 +165,13 @@ class QueueLength(Struct, frozen=True):
     """One queue."""
 
     name: str
-    messages: Annotated[int | None, Meta(description="How many messages wait in it. Null is not known, never 0.")]
+    messages: Annotated[
+        int | None, Meta(description="Ready and, as far as known, unacknowledged ones. Null: unknown.")
+    ]
+    messages_ready: Annotated[int | None, Meta(description="Messages that wait for a worker.")]
+    messages_unacknowledged: Annotated[
+        int | None, Meta(description="Messages that workers hold and have not acknowledged. Null is not known.")
+    ]
     consumers: Annotated[
         int | None,
         Meta(description="Who consumes from it, as RabbitMQ or else the workers say. Null while some have not said."),

@@ -27,6 +27,7 @@ from .cluster.enabling import Cluster, EventEnabler
 from .cluster.inspection import Inspector
 from .cluster.known_queues import MAX_QUEUES, KnownQueues
 from .cluster.mailbox import Mailbox
+from .cluster.management import ManagementApi, is_api_url
 from .cluster.publishing import Publisher
 from .cluster.queues import Queues
 from .cluster.results import Results
@@ -201,7 +202,22 @@ class Taskmon:
         known = KnownQueues(
             (lambda: self.settings.queues, lambda: of_app, inspector.queues), (lambda: self.state.queues(MAX_QUEUES),)
         )
-        return Queues(celery_app, lane, known, Consumers(self.state.workers, inspector.inspections))
+        consumers = Consumers(self.state.workers, inspector.inspections)
+        return Queues(celery_app, lane, known, consumers, self._make_management(celery_app))
+
+    def _make_management(self, celery_app: Celery) -> ManagementApi | None:
+        """Make what asks RabbitMQ's management API; on another broker --broker-api has no meaning."""
+        if self.settings.broker_api is None:
+            return None
+        urls = [url for url in self.settings.broker_api.split(";") if is_api_url(url)]
+        connection = celery_app.connection_for_read()
+        if connection.transport.driver_type != "amqp":
+            log.warning("--broker-api is not needed here: it is for RabbitMQ")
+        elif not urls:
+            log.warning("--broker-api is ignored: it must be a URL such as http://user:password@host:15672/api/")
+        else:
+            return ManagementApi(urls, connection.virtual_host or "/")
+        return None
 
     def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
         if self.settings.history is None:

@@ -192,9 +192,12 @@ def worker_member(worker: Worker, answers: Mapping[str, msgspec.Raw], inspected:
     return encode(worker.hostname) + b":" + encode(worker_body(worker, answers, inspected, now))
 
 
-def queue_member(name: str, messages: int | None, consumers: int | None, reason: str | None) -> QueueLength:
-    """Return one queue of `/api/queues/length`; None is not known, and `reason` says why."""
-    return QueueLength(name, messages, consumers, UNSET if reason is None else reason)
+def queue_member(
+    name: str, ready: int | None, unacknowledged: int | None, consumers: int | None, reason: str | None
+) -> QueueLength:
+    """Return one queue of `/api/queues/length`; None is not known, and `reason` says why of `ready`."""
+    messages = None if ready is None else ready + (unacknowledged or 0)
+    return QueueLength(name, messages, ready, unacknowledged, consumers, UNSET if reason is None else reason)
 
 
 def queue_lengths_body(queues: Collection[QueueLength]) -> QueueList:

@@ -30,6 +30,7 @@ purge_offline_workers = None
 certfile = ""
 logging = "DEBUG"
 broker_api = "http://guest:{SECRET}@rabbitmq:15672/api/"
+natural_time = False
 auto_refresh = True
 helper = 5
 cookie_secret = "short,{SECRET[:8]}"
@@ -58,10 +59,11 @@ def test_literals_are_taken(tmp_path: Path) -> None:
         assert (settings.max_tasks, settings.persistent, settings.db) == (10_000, True, "/var/lib/flower/db")
         assert (settings.inspect_timeout, settings.purge_offline_workers) == (2500.5, 3600.0)
         assert (settings.certfile, settings.log_level, settings.cookie_secret) == (None, "debug", ())
+        assert settings.broker_api == f"http://guest:{SECRET}@rabbitmq:15672/api/"
         assert SECRET not in "".join(notes)
         computed, unneeded, short = sorted(notes, key=lambda note: ("task_runtime" not in note, "needed" not in note))
         assert "task_runtime_metric_buckets; set --task-runtime-metric-buckets or TASKMON_TASK_RUNTIME" in computed
-        assert "broker_api in flowerconfig.py and auto_refresh in flowerconfig.py are not needed here" in unneeded
+        assert "natural_time in flowerconfig.py and auto_refresh in flowerconfig.py are not needed here" in unneeded
         assert short.startswith("cookie_secret in flowerconfig.py is ignored")
 
 
@@ -202,10 +204,10 @@ def test_converting_gives_what_reading_gives(tmp_path: Path) -> None:
     assert "chmod 600" in text
     number = LITERALS.splitlines().index(next(line for line in LITERALS.splitlines() if "task_runtime" in line)) + 1
     assert f"# task_runtime_metric_buckets is computed in line {number}: set it here" in text
-    assert "# broker_api is not needed." in text
+    assert "# natural_time is not needed." in text
     assert "# cookie_secret must be at least 16 characters long: it is left out." in text
     assert "short," not in text
-    assert f"guest:{SECRET}" not in text
+    assert f'broker_api = "http://guest:{SECRET}@rabbitmq:15672/api/"' in text
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))

@@ -199,14 +199,18 @@ def test_the_variables_of_flower_start(plugin: click.Group, served: list[tuple[S
 
 
 def test_what_is_not_needed_is_named_once(plugin: click.Group, served: list[tuple[Settings, Celery]]) -> None:
-    line = f"celery -A proj flower --broker_api={API} --xheaders -E --broker_api={API} --no-auto-refresh --pool=solo"
+    line = (
+        "celery -A proj flower --tasks_columns=name --xheaders -E --tasks_columns=uuid --no-auto-refresh --pool=solo"
+    )
     result = start(plugin, line, FLOWER_NATURAL_TIME="true")
     warnings = [text for text in result.output.splitlines() if "needed here" in text]
     assert len(warnings) == 1
-    named = "--broker_api, --xheaders (use --trusted-proxies), -E, --no-auto-refresh, --pool and FLOWER_NATURAL_TIME"
+    named = (
+        "--tasks_columns, --xheaders (use --trusted-proxies), -E, --no-auto-refresh, --pool and FLOWER_NATURAL_TIME"
+    )
     assert f"{named} are not needed here" in warnings[0]
-    result = start(plugin, f"flower --broker={BROKER} --broker-api {API}")
-    assert "--broker-api is not needed here" in result.output
+    result = start(plugin, f"flower --broker={BROKER} --tasks-columns name")
+    assert "--tasks-columns is not needed here" in result.output
     assert "hunter2horse" not in result.output
 
 

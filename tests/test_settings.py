@@ -236,7 +236,8 @@ def test_each_option_has_a_row() -> None:
         assert option.section
         assert option.variable == f"TASKMON_{option.name.upper()}"
         assert option.flower in (None, option.name, "logging", "log_file_prefix", "oauth2_okta_base_url")
-    secret = {"broker", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret", "history", "set"}
+    secret = {"broker", "broker_api", "result_backend", "basic_auth", "token", "oauth2_secret", "cookie_secret"}
+    secret |= {"history", "set"}
     assert {o.name for o in OPTIONS if o.secret} == secret
     assert not FLOWER_ONLY.keys() & {option.flower for option in OPTIONS}
 

@@ -119,4 +119,8 @@ class QueueLengths(ApiHandler):
     async def get(self) -> None:
         """Answer how many messages wait in each known queue, and why that is not known where it is not."""
         queues = await self.services.queues.all_lengths()
-        self.answer(queue_lengths_body([queue_member(q.name, q.messages, q.consumers, q.reason) for q in queues]))
+        self.answer(
+            queue_lengths_body(
+                [queue_member(q.name, q.messages, q.unacknowledged, q.consumers, q.reason) for q in queues]
+            )
+        )

@@ -36,12 +36,16 @@ NOT_TOLD: Final = "this broker does not tell how many messages wait"
 
 @dataclass(frozen=True, slots=True)
 class QueueLength:
-    """One queue: the messages that wait in it, None with a `reason` where that is not known, and its consumers."""
+    """One queue: the messages that wait in it, None with a `reason` where that is not known, and its consumers.
+
+    `unacknowledged` are those that consumers hold, None where that is not known.
+    """
 
     name: str
     messages: int | None
     consumers: int | None = None
     reason: str | None = None
+    unacknowledged: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

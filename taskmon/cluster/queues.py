@@ -17,6 +17,7 @@ from .connections import BrokerAway, KeptConnection
 from .consumers import Consumers
 from .known_queues import MAX_QUEUES, KnownQueues, is_queue_name
 from .mailbox import SEND_LIMIT
+from .management import ManagementApi
 from .queue_lengths import Evidence, QueueLength, measure
 
 #: The lengths for the metrics are asked for this often, in seconds.
@@ -29,8 +30,16 @@ class Queues:
     `latest` is what the watch found last, empty before that; `age` tells how old it is.
     """
 
-    def __init__(self, celery_app: Celery, lane: Lane, known: KnownQueues, consumers: Consumers) -> None:
+    def __init__(
+        self,
+        celery_app: Celery,
+        lane: Lane,
+        known: KnownQueues,
+        consumers: Consumers,
+        management: ManagementApi | None = None,
+    ) -> None:
         self.known = known
+        self._management = management
         self.latest: dict[str, QueueLength] = {}
         self._app = celery_app
         self._connection = KeptConnection(celery_app)
@@ -80,6 +89,8 @@ class Queues:
             if task is not None:
                 task.cancel()
         self._connection.close()
+        if self._management is not None:
+            self._management.close()
 
     async def _refresh_for_ever(self) -> None:
         while True:
@@ -93,9 +104,15 @@ class Queues:
         """Ask the broker; where it does not tell who consumes from a queue, the workers have."""
         evidence = Evidence(self._is_prefix_known, self._consumers.queues(), self._exchanges)
         found = await self._lane.call(partial(self._ask, names, evidence), SEND_LIMIT)
+        held = await self._management.unacknowledged() if self._management is not None else {}
         counts = self._consumers.count()
         found = [
-            replace(queue, consumers=counts.of(queue.name)) if queue.consumers is None else queue for queue in found
+            replace(
+                queue,
+                consumers=counts.of(queue.name) if queue.consumers is None else queue.consumers,
+                unacknowledged=held.get(queue.name),
+            )
+            for queue in found
         ]
         self.known.note(found)
         return found

@@ -7,7 +7,6 @@ from .options import OPTIONS
 #: Options of Flower and of Tornado that say nothing here, and whether they take a value that is no boolean.
 FLOWER_ONLY: Final = {
     "auto_refresh": False,
-    "broker_api": True,
     "inspect": False,
     "log_file_max_size": True,
     "log_file_num_backups": True,

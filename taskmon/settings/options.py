@@ -95,6 +95,13 @@ class Settings:
     result_backend: str | None = _celery(
         None, Kind("URL", read_text), "Result backend; without it the app's own.", secret=True
     )
+    broker_api: str | None = _celery(
+        None,
+        Kind("URL", read_text),
+        "RabbitMQ's management API, such as http://guest:guest@host:15672/api/: counts messages that workers hold.",
+        secret=True,
+        flower=True,
+    )
     celery_config: Path | None = _celery(  # noqa: RUF009
         None, Kind("PATH", read_path), "Celery's configuration, for want of an app: a Python module or a TOML file."
     )

@@ -162,6 +162,7 @@ class RabbitBroker(Broker):
 
     name = "rabbitmq"
     packages = "rabbitmq-server"
+    plugins = ""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -195,14 +196,14 @@ class RabbitBroker(Broker):
 
     def make_server(self) -> Process:
         """Configure a small node that shares nothing with another on the same machine."""
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{self.plugins}].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         (self.directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
             "vm_memory_high_watermark.absolute = 1GB\n"
             "disk_free_limit.absolute = 1MB\n"
             "log.console = true\n"
-            "log.file = false\n"
+            "log.file = false\n" + self.more_configuration()
         )
         return Process(
             [self.program() or "rabbitmq-server"],
@@ -210,6 +211,10 @@ class RabbitBroker(Broker):
             log=self.directory / "rabbitmq.log",
             environment=self._environment(),
         )
+
+    def more_configuration(self) -> str:
+        """Return what a subclass adds to the configuration."""
+        return ""
 
     def _environment(self) -> Mapping[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RABBITMQ_", "ERL_"))}
@@ -259,3 +264,30 @@ class RabbitBroker(Broker):
     def answers(self) -> bool:
         """Whether the AMQP handshake begins: a method frame follows the protocol header."""
         return ask(self.port, b"AMQP\x00\x00\x09\x01").startswith(b"\x01")
+
+
+class ManagedRabbitBroker(RabbitBroker):
+    """A RabbitMQ with its management plugin."""
+
+    plugins = "rabbitmq_management"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.management_port = free_port()
+
+    def more_configuration(self) -> str:
+        """Return where the plugin listens; it counts messages every second."""
+        return (
+            f"management.tcp.ip = {LOOPBACK}\n"
+            f"management.tcp.port = {self.management_port}\n"
+            "collect_statistics_interval = 1000\n"
+        )
+
+    @property
+    def api(self) -> str:
+        """The URL of the management API."""
+        return f"http://guest:guest@{LOOPBACK}:{self.management_port}/api/"
+
+    def answers(self) -> bool:
+        """Whether the plugin listens too."""
+        return super().answers() and listens(self.management_port)
