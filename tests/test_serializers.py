@@ -15,7 +15,7 @@ from taskmon.serializers import task_body as task_object
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
-INTERNAL = {"seen", "born", "reconciled"}
+INTERNAL = {"seen", "born", "reconciled", "omitted"}
 
 
 def task_body(task: Task, children: list[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def test_every_field_goes_out_under_its_name() -> None:
     values = {field: f"<{field}>" for field in Task.__struct_fields__}
     body = task_body(Task(**values), ["child"])  # type: ignore[arg-type]
     assert body.pop("children") == ["child"]
-    assert body.pop("incomplete") == []
+    assert body.pop("incomplete") == ["<omitted>"]
     assert (body.pop("source"), body.pop("orphaned")) == ("events", False)
     assert (body.pop("retried_as"), body.pop("retry_of")) == (None, None)
     assert body.keys() == {*Task.__struct_fields__, *RENAMED} - INTERNAL
