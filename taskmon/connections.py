@@ -291,9 +291,10 @@ class Connection(HTTP1Connection):
     async def _read_message(self, delegate: HTTPMessageDelegate) -> bool:
         """Read a request and wait for its answer; False when the connection is over."""
         reading = False
+        stream = self.stream  # a handler that breaks an answer off takes it away
         try:
             self.served.expect(body=False)
-            head = await self.stream.read_until_regex(_END_OF_HEAD, max_bytes=MAX_HEADERS)
+            head = await stream.read_until_regex(_END_OF_HEAD, max_bytes=MAX_HEADERS)
             self.served.server.limits.note_head(self.served)
             start, headers = self._parse_headers(head)
             request = parse_request_start_line(start)
@@ -314,7 +315,7 @@ class Connection(HTTP1Connection):
             if not self._finish_future.done() and not self.stream.closed():
                 self.stream.set_close_callback(self._on_connection_close)
                 await self._finish_future
-            return not self.stream.closed()
+            return not stream.closed()
         except HTTPInputError as exc:
             await self._refuse(str(exc))
             return False

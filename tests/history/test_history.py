@@ -213,7 +213,9 @@ async def test_a_history_that_is_away_leaves_the_memory(tmp_path: Path, monkeypa
         assert "the connection was lost" in (await served.get("/api/task/info/id-001")).error["message"]
 
 
-async def test_a_listing_that_breaks_off_is_seen_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listing_that_breaks_off_is_seen_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(**options(tmp_path)) as served:
         served.apply(*lives(30))
         calls = iter((None,))
@@ -229,6 +231,10 @@ async def test_a_listing_that_breaks_off_is_seen_to(tmp_path: Path, monkeypatch:
         raw = await served.send(f"{lines}\r\n".encode())
         assert b"id-029" in raw
         assert not raw.endswith(b"0\r\n\r\n")  # the chunk that would end it is missing
+    records = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    told = [record for record in records if "broken off" in record.getMessage()]
+    assert len(told) == 1
+    assert not any(record.exc_info or record.levelname == "ERROR" for record in records)
 
 
 async def test_a_start_says_what_it_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
