@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -20,7 +19,6 @@ from . import __version__
 from .auth import Authentication, Role
 from .cluster.app_queues import is_empty_app, list_app_queues
 from .cluster.calls import Lane
-from .cluster.connections import describe_broker
 from .cluster.consumers import Consumers
 from .cluster.control import Control
 from .cluster.enabling import Cluster, EventEnabler
@@ -28,6 +26,7 @@ from .cluster.inspection import Inspector
 from .cluster.known_queues import MAX_QUEUES, KnownQueues
 from .cluster.mailbox import Mailbox
 from .cluster.management import ManagementApi, is_api_url
+from .cluster.naming import name_cluster, name_cluster_as_before
 from .cluster.publishing import Publisher
 from .cluster.queues import Queues
 from .cluster.results import Results
@@ -222,9 +221,10 @@ class Taskmon:
     def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
         if self.settings.history is None:
             return None
-        from .history.history import History  # which takes SQLAlchemy: a third of a second
+        from .history.history import History, Names  # which takes SQLAlchemy: a third of a second
 
-        history = History(self.settings, self.state, _cluster(celery_app), _monitor(self.settings), metrics.save)
+        names = Names(*_name(self.settings, celery_app))
+        history = History(self.settings, self.state, names, metrics.save)
         self.state.subscribe(history.observe)
         self.state.on_worker_gone(history.forget_worker)
         metrics.watch_history(history)
@@ -288,14 +288,15 @@ def _facts(celery_app: Celery, results: Results) -> AppFacts:
     )
 
 
-def _cluster(celery_app: Celery) -> str:
-    """Name what is watched, in few characters: the broker and the exchange of events, without passwords."""
-    return sha256(f"{describe_broker(celery_app)} {celery_app.conf.event_exchange}".encode()).hexdigest()[:16]
+def _name(settings: Settings, celery_app: Celery) -> tuple[str, tuple[str, ...], str, str]:
+    """Return the cluster's name, its earlier ones, this taskmon's, and one that stays where its machine's changes.
 
-
-def _monitor(settings: Settings) -> str:
-    """Name this taskmon among those that share a database: the same at its next start."""
-    return f"{socket.gethostname()}:{settings.unix_socket or settings.port}"
+    Several taskmons may run on one machine, each listening elsewhere.
+    """
+    derived, before = name_cluster(celery_app), name_cluster_as_before(celery_app)
+    places = ",".join(str(where) for where in listeners(settings))
+    monitor = settings.monitor_name or f"{socket.gethostname()}:{places}"
+    return settings.cluster_name or derived, (derived, before, ""), monitor, settings.monitor_name or places
 
 
 def _hosts(settings: Settings) -> frozenset[str]:

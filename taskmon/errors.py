@@ -7,6 +7,7 @@ TaskmonError
 │   └── InvalidSearch     a search does not follow the grammar
 ├── InvalidEvent          a message or an event that is refused
 ├── UnknownTask           no task of that id is held
+│   └── ForeignTask       the history holds it, for another cluster
 ├── UnknownWorker         no worker of that hostname is known
 ├── UnknownTaskName       the Celery app has no task of that name
 ├── Refused               a worker, or what is known of a task, does not allow a command
@@ -82,6 +83,14 @@ class UnknownTask(TaskmonError):
         self.task_id = task_id
         self.reason = reason
         super().__init__(f"Unknown task {shown(task_id)}")
+
+
+class ForeignTask(UnknownTask):
+    """The history holds a task of this id that belongs to another cluster, `cluster`."""
+
+    def __init__(self, task_id: str, cluster: str) -> None:
+        self.cluster = cluster
+        super().__init__(task_id, f"another cluster's: the history holds a task of this id from {cluster}")
 
 
 class UnknownWorker(TaskmonError):

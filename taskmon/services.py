@@ -12,7 +12,7 @@ from .cluster.queues import Queues
 from .cluster.results import Results
 from .credentials.sessions import Sessions
 from .diagnostics import Diagnostics
-from .errors import UnknownTask
+from .errors import ForeignTask, UnknownTask
 from .events import BrokerStatus
 from .login.flow import Login
 from .logs import Occasionally
@@ -75,9 +75,12 @@ class Services:
             task = self.get_task(task_id)
         except UnknownTask:
             stored = await self.history.find_task(task_id)
-            if stored is None:
-                raise
-            return stored
+            if stored is not None:
+                return stored
+            cluster = await self.history.find_foreign_cluster(task_id)
+            if cluster is not None:
+                raise ForeignTask(task_id, cluster) from None
+            raise
         return await self.history.complete(task)
 
     def why_unknown(self, reason: str) -> str:

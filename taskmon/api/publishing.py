@@ -12,7 +12,7 @@ from ..cluster.calling import PARAMETERS, make_call
 from ..cluster.calls import Deadline
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
-from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
+from ..errors import ForeignTask, InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
 from ..parameters import Flag, Parameter, Seconds
 from ..serializers import message_body, published_body, result_body
 from .base import ApiHandler
@@ -128,7 +128,10 @@ class TaskRetry(Publishing):
         again, deadline, new_id = self.given()["again"], Deadline(), str(uuid4())
         retries = self.services.state.retries
         with retries.begin(task_id, again):
-            task = await self.services.find_task(task_id)
+            try:
+                task = await self.services.find_task(task_id)
+            except ForeignTask as exc:
+                raise Refused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
             published = await self.publish(new_id, self.services.publisher.publish_again(task, new_id))
             retries.note(task_id, published.task_id)
         await self.answer_published(published, deadline)

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ..errors import InvalidArgument, InvalidSetting
+from ..private_files import open_private
 
 MAX_FILE: Final = 4 << 20
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -84,21 +85,17 @@ class TokenFile:
     @contextmanager
     def _changing(self) -> Iterator[list[StoredToken]]:
         """Change the file in one step: who reads sees the old one or the new one, and two changes do not meet."""
-        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
+        with open_private(self.path.with_name(self.path.name + ".lock"), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = self.read()
             yield tokens
             fresh = self.path.with_name(self.path.name + ".new")
-            descriptor = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
+            with open_private(fresh, "wb") as file:
                 file.writelines(_encode(token) + b"\n" for token in tokens)
                 file.flush()
                 os.fsync(file.fileno())
             _keep_owner(fresh, self.path)
             fresh.replace(self.path)
-        finally:
-            os.close(lock)
 
     def _parse(self, content: bytes) -> Iterator[StoredToken]:
         seen: set[str] = set()

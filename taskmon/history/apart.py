@@ -17,7 +17,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from .databases import Away, Batch
+from .batches import Batch, Written
+from .driver_errors import Away
 from .messages import Answer, Index, Tidy, pack, pack_batch, read_answer, receive
 from .scribe import Plan
 from .sqlite import SqliteDatabase
@@ -40,9 +41,12 @@ class SqliteApart(SqliteDatabase):
     A connection that could write stays open here as well: so SQLite leaves its log in place when the process ends.
     """
 
-    def __init__(self, path: Path, max_age: float | None, max_tasks: int | None) -> None:
-        super().__init__(path)
+    def __init__(
+        self, path: Path, max_age: float | None, max_tasks: int | None, name: str = "", others: Sequence[str] = ()
+    ) -> None:
+        super().__init__(path, name, others)
         self.deleted = 0
+        self.due = False
         self._bounds = max_age, max_tasks
         self._process: subprocess.Popen[bytes] | None = None
         self._idle = self._ready = False
@@ -57,24 +61,29 @@ class SqliteApart(SqliteDatabase):
         self._end()
         super().close()
 
-    def write(self, batch: Batch) -> int:
-        frames, left_out = pack_batch(batch)
-        return left_out + self._ask(*frames).value
+    def write(self, batch: Batch) -> Written:
+        frames, written = pack_batch(batch)
+        written.add(self._ask(*frames).written or Written())
+        return written
 
     def index_some(self, most: int) -> bool:
-        return bool(self._ask(pack(Index(most))).value)
+        return self._ask(pack(Index(most))).more
 
     def step(self) -> bool:
-        """Delete some that are too old or too many, if it is time to; tell whether there are more."""
-        answer = self._ask(pack(Tidy()))
-        self.deleted += answer.deleted
-        return bool(answer.value)
+        """Delete some that are too old or too many, if it is time to; return whether there are more."""
+        return self._ask(pack(Tidy())).more
+
+    def note(self, inserted: int) -> None:
+        """Nothing is to be noted here: the process counts what it writes."""
 
     def _start(self, idle: bool) -> None:
         """Start the process, which imports what this one would. It shares the lock: no other writes until it ends."""
         assert self._lock is not None
         self._idle, self._ready = idle, False
-        plan = Plan(str(self._path.absolute()), self._inode, self._ahead, *self._bounds, idle)
+        plan = Plan(
+            *(str(self._path.absolute()), self.cluster, self.alone, self._inode, self._ahead),
+            *(*self._bounds, idle),
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -99,6 +108,8 @@ class SqliteApart(SqliteDatabase):
             self._end()
             raise Away("the process that writes it has ended")
         answer = read_answer(body)
+        self.due = answer.due
+        self.deleted += answer.deleted
         if answer.away is not None:
             raise Away(answer.away)
         if answer.failed is not None:

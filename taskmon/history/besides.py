@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ..state import State
-from .databases import Batch, Row
+from .batches import Batch, Row
 
 #: The counters are copied less often, where that takes long: a fiftieth of the time at the most.
 _EVERY: Final = 0.9

@@ -12,8 +12,8 @@ from typing import Final
 
 from ..records import Event, Task, Worker
 from ..state import RECONCILED
+from .batches import Row
 from .columns import FIELDS, merge_tasks, to_row
-from .databases import Row
 
 #: Tasks that are copied before others may run: a fraction of a millisecond.
 SLICE: Final = 200

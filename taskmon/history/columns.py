@@ -138,17 +138,6 @@ def to_row(task: Task) -> tuple[Any, ...]:
     return astuple(task)
 
 
-def clean_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Replace what a database cannot hold: NUL characters and lone surrogates."""
-    return tuple(map(_clean, row))
-
-
-def _clean(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
 # The same merge in SQL
 
 

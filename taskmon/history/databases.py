@@ -3,56 +3,48 @@
 One thread at a time may write. Errors of the driver become Away, which may pass, or HistoryRefused, which does not.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final
 
-from msgspec import Struct
-from sqlalchemy import Boolean, ColumnElement, Connection, Engine, bindparam, text, type_coerce
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from msgspec.structs import replace
+from sqlalchemy import Boolean, ColumnElement, Connection, Engine, bindparam, text, true, type_coerce
 from sqlalchemy.sql import Select
 
-from ..masking import mask_passwords
 from ..outcomes import ORPHANED
-from .columns import clean_row
+from .batches import Batch, Row, Written, clean_batch, clean_rows, clean_text, names_of, uuid_of
+from .clusters import claim_cluster, find_other_clusters
+from .driver_errors import Away, Unfit, first_line, refusing, translated
+from .names import KnownNames, add_names
 from .schema import tasks, workers
 from .terms import Texts
 
-Row = tuple[Any, ...]
+log = logging.getLogger(__name__)
 
 #: Rows that are read at a time where there may be many.
 CHUNK: Final = 5_000
 
 
-class Away(Exception):
-    """The database does not answer, or cannot take what it is given; that may pass."""
-
-
-class Batch(Struct):
-    """What is written in one transaction: rows of tasks, documents of workers with their `seen`, and counters.
-
-    `counters` belong to `monitor`, and `now` is the time, in epoch seconds. `adopted` are the ids of those tasks that
-    were marked as orphaned and are no longer: without a newer event, merging would keep the mark.
-    """
-
-    tasks: list[Row]
-    workers: list[tuple[str, float, str]]
-    gone: list[str]
-    counters: str | None
-    monitor: str
-    now: float
-    adopted: list[str] = []
-
-
 class Database(ABC):
-    """One database, by its URL; `cluster` names the broker whose tasks are written."""
+    """One database, by its URL, for the tasks of the cluster `name`, which `others` are earlier names of.
+
+    `cluster` is the key that its rows have there, and `alone` says that no others are there; both from `open` on.
+    """
 
     #: Whether others may write to it at the same time.
     shared: ClassVar[bool]
 
-    def __init__(self, cluster: str) -> None:
-        self.cluster = cluster
+    #: Bytes that a text may have which is indexed, None where there is no limit.
+    max_indexed: ClassVar[int | None] = None
+
+    def __init__(self, name: str, others: Sequence[str] = ()) -> None:
+        self.cluster = ""
+        self.alone = False
+        self._name = name
+        self._others = others
+        self._names = KnownNames()
 
     @property
     @abstractmethod
@@ -88,8 +80,8 @@ class Database(ABC):
         """Tell what an error of the driver means for a start: Away, or HistoryRefused where it would not pass."""
 
     @abstractmethod
-    def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
-        """Write rows, each over, or merged with, the row of the same task."""
+    def upsert_tasks(self, connection: Connection, cluster: str, rows: list[Row]) -> int:
+        """Write rows, each over, or merged with, the row of the same task; return how many tasks are new."""
 
     @abstractmethod
     def upsert(self, connection: Connection, table: str, columns: Sequence[str], keys: int, rows: list[Row]) -> None:
@@ -115,40 +107,92 @@ class Database(ABC):
         with translated(), self.reader.connect() as connection:
             yield connection
 
-    def write(self, batch: Batch) -> int:
-        """Write a batch in one transaction; rows that the database cannot hold are left out and counted."""
+    @property
+    def own(self) -> ColumnElement[bool]:
+        """The condition that a task is one of the own cluster."""
+        return true() if self.alone else tasks.c.cluster == self.cluster
+
+    def claim(self, connection: Connection) -> None:
+        """Find the key of the own cluster, and whether there are others."""
+        self.cluster = claim_cluster(connection, self._name, self._others)
+        others = [] if self.shared else find_other_clusters(connection, self.cluster)
+        self.alone = not self.shared and not others
+        if others:
+            log.warning(
+                "The history also holds tasks of %s, which are neither shown nor deleted here; "
+                "if that is an earlier name of this cluster, %r, start with --cluster-name=%r",
+                ", ".join(map(repr, others[:3])),
+                self._name,
+                others[0],
+            )
+
+    def find_key(self, name: str) -> str:
+        """Return the key of any cluster by its name; raises Away."""
+        with self.writing() as connection:
+            return claim_cluster(connection, name)
+
+    def write(self, batch: Batch) -> Written:
+        """Write a batch in one transaction; where the database refuses a row, each that is good all the same."""
         self.check()
-        try:
-            self._write(batch, batch.tasks)
-            return 0
-        except _Unfit:
-            pass
-        good = self._sift([clean_row(row) for row in batch.tasks])
-        self._write(batch, good)
-        return len(batch.tasks) - len(good)
-
-    def _write(self, batch: Batch, rows: list[Row]) -> None:
-        with self.writing() as connection, refusing():
-            if rows:
-                self.upsert_tasks(connection, rows)
-            if batch.adopted:
-                connection.execute(_adopt(batch.adopted))
-            self._write_rest(connection, batch)
-
-    def _sift(self, rows: list[Row]) -> list[Row]:
-        """Keep the rows that the database takes, trying them in halves."""
+        batch = clean_batch(batch)
         try:
             with self.writing() as connection, refusing():
-                self.upsert_tasks(connection, rows)
-            return rows
-        except _Unfit:
-            if len(rows) == 1:
-                return []
-        half = len(rows) // 2
-        return self._sift(rows[:half]) + self._sift(rows[half:])
+                self._write_rest(connection, batch)
+                inserted = self._write_tasks(connection, batch, batch.tasks)
+            self._note_names(batch, batch.tasks)
+            return Written(inserted)
+        except Unfit:
+            return self._write_in_parts(batch)
+
+    def _write_in_parts(self, batch: Batch) -> Written:
+        """Write what is good of a batch, each part in a transaction of its own."""
+        rows, cleaned = clean_rows(batch.tasks, self.max_indexed)
+        written = Written(cleaned=cleaned)
+        empty = replace(batch, tasks=[], workers=[], gone=[], adopted=[], counters=None)
+        parts = [("worker", worker[0], replace(empty, workers=[worker])) for worker in batch.workers]
+        parts += [("worker", hostname, replace(empty, gone=[hostname])) for hostname in batch.gone]
+        parts.append(("counters of", batch.monitor, replace(empty, counters=batch.counters)))
+        for kind, name, part in parts:
+            try:
+                with self.writing() as connection, refusing():
+                    self._write_rest(connection, part)
+            except Unfit as exc:
+                written.refuse(kind, name, str(exc))
+        self._sift(replace(empty, adopted=batch.adopted), rows, written)
+        return written
+
+    def _sift(self, batch: Batch, rows: list[Row], written: Written) -> None:
+        """Write the rows that the database takes, trying them in halves."""
+        try:
+            with self.writing() as connection, refusing():
+                inserted = self._write_tasks(connection, batch, rows)
+            self._note_names(batch, rows)
+            written.inserted += inserted
+        except Unfit as exc:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                self._sift(batch, rows[:half], written)
+                self._sift(batch, rows[half:], written)
+            elif rows:
+                written.refuse("task", uuid_of(rows[0]), str(exc))
+
+    def _write_tasks(self, connection: Connection, batch: Batch, rows: list[Row]) -> int:
+        cluster = self.cluster if batch.cluster is None else batch.cluster
+        inserted = 0
+        if rows:
+            new = self._names.find_new(rows) if batch.cluster is None else names_of(rows)
+            add_names(connection, cluster, new)
+            inserted = self.upsert_tasks(connection, cluster, rows)
+        if batch.adopted:
+            connection.execute(_adopt(cluster, batch.adopted))
+        return inserted
+
+    def _note_names(self, batch: Batch, rows: list[Row]) -> None:
+        if batch.cluster is None:
+            self._names.add(rows)
 
     def _write_rest(self, connection: Connection, batch: Batch) -> None:
-        cluster = self.cluster
+        cluster = self.cluster if batch.cluster is None else batch.cluster
         if batch.workers:
             rows: list[Row] = [(cluster, *worker) for worker in batch.workers]
             self.upsert(connection, "taskmon_workers", ("cluster", "hostname", "seen", "document"), 2, rows)
@@ -157,6 +201,10 @@ class Database(ABC):
         if batch.counters is not None:
             row = (cluster, batch.monitor, batch.now, batch.counters)
             self.upsert(connection, "taskmon_counters", ("cluster", "monitor", "saved", "document"), 2, [row])
+
+    def forget_names(self) -> None:
+        """Have the names of tasks written again: some may be gone."""
+        self._names.clear()
 
     def read_rows(self, query: "Select[Any]") -> Iterator[list[Row]]:
         """Yield all rows of a query, many at a time, by the driver's own cursor: there may be a million."""
@@ -180,44 +228,9 @@ class Database(ABC):
         """Give a cursor of the driver that does not read everything at once."""
 
 
-class _Unfit(Exception):
-    """A value cannot be stored."""
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Turn what the driver says of a value that it cannot store into _Unfit."""
-    try:
-        yield
-    except (UnicodeError, OverflowError, ValueError, TypeError) as exc:
-        raise _Unfit from exc
-    except DBAPIError as exc:
-        state = getattr(exc.orig, "sqlstate", None) or ""
-        if state.startswith("22") or isinstance(exc.orig, UnicodeError | OverflowError):
-            raise _Unfit from exc
-        raise
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn errors of the driver into Away."""
-    try:
-        yield
-    except DBAPIError as exc:
-        raise Away(first_line(exc.orig or exc)) from exc
-    except SQLAlchemyError as exc:
-        raise Away(first_line(exc)) from exc
-
-
-def first_line(exc: BaseException) -> str:
-    """Give the first line of what an error says, without passwords."""
-    lines = mask_passwords(str(exc)).strip().splitlines()
-    return lines[0][:200] if lines else type(exc).__name__
-
-
 def literal_condition(sql: str, **values: str) -> ColumnElement[bool]:
     """Make a condition of SQL, in which `:name` stands for a value."""
-    parameters: list[Any] = [bindparam(name, value, unique=True) for name, value in values.items()]
+    parameters: list[Any] = [bindparam(name, clean_text(value), unique=True) for name, value in values.items()]
     condition: ColumnElement[bool] = type_coerce(text(sql).bindparams(*parameters).self_group(), Boolean)
     return condition
 
@@ -226,6 +239,6 @@ def _forget(cluster: str, hostname: str) -> Any:
     return workers.delete().where(workers.c.cluster == cluster, workers.c.hostname == hostname)
 
 
-def _adopt(task_ids: list[str]) -> Any:
-    marked = tasks.c.uuid.in_(task_ids), tasks.c.reconciled == ORPHANED
+def _adopt(cluster: str, task_ids: list[str]) -> Any:
+    marked = tasks.c.uuid.in_(task_ids), tasks.c.cluster == cluster, tasks.c.reconciled == ORPHANED
     return tasks.update().where(*marked).values(reconciled=None)

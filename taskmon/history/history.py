@@ -13,11 +13,11 @@ from functools import partial
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from ..cluster.calls import LIMIT, Lane
 from ..errors import InvalidSetting, Unavailable
-from ..masking import mask_passwords
 from ..query import TaskQuery
 from ..records import READY_STATES, Task
 from ..settings import Settings
@@ -25,11 +25,12 @@ from ..state import State
 from ..tree import Tree, gather_tree
 from .apart import SqliteApart
 from .columns import merge_tasks
-from .databases import Away, Database
+from .databases import Database
+from .driver_errors import Away
 from .journal import Journal
 from .leftovers import write_leftovers
 from .postgres import PostgresDatabase
-from .reading import Listing, read_children, read_names, read_task
+from .reading import Listing, find_foreign_cluster, list_names, read_children, read_task
 from .recording import Recorder, Upkeep
 from .restoring import Restored, read_all, uncollected
 from .retention import Retention
@@ -52,24 +53,38 @@ _OPENING: Final = 8.0
 _RESTORING: Final = 600.0
 
 
+class Names(NamedTuple):
+    """What the history names things by: the cluster, also by `others` that it had earlier, and this taskmon.
+
+    `monitor` tells it from others that share a database, `journal` is what stays when it runs on another machine.
+    """
+
+    cluster: str
+    others: tuple[str, ...]
+    monitor: str
+    journal: str
+
+
 class History:
-    """The tasks that are, or were, in `state`; `monitor` names this taskmon among those that share a database.
+    """The tasks that are, or were, in `state`; `names` are those of their cluster and of this taskmon.
 
     `save_counters` gives what is to come back with the tasks at the next start.
     """
 
-    def __init__(
-        self, settings: Settings, state: State, cluster: str, monitor: str, save_counters: Callable[[], str]
-    ) -> None:
+    def __init__(self, settings: Settings, state: State, names: Names, save_counters: Callable[[], str]) -> None:
         assert settings.history is not None
         self._state = state
-        self._monitor = monitor
-        self._database, upkeep, self._journal = _make_database(settings, settings.history, cluster)
+        self._monitor = monitor = names.monitor
+        self._database, upkeep, self._journal = _make_database(settings, settings.history, names)
+        self._family = ""
         if settings.history_journal is not None:
-            self._journal = _make_journal(settings.history_journal, settings.history, cluster, monitor)
+            self._family = _name_family(settings.history, names.cluster)
+            self._journal = _make_journal(settings.history_journal, self._family, names)
         self._writing = Lane("The history", threads=1, waiting=16)
         self._reading = Lane("The history", threads=2, waiting=64)
-        self._recorder = Recorder(state, self._database, self._writing, monitor, save_counters, upkeep, self._journal)
+        self._recorder = Recorder(
+            state, self._database, self._writing, monitor, save_counters, upkeep, self._journal, self._family
+        )
         self._horizon = inf
         self._opened = False
         self.observe = self._recorder.observe
@@ -104,7 +119,7 @@ class History:
         try:
             created = await self._writing.call(self._database.open, _OPENING)
             if self._journal is not None:
-                leaving = partial(write_leftovers, self._database, self._journal, created)
+                leaving = partial(write_leftovers, self._database, self._journal, created, self._family)
                 await self._writing.call(leaving, _RESTORING)
             self._opened = True
             with uncollected():
@@ -139,6 +154,10 @@ class History:
         if pending is not None:
             return await self.complete(pending)
         return await self._ask(partial(read_task, self._database, task_id), _SINGLE)
+
+    async def find_foreign_cluster(self, task_id: str) -> str | None:
+        """Return the name of another cluster that a task belongs to, None where none has it; raises Unavailable."""
+        return await self._ask(partial(find_foreign_cluster, self._database, task_id), _SINGLE)
 
     async def complete(self, task: Task) -> Task:
         """Add to a task in memory what only the database knows of it; give it as it is while that is away.
@@ -200,8 +219,8 @@ class History:
         return await self._ask(partial(_gather, self._database, task_id))
 
     async def task_names(self) -> list[str]:
-        """List the names of all tasks; raises Unavailable."""
-        return await self._ask(partial(read_names, self._database))
+        """List the names of the tasks in the database, sorted; raises Unavailable."""
+        return await self._ask(partial(list_names, self._database))
 
     async def _ask(self, question: Callable[[], T], patience: float = _PATIENCE) -> T:
         if not self.status.available:
@@ -224,20 +243,27 @@ def _gather(database: Database, task_id: str) -> Tree:
     raise AssertionError("a tree is the last thing that is yielded")
 
 
-def _make_database(settings: Settings, url: str, cluster: str) -> tuple[Database, Upkeep, Journal | None]:
+def _make_database(settings: Settings, url: str, names: Names) -> tuple[Database, Upkeep, Journal | None]:
     """Make the database of a URL, as the settings let it pass, what keeps it within bounds, and a file's journal."""
     bounds = settings.history_max_age, settings.history_max_tasks
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///"))
-        apart = SqliteApart(path, *bounds)
-        return apart, apart, Journal(path)
-    database = PostgresDatabase(url, cluster)
+        apart = SqliteApart(path, *bounds, names.cluster, names.others)
+        return apart, apart, Journal(path, names.cluster)
+    database = PostgresDatabase(url, names.cluster, names.others)
     return database, Retention(database, *bounds), None
 
 
-def _make_journal(directory: Path, url: str, cluster: str, monitor: str) -> Journal:
-    """Make the journal in a directory, of this taskmon, this broker and this database; raises InvalidSetting."""
+def _make_journal(directory: Path, family: str, names: Names) -> Journal:
+    """Make the journal of this taskmon in a directory; raises InvalidSetting."""
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         raise InvalidSetting("history_journal", "must be a directory that taskmon may write to", str(directory))
-    name = sha256(f"{monitor} {cluster} {mask_passwords(url)}".encode()).hexdigest()[:16]
-    return Journal(directory / f"taskmon-{name}", alone=False)
+    own = sha256(names.journal.encode()).hexdigest()[:8]
+    return Journal(directory / f"{family}-{own}", names.cluster, alone=False)
+
+
+def _name_family(url: str, cluster: str) -> str:
+    """Return how the names of all journals begin of one cluster and one database, whoever logs in there."""
+    parts = urlsplit(url)
+    place = f"{parts.netloc.rpartition('@')[2].lower()}{parts.path}"
+    return f"taskmon-{sha256(f'{cluster} {place}'.encode()).hexdigest()[:12]}"

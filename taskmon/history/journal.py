@@ -20,12 +20,18 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from ..private_files import open_private
+from .batches import Batch, Row
 from .columns import FIELDS
-from .databases import Batch, Row
 from .messages import LENGTH, Rows, Write, pack_batch, read_request
 
 #: Bytes that both files may take together: what changes after that is not in the journal until it is emptied.
 LARGEST: Final = 512 << 20
+
+#: Taskmons of one name that may have journals in one directory.
+MAX_JOURNALS: Final = 16
+
+_LOCK: Final = "-lock"
 
 #: Before each message stands a sum of its body: by that one is known that was not written to its end.
 _SUM: Final = Format(">I")
@@ -36,23 +42,33 @@ class Full(Exception):
 
 
 class Head(Struct):
-    """The first line of a file: which came later, and of which fields its rows are."""
+    """The first line of a file: which came later, of which fields its rows are, and of which cluster."""
 
     number: int
     fields: tuple[str, ...] = FIELDS
+    cluster: str | None = None
 
 
 class Journal:
     """Two files whose names begin as `path`; nothing is written before `begin`."""
 
-    def __init__(self, path: Path, alone: bool = True) -> None:
-        """Prepare; `alone` says that nobody else can have these files."""
-        self._paths = [path.with_name(f"{path.name}-unwritten-{number}") for number in (1, 2)]
-        self._lock_path = None if alone else path.with_name(f"{path.name}-lock")
+    def __init__(self, path: Path, cluster: str | None = None, alone: bool = True) -> None:
+        """Prepare; `cluster` is the name of what is noted, and `alone` says that nobody else can have these files."""
+        self.path = path
+        self._cluster = cluster
+        self._alone = alone
         self._lock: IO[bytes] | None = None
         self._current: _File | None = None
         self._other: _File | None = None
         self._number = 0
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [self.path.with_name(f"{self.path.name}-unwritten-{number}") for number in (1, 2)]
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(self.path.name + _LOCK)
 
     @property
     def begun(self) -> bool:
@@ -60,15 +76,47 @@ class Journal:
         return self._current is not None
 
     def claim(self) -> None:
-        """Make sure that nobody else has these files, as long as this process lives; raises OSError."""
-        if self._lock_path is not None and self._lock is None:
-            lock = self._lock_path.open("ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                lock.close()
-                raise OSError(f"another taskmon has {self._lock_path}") from exc
-            self._lock = lock
+        """Make sure that nobody else has these files, as long as this process lives; raises OSError.
+
+        Where another taskmon has them, those of the next number are taken.
+        """
+        if self._alone or self._lock is not None:
+            return
+        first = self.path
+        for number in range(1, MAX_JOURNALS + 1):
+            self.path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+            if self._take_lock():
+                return
+        self.path = first
+        raise OSError(f"{MAX_JOURNALS} other taskmons have {first}")
+
+    def _take_lock(self) -> bool:
+        """Take the lock, which another may be about to delete; return whether that went well."""
+        lock = open_private(self._lock_path, "ab")
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), self._lock_path.stat()):
+                self._lock = lock
+                return True
+        lock.close()
+        return False
+
+    def adopt(self, family: str) -> "Iterator[Journal]":
+        """Yield the journals of taskmons that are gone whose names begin so, each claimed until the next one."""
+        if self._alone:
+            return
+        for place in sorted(self.path.parent.glob(f"{family}*{_LOCK}")):
+            orphan = Journal(place.with_name(place.name.removesuffix(_LOCK)), self._cluster, alone=False)
+            if orphan.path != self.path and orphan._take_lock():
+                try:
+                    yield orphan
+                finally:
+                    orphan.close()
+
+    def delete(self) -> None:
+        """Delete the files of a journal that was adopted; raises OSError."""
+        for path in (*self._paths, self._lock_path):
+            path.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Begin with empty files; raises OSError."""
@@ -85,7 +133,7 @@ class Journal:
         """Append what has changed; raises OSError and Full, and has then noted nothing."""
         if self._current is None or self._other is None:
             return
-        parts = [] if self._current.size else [msgspec.json.encode(Head(self._number)), b"\n"]
+        parts = [] if self._current.size else [msgspec.json.encode(Head(self._number, cluster=self._cluster)), b"\n"]
         for frame in pack_batch(batch)[0]:
             parts += _SUM.pack(crc32(memoryview(frame)[LENGTH.size :])), frame
         content = b"".join(parts)
@@ -125,21 +173,27 @@ class Journal:
         self._current = self._other = None
 
     def read(self) -> Iterator[Batch]:
-        """Yield what an earlier process has left, in the order in which it changed; raises OSError."""
+        """Yield what an earlier process has left, in the order in which it changed; raises OSError.
+
+        Its `cluster` is the name of another cluster, if it is of one.
+        """
         found: list[tuple[int, Path]] = []
         for path in self._paths:
             with suppress(FileNotFoundError, msgspec.MsgspecError), path.open("rb") as file:
                 found.append((_read_head(file).number, path))
         for _, path in sorted(found):
             with path.open("rb") as file:
-                yield from _read_batches(file)
+                for batch in _read_batches(file):
+                    if batch.cluster == self._cluster:
+                        batch.cluster = None
+                    yield batch
 
 
 class _File:
     """One of the files, as far as it is good."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=0)
+        self._file = open_private(path, "wb", buffering=0)
         self._is_torn = False
         self.size = 0
 
@@ -175,7 +229,8 @@ def _read_head(file: BinaryIO) -> Head:
 
 def _read_batches(file: BinaryIO) -> Iterator[Batch]:
     """Yield the batches up to the end, or to where the file is not good any more."""
-    fields = _read_head(file).fields
+    head = _read_head(file)
+    fields = head.fields
     rows: list[Row] = []
     for body in _read_bodies(file):
         request = read_request(body)
@@ -183,6 +238,7 @@ def _read_batches(file: BinaryIO) -> Iterator[Batch]:
             rows += request.rows if fields == FIELDS else [_arrange(fields, row) for row in request.rows]
         elif isinstance(request, Write):
             request.batch.tasks, rows = rows, []
+            request.batch.cluster = head.cluster
             yield request.batch
 
 

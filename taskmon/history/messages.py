@@ -8,8 +8,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .columns import clean_row
-from .databases import Batch, Row
+from .batches import Batch, Row, Written, clean_batch, clean_rows, uuid_of
 
 #: Before whatever is said stands its length.
 LENGTH: Final = Format(">Q")
@@ -26,7 +25,7 @@ class Rows(Struct, tag=True):
 
 
 class Write(Struct, tag=True):
-    """Write a batch, and the rows that came before it; the answer is how many could not be stored."""
+    """Write a batch, and the rows that came before it; the answer is what was written."""
 
     batch: Batch
 
@@ -42,10 +41,15 @@ class Tidy(Struct, tag=True):
 
 
 class Answer(Struct):
-    """What came of a request: a number and how many tasks were deleted, or why the database or the program failed."""
+    """What came of a request, and how many tasks were deleted, or why the database or the program failed.
 
-    value: int = 0
+    `more` says whether there is more to index or to delete, `due` whether to delete some is due.
+    """
+
+    more: bool = False
+    due: bool = False
     deleted: int = 0
+    written: Written | None = None
     away: str | None = None
     failed: str | None = None
 
@@ -73,20 +77,21 @@ def receive(pipe: BinaryIO) -> bytes | None:
     return body if len(body) == size else None
 
 
-def pack_batch(batch: Batch) -> tuple[list[bytes], int]:
-    """Make the messages that have a batch written; tell how many tasks are left out, of which none can be made."""
+def pack_batch(batch: Batch) -> tuple[list[bytes], Written]:
+    """Make the messages that have a batch written; return which rows are cleaned first, or refused."""
     try:
-        return _pack_rows(batch, batch.tasks), 0
+        return _pack_rows(batch, batch.tasks), Written()
     except (UnicodeError, OverflowError):
         pass
-    rows = [row for row in map(clean_row, batch.tasks) if _has_message(row)]
-    clean = replace(
-        batch,
-        workers=[clean_row(worker) for worker in batch.workers],
-        gone=list(clean_row(tuple(batch.gone))),
-        adopted=list(clean_row(tuple(batch.adopted))),
-    )
-    return _pack_rows(clean, rows), len(batch.tasks) - len(rows)
+    rows, cleaned = clean_rows(batch.tasks)
+    written, good = Written(cleaned=cleaned), []
+    for row in rows:
+        try:
+            pack(Rows([row]))
+            good.append(row)
+        except (UnicodeError, OverflowError) as exc:
+            written.refuse("task", uuid_of(row), str(exc))
+    return _pack_rows(clean_batch(batch), good), written
 
 
 def _pack_rows(batch: Batch, rows: list[Row]) -> list[bytes]:
@@ -95,11 +100,3 @@ def _pack_rows(batch: Batch, rows: list[Row]) -> list[bytes]:
         frames.append(pack(Rows(rows[start : start + _SLICE])))
         time.sleep(0)
     return [*frames, pack(Write(replace(batch, tasks=[])))]
-
-
-def _has_message(row: Row) -> bool:
-    try:
-        pack(Rows([row]))
-    except (UnicodeError, OverflowError):
-        return False
-    return True

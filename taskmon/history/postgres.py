@@ -15,8 +15,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..errors import HistoryRefused
 from ..records import Task
+from .batches import Row
 from .columns import FIELDS, merge_sql, settle
-from .databases import Away, Database, Row, first_line, literal_condition
+from .databases import Database, literal_condition
+from .driver_errors import Away, first_line
 from .schema import SEARCHED_SQL, migrate
 from .terms import Texts
 
@@ -48,11 +50,13 @@ _CHANGES: Final = ", ".join(
     f"{field} = {expression}" for field, expression in merge_sql("taskmon_tasks", "excluded", "greatest").items()
 )
 
-#: Rows are locked in the order of their ids: two taskmons that write the same ones do not wait for each other.
+#: Rows are locked in the order of their ids: two taskmons that write the same ones do not wait for each other. A row
+#: that no transaction has replaced is new.
 _UPSERT_TASKS: Final = (
-    f"INSERT INTO taskmon_tasks (cluster, {_COLUMNS}) SELECT %s, {_COLUMNS}"
+    f"WITH written AS (INSERT INTO taskmon_tasks (cluster, {_COLUMNS}) SELECT %s, {_COLUMNS}"
     " FROM json_populate_recordset(NULL::taskmon_tasks, %s::json) ORDER BY uuid"
-    f" ON CONFLICT (uuid) DO UPDATE SET {_CHANGES}"
+    f" ON CONFLICT (uuid, cluster) DO UPDATE SET {_CHANGES} RETURNING xmax = 0 AS is_new)"
+    " SELECT count(*) FROM written WHERE is_new"
 )
 
 #: A NUL character in JSON, and no backslash before the same letters.
@@ -68,9 +72,10 @@ class PostgresDatabase(Database):
     """A database of a PostgreSQL server."""
 
     shared = True
+    max_indexed = 1_000  # two such texts fit the 2,704 bytes of an entry
 
-    def __init__(self, url: str, cluster: str = "") -> None:
-        super().__init__(cluster)
+    def __init__(self, url: str, name: str = "", others: Sequence[str] = ()) -> None:
+        super().__init__(name, others)
         self._url = _with_driver(url)
         self._connections: WeakSet[Any] = WeakSet()
         self._writer = self._make_engine(1)
@@ -88,7 +93,10 @@ class PostgresDatabase(Database):
         try:
             with self._writer.begin() as connection:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-                return migrate(connection)
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a step may take minutes
+                created = migrate(connection)
+                self.claim(connection)
+                return created
         except SQLAlchemyError as exc:
             raise self.explain(exc) from exc
 
@@ -111,14 +119,14 @@ class PostgresDatabase(Database):
         lasting = state.startswith(_LASTING_STATES) if state else any(words in said for words in _LASTING)
         return HistoryRefused(first_line(cause)) if lasting else Away(first_line(cause))
 
-    def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
+    def upsert_tasks(self, connection: Connection, cluster: str, rows: list[Row]) -> int:
         tasks = [Task(*row) for row in rows]
         for task in tasks:
             settle(task)
         document = _encode(tasks)
         if _NUL.search(document):
             raise ValueError("a text has a NUL character")
-        connection.exec_driver_sql(_UPSERT_TASKS, (self.cluster, document.decode()))
+        return int(connection.exec_driver_sql(_UPSERT_TASKS, (cluster, document.decode())).scalar() or 0)
 
     def upsert(self, connection: Connection, table: str, columns: Sequence[str], keys: int, rows: list[Row]) -> None:
         """Write rows over those with the same keys, but for those that others have written later."""

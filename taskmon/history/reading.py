@@ -13,8 +13,11 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from ..outcomes import ORPHANED
 from ..query import TaskQuery, make_filter
 from ..records import Task
+from .batches import clean_text
+from .clusters import find_cluster_of
 from .columns import FIELDS
 from .databases import Database
+from .names import read_names
 from .schema import GROUPED, ORDERED, tasks
 from .terms import find_condition
 
@@ -41,17 +44,18 @@ class Order(Struct, frozen=True):
 def read_task(database: Database, task_id: str) -> Task | None:
     """Read one task."""
     with database.reading() as connection:
-        row = connection.execute(select(*_ROW).where(tasks.c.uuid == task_id)).first()
+        row = connection.execute(select(*_ROW).where(database.own, tasks.c.uuid == clean_text(task_id))).first()
     return None if row is None else Task(*row)
 
 
-def read_tasks(database: Database, task_ids: Sequence[str]) -> dict[str, Task]:
-    """Read the tasks of some ids, as far as there are any."""
+def read_tasks(database: Database, task_ids: Sequence[str], cluster: str | None = None) -> dict[str, Task]:
+    """Read the tasks of some ids, as far as there are any; `cluster` is the key of another cluster."""
+    own = database.own if cluster is None else tasks.c.cluster == cluster
     found: dict[str, Task] = {}
     with database.reading() as connection:
         for start in range(0, len(task_ids), _FIRST):
-            some = task_ids[start : start + _FIRST]
-            for row in connection.execute(select(*_ROW).where(tasks.c.uuid.in_(some))):
+            some = list(map(clean_text, task_ids[start : start + _FIRST]))
+            for row in connection.execute(select(*_ROW).where(own, tasks.c.uuid.in_(some))):
                 found[row[0]] = Task(*row)
     return found
 
@@ -62,8 +66,9 @@ def read_children(database: Database, task_ids: Sequence[str], limit: int | None
     at = tasks.c
     with database.reading() as connection:
         for start in range(0, len(task_ids), _FIRST):
-            some = task_ids[start : start + _FIRST]
-            query = select(at.parent_id, at.uuid).where(at.parent_id.in_(some)).order_by(at.timestamp, at.uuid)
+            some = list(map(clean_text, task_ids[start : start + _FIRST]))
+            query = select(at.parent_id, at.uuid).where(database.own, at.parent_id.in_(some))
+            query = query.order_by(at.timestamp, at.uuid)
             for parent, child in connection.execute(query.limit(limit)):
                 found.setdefault(parent, []).append(child)
     return found
@@ -101,7 +106,7 @@ class Listing:
                 return
 
     def _found(self) -> Iterator[list[Task]]:
-        condition = _filters(self._query)
+        condition = and_(self._database.own, _filters(self._query))
         term = self._term()
         if term is not None:
             some = self._collect(and_(condition, term))
@@ -174,7 +179,12 @@ class Listing:
             return
         value: Any = None
         while True:
-            query = select(at).where(at.is_not(None)).order_by(at.desc() if descending else at.asc()).limit(1)
+            query = (
+                select(at)
+                .where(self._database.own, at.is_not(None))
+                .order_by(at.desc() if descending else at.asc())
+                .limit(1)
+            )
             if value is not None:
                 query = query.where(at < value if descending else at > value)
             with self._database.reading() as connection:
@@ -207,6 +217,8 @@ def _filters(query: TaskQuery) -> Condition:
         value = getattr(query, field, None)
         if value is None:
             continue
+        if isinstance(value, str):
+            value = clean_text(value)
         if field == "root_id":
             others = and_(at.root_id == value, at.root_id != at.uuid)
             conditions.append(or_(others, and_(at.uuid == value, at.root_id == value)))
@@ -258,7 +270,15 @@ def _age(task: Task) -> tuple[float, str]:
     return task.timestamp or 0.0, task.uuid
 
 
-def read_names(database: Database) -> list[str]:
+def list_names(database: Database) -> list[str]:
     """List the names of all tasks, sorted."""
-    listing = Listing(database, TaskQuery())
-    return [str(value) for value in listing.values("name", False) if value]
+    with database.reading() as connection:
+        return read_names(connection, database.cluster)
+
+
+def find_foreign_cluster(database: Database, task_id: str) -> str | None:
+    """Return the name of another cluster that a task belongs to, None where none has it."""
+    if database.alone:
+        return None
+    with database.reading() as connection:
+        return find_cluster_of(connection, clean_text(task_id))

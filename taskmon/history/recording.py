@@ -18,12 +18,16 @@ from ..errors import TaskmonError, Unavailable
 from ..query import TaskQuery
 from ..records import Event, Task, Worker
 from ..state import State
+from .batches import Written
 from .besides import Besides, Counters, Found
 from .changes import Changes
-from .databases import Away, Database
+from .databases import Database
+from .driver_errors import Away
 from .journal import Journal
 from .keeping import Keeper
 from .leftovers import write_leftovers
+from .reminding import Reminder
+from .retention import STEP
 from .stalling import SLOW, call_patiently
 from .status import Status
 
@@ -54,7 +58,14 @@ class Upkeep(Protocol):
     """What is done for the database in spare moments, in the writing thread."""
 
     def step(self) -> bool:
-        """Do a small step; tell whether more are due."""
+        """Do a small step; return whether more are due."""
+
+    def note(self, inserted: int) -> None:
+        """Note that tasks were written which were not there before."""
+
+    @property
+    def due(self) -> bool:
+        """Whether there are tasks to delete."""
 
     @property
     def deleted(self) -> int:
@@ -73,6 +84,7 @@ class Recorder:
         save_counters: Callable[[], str],
         upkeep: Upkeep,
         journal: Journal | None = None,
+        family: str = "",
     ) -> None:
         self.status = Status()
         self._state = state
@@ -81,6 +93,7 @@ class Recorder:
         self._monitor = monitor
         self._upkeep = upkeep
         self._journal = journal
+        self._family = family
         self._interval = INTERVAL * (1 if journal is None else _WITH_JOURNAL)
         self._changes = Changes(keeping=journal is not None)
         self._counters = Counters(save_counters)
@@ -92,6 +105,9 @@ class Recorder:
         self._opened = False
         self._stopping = False
         self._incomplete = False
+        self._losses = Reminder(self._say_what_is_lost)
+        self._refusals = Reminder(_say_what_is_refused)
+        self._inserted = 0
         self._delay = BACKOFF[0]
         self._running: asyncio.Task[None] | None = None
 
@@ -178,6 +194,8 @@ class Recorder:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), pause)
             self._wanted.clear()
+            self._losses.check()
+            self._refusals.check()
             last = self._stopping
             if last:
                 self._counters.hurry()
@@ -225,7 +243,7 @@ class Recorder:
         """Open the database; where it has lost what was written, all that is held is to be written again."""
         created = await self._call(self._database.open)
         if self._journal is not None:
-            await self._call(partial(write_leftovers, self._database, self._journal, created))
+            await self._call(partial(write_leftovers, self._database, self._journal, created, self._family))
         self._opened = True
         if created or self._incomplete:
             for task in self._state.find(TaskQuery()):
@@ -238,6 +256,7 @@ class Recorder:
 
     async def _write(self, most: int, also: bool = False) -> None:
         """Write the tasks that wait longest; and `also` what else has changed."""
+        await self._make_room()
         found = self._besides.take() if also else Found()
         tasks = self._changes.take(min(most, TOGETHER))
         if not tasks and not found:
@@ -245,13 +264,28 @@ class Recorder:
         try:
             rows, adopted = await self._changes.copy(tasks)
             batch = found.batch(rows, adopted, self._monitor)
-            self.status.unfit += await self._call(partial(self._database.write, batch))
+            written = await self._call(partial(self._database.write, batch))
         except BaseException:
             self._changes.put_back()
             self._besides.put_back(found)
             raise
         self._changes.forget()
-        self.status.written += len(tasks)
+        self._note_written(len(tasks), written)
+
+    def _note_written(self, count: int, written: Written) -> None:
+        self._inserted = written.inserted
+        self._upkeep.note(written.inserted)
+        self.status.written += count - written.refused
+        self.status.unfit += written.refused
+        self.status.cleaned += written.cleaned
+        if written.refused:
+            self._refusals.add(written.refused, written.examples)
+
+    async def _make_room(self) -> None:
+        """Delete what is too much, twice as much as the last batch has added, so that the bounds hold under load."""
+        left = 2 * max(self._inserted, STEP)
+        while self._upkeep.due and left > 0 and await self._call_upkeep(self._upkeep.step) is not None:
+            left -= STEP
 
     async def _use_spare_time(self, began: float) -> None:
         """Let searches find what was written, and delete what is too old, as long as little else is to do."""
@@ -259,17 +293,22 @@ class Recorder:
         enough = max(began + self._interval * _SPARE, now + (now - began) * _DUE)
         more = True
         while more and time.monotonic() < enough and not self._wanted.is_set():
-            try:
-                indexing = await self._call(partial(self._database.index_some, _INDEXED))
-                deleting = await self._call(self._upkeep.step)
-            except (Away, TaskmonError) as exc:
-                log.debug("The history's upkeep failed: %s", exc)
-                return
-            except Exception:  # as when writing
-                log.exception("The history's upkeep failed")
-                return
-            more = indexing or deleting
-            self.status.deleted = self._upkeep.deleted
+            indexing = await self._call_upkeep(partial(self._database.index_some, _INDEXED))
+            deleting = None if indexing is None else await self._call_upkeep(self._upkeep.step)
+            more = deleting is not None and bool(indexing or deleting)
+
+    async def _call_upkeep(self, function: Callable[[], bool]) -> bool | None:
+        """Make a call that may fail: the next round makes it again. Return None for one that has failed."""
+        try:
+            more: bool = await self._call(function)
+        except (Away, TaskmonError) as exc:
+            log.debug("The history's upkeep failed: %s", exc)
+            return None
+        except Exception:  # as when writing
+            log.exception("The history's upkeep failed")
+            return None
+        self.status.deleted = self._upkeep.deleted
+        return more
 
     async def _call(self, function: Callable[[], Any]) -> Any:
         """Make a call in the writing thread."""
@@ -288,6 +327,15 @@ class Recorder:
         self._changes.drop(too_many)
         self.status.dropped += too_many
         self._incomplete = True
+        self._losses.add(too_many)
+
+    def _say_what_is_lost(self, count: int, _: list[str]) -> None:
+        why = self.status.reason or "its database takes less than comes in"
+        log.warning(
+            "The history has lost the changes of %s tasks, as more than %s wait (--max-tasks): %s. "
+            "%s are lost since the start",
+            *(f"{count:,}", f"{self._state.max_tasks:,}", why, f"{self.status.dropped:,}"),
+        )
 
     def _fail(self, exc: Exception) -> float:
         """Take note of a round that failed; give the seconds until the next one."""
@@ -320,3 +368,7 @@ class Recorder:
                     future.set_result(None)
                 else:
                     future.set_exception(error)
+
+
+def _say_what_is_refused(count: int, examples: list[str]) -> None:
+    log.warning("The history's database refuses %s rows, which are left out: %s", count, "; ".join(examples))

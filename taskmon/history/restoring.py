@@ -4,6 +4,7 @@ An unfinished task is worth more than a finished one, as in `finding/store.py`. 
 """
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -17,10 +18,14 @@ from sqlalchemy import Select, select
 
 from ..query import TaskQuery
 from ..records import READY_STATES, Task, Worker
+from .batches import Row
 from .columns import FIELDS
-from .databases import Away, Database, Row
+from .databases import Database
+from .driver_errors import Away
 from .reading import Listing
 from .schema import counters, tasks, workers
+
+log = logging.getLogger(__name__)
 
 #: Longer texts are seldom the same in two tasks.
 _SHORT: Final = 16
@@ -128,7 +133,13 @@ def _read_workers(database: Database) -> list[Worker]:
     with database.reading() as connection:
         query = select(workers.c.document).where(workers.c.cluster == database.cluster)
         documents = connection.execute(query).scalars().all()
-    return [msgspec.json.decode(document, type=Worker) for document in documents]
+    found: list[Worker] = []
+    for document in documents:
+        try:
+            found.append(msgspec.json.decode(document, type=Worker))
+        except msgspec.MsgspecError as exc:
+            log.warning("A worker in the history cannot be read, and is left out: %s", exc)
+    return found
 
 
 def _read_counters(database: Database, monitor: str) -> str | None:

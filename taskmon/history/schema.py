@@ -38,7 +38,7 @@ def _column(field: str) -> Column[Any]:
     return Column(field, kind, nullable=field not in ("uuid", "born", "seen", "state"))
 
 
-#: `id` is what the search index of SQLite refers to; `cluster` tells which broker a task was seen on.
+#: `id` is what the search index of SQLite refers to; `cluster` tells which cluster a task was seen on.
 tasks: Final = Table(
     "taskmon_tasks",
     metadata,
@@ -66,6 +66,22 @@ counters: Final = Table(
     Column("document", _TEXT, nullable=False),
 )
 
+#: What each cluster is called, which may be several names, and the key under which its rows are.
+clusters: Final = Table(
+    "taskmon_clusters",
+    metadata,
+    Column("name", _TEXT, primary_key=True),
+    Column("cluster", _TEXT, nullable=False),
+)
+
+#: The names of tasks, some of which no task has any more.
+names: Final = Table(
+    "taskmon_names",
+    metadata,
+    Column("cluster", _TEXT, primary_key=True),
+    Column("name", _TEXT, primary_key=True),
+)
+
 #: The tasks that the search index of SQLite does not know yet, or no longer as they are.
 unsearched: Final = Table(
     "taskmon_unsearched", metadata, Column("id", _ID, primary_key=True), info={"dialect": "sqlite"}
@@ -82,7 +98,7 @@ ORDERED: Final = ("received", "started", "succeeded", "failed", "runtime")
 
 def _make_indexes() -> None:
     at = tasks.c
-    Index("taskmon_tasks_uuid", at.uuid, unique=True)
+    Index("taskmon_tasks_key", at.uuid, at.cluster, unique=True)
     Index("taskmon_tasks_timestamp", at.timestamp, at.uuid)
     for field in GROUPED:
         where = text(_SPARSE.get(field, ""))
@@ -136,28 +152,47 @@ def _create(connection: Connection) -> None:
     """Make everything, in a database that has nothing of ours."""
     dialect = connection.dialect.name
     made = [table for table in metadata.sorted_tables if table.info.get("dialect", dialect) == dialect]
-    metadata.create_all(connection, [table for table in made if table is not version], checkfirst=False)
+    metadata.create_all(connection, made, checkfirst=False)
     for statement in _SEARCH[dialect]:
         connection.exec_driver_sql(statement)
+    connection.execute(version.insert().values(version=VERSION))
 
 
 def _add_omitted(connection: Connection) -> None:
-    """Add the column `omitted`, which an empty database has got by now."""
-    if "omitted" not in {found["name"] for found in inspect(connection).get_columns(tasks.name)}:
-        collation = ' COLLATE "C"' if connection.dialect.name == "postgresql" else ""
-        connection.exec_driver_sql(f"ALTER TABLE {tasks.name} ADD COLUMN omitted TEXT{collation}")
+    """Step from version 1: what a task omits has a column."""
+    collation = ' COLLATE "C"' if connection.dialect.name == "postgresql" else ""
+    connection.exec_driver_sql(f"ALTER TABLE {tasks.name} ADD COLUMN omitted TEXT{collation}")
 
 
-#: The step at place n leads from version n to version n + 1; 0 is an empty database.
-STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_create, _add_omitted)
-VERSION: Final = len(STEPS)
+def _separate_clusters(connection: Connection) -> None:
+    """Step from version 2: a task belongs to a cluster, and the names of tasks have a table."""
+    for statement in (
+        "CREATE UNIQUE INDEX taskmon_tasks_key ON taskmon_tasks (uuid, cluster)",
+        "DROP INDEX taskmon_tasks_uuid",
+    ):
+        connection.exec_driver_sql(statement)
+    metadata.create_all(connection, [clusters, names], checkfirst=False)
+    for statement in (
+        # Until a cluster claims it, the key of an earlier version is its own name.
+        "INSERT INTO taskmon_clusters (name, cluster)"
+        " SELECT cluster, cluster FROM taskmon_tasks UNION SELECT cluster, cluster FROM taskmon_workers"
+        " UNION SELECT cluster, cluster FROM taskmon_counters",
+        "INSERT INTO taskmon_names (cluster, name)"
+        " SELECT DISTINCT cluster, name FROM taskmon_tasks WHERE name IS NOT NULL",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+#: The step at place n leads from version n + 1 of the schema to the next.
+STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_add_omitted, _separate_clusters)
+VERSION: Final = len(STEPS) + 1
 
 
 def read_version(connection: Connection) -> int:
-    """Tell the version of the schema, 0 for none; raises HistoryRefused for a newer one and for another program's."""
-    names = set(inspect(connection).get_table_names())
-    if version.name not in names:
-        if names and connection.dialect.name == "sqlite":
+    """Return the version of the schema, 0 for none; raise HistoryRefused for a newer one and another program's."""
+    found_tables = set(inspect(connection).get_table_names())
+    if version.name not in found_tables:
+        if found_tables and connection.dialect.name == "sqlite":
             raise HistoryRefused("is a database of another program")
         return 0
     found = connection.execute(select(column("version")).select_from(version)).scalar()
@@ -167,15 +202,13 @@ def read_version(connection: Connection) -> int:
 
 
 def migrate(connection: Connection) -> bool:
-    """Bring the schema up to date, inside the transaction that is open; tell whether there was none."""
+    """Bring the schema up to date, inside the transaction that is open; return whether there was none."""
     found = read_version(connection)
-    if found == VERSION:
-        return False
-    for step in STEPS[found:]:
+    if not found:
+        _create(connection)
+        return True
+    for step in STEPS[found - 1 :]:
         step(connection)
-    if found:
+    if found < VERSION:
         connection.execute(version.update().values(version=VERSION))
-    else:
-        version.create(connection)
-        connection.execute(version.insert().values(version=VERSION))
-    return not found
+    return False

@@ -16,7 +16,8 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Struct
 
-from .databases import Away, Row
+from .batches import Row
+from .driver_errors import Away
 from .messages import Answer, Index, Rows, Tidy, Write, pack, read_request, receive
 from .retention import Retention
 from .sqlite import Inode, SqliteDatabase
@@ -36,6 +37,8 @@ class Plan(Struct):
     """
 
     path: str
+    cluster: str
+    alone: bool
     inode: Inode | None
     ahead: Inode | None
     max_age: float | None
@@ -49,6 +52,7 @@ class Scribe:
     def __init__(self, plan: Plan) -> None:
         self._database = SqliteDatabase(Path(plan.path))
         self._database.expect(plan.inode, plan.ahead)
+        self._database.cluster, self._database.alone = plan.cluster, plan.alone
         self._upkeep = Retention(self._database, plan.max_age, plan.max_tasks)
         self._rows: list[Row] = []
 
@@ -66,19 +70,24 @@ class Scribe:
     def _answer(self, request: Write | Index | Tidy) -> Answer:
         before = self._upkeep.deleted
         try:
-            return Answer(int(self._do(request)), self._upkeep.deleted - before)
+            answer = self._do(request)
         except Away as exc:
-            return Answer(away=str(exc))
+            answer = Answer(away=str(exc))
         except Exception as exc:  # whatever it is: it is told, and the next request is another one
-            return Answer(failed=f"{type(exc).__name__}: {exc}")
+            answer = Answer(failed=f"{type(exc).__name__}: {exc}")
+        answer.due, answer.deleted = self._upkeep.due, self._upkeep.deleted - before
+        return answer
 
-    def _do(self, request: Write | Index | Tidy) -> int:
+    def _do(self, request: Write | Index | Tidy) -> Answer:
         if isinstance(request, Write):
             request.batch.tasks, self._rows = self._rows, []
-            return self._database.write(request.batch)
+            written = self._database.write(request.batch)
+            if request.batch.cluster is None:
+                self._upkeep.note(written.inserted)
+            return Answer(written=written)
         if isinstance(request, Index):
-            return self._database.index_some(request.most)
-        return self._upkeep.step()
+            return Answer(more=self._database.index_some(request.most))
+        return Answer(more=self._upkeep.step())
 
 
 def _end_with_parent() -> None:

@@ -21,8 +21,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..errors import HistoryRefused
+from ..private_files import open_private, tighten
+from .batches import Row
 from .columns import FIELDS, merge_sql
-from .databases import Away, Database, Row, first_line, literal_condition
+from .databases import Database, literal_condition
+from .driver_errors import Away, first_line
 from .schema import SEARCHED, SEPARATOR, migrate
 from .terms import Texts
 
@@ -56,8 +59,8 @@ class SqliteDatabase(Database):
 
     shared = False
 
-    def __init__(self, path: Path, cluster: str = "") -> None:
-        super().__init__(cluster)
+    def __init__(self, path: Path, name: str = "", others: Sequence[str] = ()) -> None:
+        super().__init__(name, others)
         self._path = path
         self._lock: IO[bytes] | None = None
         self._inode: Inode | None = None
@@ -83,13 +86,21 @@ class SqliteDatabase(Database):
         self._take_lock()
         self._dispose()  # of a file that may be gone
         try:
+            if not self._path.exists():
+                open_private(self._path, "ab").close()
+        except OSError as exc:
+            raise HistoryRefused(f"{self._path} cannot be written: {exc.strerror}") from exc
+        try:
             with self._writer.connect() as connection:
                 connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
             self._write_ahead()
             with self._writer.begin() as connection:
                 created = migrate(connection)
+                self.claim(connection)
         except SQLAlchemyError as exc:
             raise self.explain(exc) from exc
+        for ending in ("", "-wal", "-shm"):
+            tighten(self._beside(ending))
         self.expect(_find_inode(self._path), _find_inode(self._beside("-wal")))
         created, self._replaced = created or self._replaced, False
         return created
@@ -119,11 +130,12 @@ class SqliteDatabase(Database):
             return HistoryRefused(f"{self._path} is no database of SQLite, or damaged ({first_line(cause)})")
         return Away(first_line(cause))
 
-    def upsert_tasks(self, connection: Connection, rows: list[Row]) -> None:
+    def upsert_tasks(self, connection: Connection, cluster: str, rows: list[Row]) -> int:
         """Write rows, those of a state together, without the columns that none of them has.
 
-        The driver takes five times as long over a None as over a value.
+        The driver takes five times as long over a None as over a value. A new task gets the next id.
         """
+        before = _read_last_id(connection)
         rows = sorted(rows, key=itemgetter(_STATE))
         for start in range(0, len(rows), _TOGETHER):
             some = rows[start : start + _TOGETHER]
@@ -131,8 +143,9 @@ class SqliteDatabase(Database):
             known = {field: values for field, values in columns if values.count(None) < len(some)}
             statement = _upsert_tasks(tuple(known), len(some))
             values = chain.from_iterable(zip(*known.values(), strict=True))
-            connection.exec_driver_sql(statement, (self.cluster, *values))
+            connection.exec_driver_sql(statement, (cluster, *values))
             _give_way()
+        return _read_last_id(connection) - before
 
     def upsert(self, connection: Connection, table: str, columns: Sequence[str], keys: int, rows: list[Row]) -> None:
         statement = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({_marks(len(columns))})"
@@ -226,7 +239,7 @@ class SqliteDatabase(Database):
             self._lock.close()
             self._lock = None
         try:
-            lock = place.open("ab")
+            lock = open_private(place, "ab")
         except OSError as exc:
             raise HistoryRefused(f"{self._path}-lock cannot be written: {exc.strerror}") from exc
         if not _lock(lock):
@@ -243,6 +256,10 @@ class SqliteDatabase(Database):
             raise Away(first_line(exc)) from exc
         finally:
             connection.close()
+
+
+def _read_last_id(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM taskmon_tasks").scalar() or 0)
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -313,7 +330,7 @@ def _upsert_tasks(fields: tuple[str, ...], count: int) -> str:
     row = f"(?1, {_marks(len(fields))})"
     return (
         f"INSERT INTO taskmon_tasks (cluster, {', '.join(fields)}) VALUES {', '.join([row] * count)}"
-        f" ON CONFLICT (uuid) DO UPDATE SET {_CHANGES}"
+        f" ON CONFLICT (uuid, cluster) DO UPDATE SET {_CHANGES}"
     )
 
 

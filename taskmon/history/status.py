@@ -20,6 +20,7 @@ class Status(Struct):
     dropped: int = 0
     deleted: int = 0
     unfit: int = 0
+    cleaned: int = 0
     changed_since: float | None = None
     writing_since: float | None = None
 

@@ -101,6 +101,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("history_written_total", "counter", "", "Tasks written to the history, each as often as it was."),
     _own("history_failures_total", "counter", "", "Times that writing the history failed."),
     _own("history_dropped_total", "counter", "", "Changes that the history has lost: too many, or not to be stored."),
+    _own("history_refused_total", "counter", "", "Rows that the history's database refuses, which are left out."),
+    _own("history_cleaned_total", "counter", "", "Tasks whose row was changed so that the database takes it."),
     _own("history_deleted_total", "counter", "", "Tasks deleted from the history, too old or too many."),
     _own("build_info", "gauge", "version", "Always 1; the label is the version of taskmon."),
 )

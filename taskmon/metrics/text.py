@@ -82,6 +82,8 @@ def make_history_samples(history: HistoryView | None) -> Samples:
             "history_written_total": status.written,
             "history_failures_total": status.failures,
             "history_dropped_total": status.dropped + status.unfit,
+            "history_refused_total": status.unfit,
+            "history_cleaned_total": status.cleaned,
             "history_deleted_total": status.deleted,
         }
     return {name: [f" {values[name]!r}"] if values else [] for name in HISTORY}

@@ -26,6 +26,7 @@ _MAX_QUEUE_BYTES = 255
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://\S+", re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([wdhms]?)", re.IGNORECASE)
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "": 1}
+_MAX_NAME: Final = 1_000
 _BROKER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
 
 
@@ -301,3 +302,11 @@ def read_bound(value: object) -> float:
     if not bound > 0:
         raise ValueError("must be numbers greater than 0, separated by commas")
     return bound
+
+
+def read_name(value: object) -> str:
+    """Read a name: printable, and short enough to be a key."""
+    name = read_text(value).strip()
+    if not name or len(name) > _MAX_NAME or not name.isprintable():
+        raise ValueError(f"must be 1 to {_MAX_NAME} printable characters")
+    return name

@@ -43,6 +43,7 @@ from .kinds import (
     read_history,
     read_host,
     read_level,
+    read_name,
     read_origin,
     read_path,
     read_public_url,
@@ -313,6 +314,16 @@ class Settings:
         None,
         Kind("DIRECTORY", read_path),
         "Where changes wait for PostgreSQL, so that a kill loses none; SQLite has them beside its file.",
+    )
+    cluster_name: str | None = _history(
+        None,
+        Kind("NAME", read_name),
+        "Name of the cluster in the history; without it the broker's address, which may change.",
+    )
+    monitor_name: str | None = _history(
+        None,
+        Kind("NAME", read_name),
+        "Name of this taskmon, by which the next start finds its journal; no two may have the same.",
     )
     persistent: bool = _history(False, SWITCH, "Keep tasks in the SQLite file of --db.", flower=True)
     db: str = _history("taskmon", Kind("PATH", read_text), "File of --persistent, .sqlite3 is added.", flower=True)

@@ -44,7 +44,7 @@ def find_process(database: SqliteApart) -> int:
 
 def test_what_it_writes_is_read_here(database: SqliteApart) -> None:
     tasks = [Task(f"id-{n:04}", timestamp=START + n / 3, args=f"('order-{n}',)", clock=n) for n in range(1200)]
-    assert write(database, tasks, workers=[("one", 1.0, "{}")], counters="{}") == 0
+    assert write(database, tasks, workers=[("one", 1.0, "{}")], counters="{}").refused == 0
     rows = read_all_rows(database)
     assert [rows[task.uuid] for task in tasks] == tasks
     assert database.index_some(700)
@@ -71,12 +71,12 @@ def test_it_deletes_what_is_too_many_and_counts_that_once(database: SqliteApart)
 
 def test_texts_and_numbers_that_no_message_holds(database: SqliteApart) -> None:
     tasks = [Task("lone", timestamp=START, args="a\ud800b"), Task("big", timestamp=START, clock=2**70), Task("plain")]
-    assert write(database, tasks, gone=["\ud800"], adopted=["\ud800"]) == 1
+    assert write(database, tasks, gone=["\ud800"], adopted=["\ud800"]).cleaned == 2
     rows = read_all_rows(database)
-    assert rows.keys() == {"lone", "plain"}
+    assert rows.keys() == {"lone", "big", "plain"}
     assert rows["lone"].args == "a?b"
-    assert write(database, [Task("larger", clock=2**63), Task("nul", args="a\0b")]) == 1
-    assert read_all_rows(database).keys() == {"lone", "plain", "nul"}
+    assert write(database, [Task("larger", clock=2**63), Task("nul", args="a\0b")]).cleaned == 2
+    assert read_all_rows(database).keys() == {"lone", "big", "plain", "larger", "nul"}
 
 
 def test_a_process_that_is_killed_is_started_again(database: SqliteApart) -> None:
@@ -163,7 +163,7 @@ def test_what_nobody_expects_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     database.open()
     database.close()
     monkeypatch.setattr(Retention, "step", fail)
-    scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), None, None, None, None, False))
+    scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), "", True, None, None, None, None, False))
     requests, answers = io.BytesIO(pack(Tidy()) + pack(Rows([])) + pack(Index(5)) + b"\0" * 7), io.BytesIO()
     scribe.serve(requests, answers)
     answers.seek(0)
@@ -177,7 +177,9 @@ def test_it_ends_where_nobody_hears_its_answers(database: SqliteApart, tmp_path:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb", buffering=0) as answers:
-        scribe = Scribe(Plan(str(tmp_path / "history.sqlite3"), database._inode, database._ahead, None, None, False))
+        scribe = Scribe(
+            Plan(str(tmp_path / "history.sqlite3"), "", True, database._inode, database._ahead, None, None, False)
+        )
         scribe.serve(io.BytesIO(pack(Tidy()) + pack(Index(5))), answers)
 
 

@@ -1,6 +1,7 @@
 """Two rows of one task become one, whichever came first: held against State, which saw everything in order."""
 
 from functools import reduce
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
 
-from taskmon.history.columns import AGES, FIELDS, TIMES, clean_row, merge_tasks, to_row
+from taskmon.history.batches import clean_row
+from taskmon.history.columns import AGES, FIELDS, TIMES, merge_tasks, to_row
 from taskmon.history.schema import tasks
-from taskmon.records import Task
+from taskmon.records import CUT_MARK, Task
 
 
 @given(st.data(), lives())
@@ -94,11 +96,27 @@ def test_a_row_is_a_copy() -> None:
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
 def test_what_no_database_holds_is_replaced(text: str) -> None:
-    (cleaned,) = clean_row((text,))
-    assert cleaned[0] == "a"
-    assert cleaned[-1] == "b"
-    assert cleaned not in (text, "ab")
-    assert clean_row((1, None, 2.5, "plain")) == (1, None, 2.5, "plain")
+    cleaned = Task(*clean_row(to_row(Task(text, args=text, born=2.5, retries=1))))
+    assert cleaned.uuid == cleaned.args
+    assert (cleaned.uuid[0], cleaned.uuid[-1]) == ("a", "b")
+    assert cleaned.uuid not in (text, "ab")
+    assert (cleaned.born, cleaned.retries, cleaned.name) == (2.5, 1, None)
+
+
+def test_numbers_that_no_database_holds_are_unknown() -> None:
+    odd = Task("a", born=inf, timestamp=nan, retries=2**63, clock=-(2**63) - 1, runtime=-inf)
+    cleaned = Task(*clean_row(to_row(odd)))
+    assert cleaned == Task("a", born=0.0, clock=None)
+    least = Task("a", retries=2**63 - 1, clock=-(2**63))
+    assert Task(*clean_row(to_row(least))) == least
+
+
+def test_a_text_that_is_too_long_for_an_index_is_cut() -> None:
+    long = Task("a", name="ü" * 600, args="ü" * 600)
+    cleaned = Task(*clean_row(to_row(long), longest=1000))
+    assert cleaned.args == long.args
+    assert cleaned.name == "ü" * 500 + CUT_MARK
+    assert Task(*clean_row(to_row(long))) == long
 
 
 _directories: list[Path] = []

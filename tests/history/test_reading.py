@@ -10,7 +10,7 @@ from stored import check_listings, list_queries, make_tasks, open_sqlite, read, 
 
 from taskmon.history import reading
 from taskmon.history.databases import Database
-from taskmon.history.reading import read_children, read_names, read_task, read_tasks
+from taskmon.history.reading import list_names, read_children, read_task, read_tasks
 from taskmon.history.schema import SEARCHED
 from taskmon.query import TaskQuery
 from taskmon.records import Task
@@ -85,13 +85,13 @@ def test_single_tasks_children_and_names(database: Database, state: State) -> No
     assert read_children(database, []) == {}
     parent, children = max(expected.items(), key=lambda item: len(item[1]))
     assert read_children(database, [parent], limit=1) == {parent: children[:1]}
-    assert read_names(database) == sorted(state.task_names())
+    assert list_names(database) == sorted(state.task_names())
 
 
 def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
     with closing(open_sqlite(tmp_path)) as database:
         write(database, [Task("a", name=""), Task("b"), Task("c", name="shop.mail")])
-        assert read_names(database) == ["shop.mail"]
+        assert list_names(database) == ["shop.mail"]
 
 
 def test_no_limit_and_no_tasks(database: Database, state: State) -> None:

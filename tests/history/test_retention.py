@@ -65,7 +65,7 @@ def test_both_bounds_and_the_next_look(database: Database, monkeypatch: pytest.M
     write(database, [Task("new", timestamp=time.time())])
     assert not kept.step()
     assert len(read_ids(database)) == 3  # the next look is not due
-    monkeypatch.setattr(kept, "_due", 0.0)
+    monkeypatch.setattr(kept, "_look_at", 0.0)
     run(kept)
     assert read_ids(database) == ["new", "id-003"]
 

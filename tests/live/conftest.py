@@ -37,8 +37,10 @@ from guard import pytest_make_collect_report as pytest_make_collect_report
 from guard import pytest_runtest_makereport as pytest_runtest_makereport
 from guard import pytest_sessionfinish as pytest_sessionfinish
 from guard import pytest_terminal_summary as pytest_terminal_summary
+from serving import make_app
 from workers import Backend, Project, Worker
 
+from taskmon.cluster.naming import name_cluster
 from taskmon.history.postgres import PostgresDatabase
 
 AnyBroker = TypeVar("AnyBroker", bound=Broker)
@@ -105,10 +107,10 @@ def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
     """An empty database, or one that has been emptied."""
-    made = PostgresDatabase(postgres.url("history"), "here")
+    made = PostgresDatabase(postgres.url("history"), name_cluster(make_app()))
     made.open()
     with made.writing() as connection:
-        connection.exec_driver_sql("TRUNCATE taskmon_tasks, taskmon_workers, taskmon_counters")
+        connection.exec_driver_sql("TRUNCATE taskmon_tasks, taskmon_workers, taskmon_counters, taskmon_names")
     yield made
     made.close()
 

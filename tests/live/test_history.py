@@ -22,14 +22,15 @@ from hypothesis import strategies as st
 from monitor import Monitor
 from patience import PATIENCE
 from processes import wait_until
-from serving import Served, serving
+from serving import Served, make_app, serving
 from stored import assert_same, check_listings, lives, make_tasks, plain, read_all_rows, read_ids, watched, write
 
+from taskmon.cluster.naming import name_cluster
 from taskmon.errors import HistoryRefused
 from taskmon.history.columns import merge_tasks, settle
 from taskmon.history.databases import Away
 from taskmon.history.postgres import PostgresDatabase
-from taskmon.history.reading import read_children, read_names
+from taskmon.history.reading import list_names, read_children
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.schema import VERSION
@@ -201,7 +202,7 @@ def test_listings_are_those_of_the_memory(database: PostgresDatabase) -> None:
         settle(task)  # where events are missing, the row says what follows from those that came
     write(database, tasks)
     check_listings(database, state)
-    assert read_names(database) == sorted(state.task_names())
+    assert list_names(database) == sorted(state.task_names())
     parents = [task.uuid for task in tasks]
     assert read_children(database, parents) == {p: c for p in parents if (c := state.children(p))}
 
@@ -250,7 +251,8 @@ def test_two_taskmons_make_one_right_row(
 def test_two_that_write_the_same_at_once_do_not_lock_each_other_out(
     database: PostgresDatabase, postgres: PostgresServer
 ) -> None:
-    other = PostgresDatabase(postgres.url("history"), "here")
+    other = PostgresDatabase(postgres.url("history"), name_cluster(make_app()))
+    other.open()
     life = [make_life(f"id-{n}", "received", "started", "succeeded") for n in range(200)]
     early = [
         Task(f"id-{n}", state="RECEIVED", received=life[n][0].timestamp, timestamp=START, name="n")
@@ -260,7 +262,7 @@ def test_two_that_write_the_same_at_once_do_not_lock_each_other_out(
     with ThreadPoolExecutor(2) as pool:
         for _ in range(5):
             jobs = [pool.submit(write, database, early), pool.submit(write, other, late[::-1])]
-            assert [job.result() for job in jobs] == [0, 0]
+            assert [job.result().refused for job in jobs] == [0, 0]
     rows = read_all_rows(database)
     assert {(row.state, row.name) for row in rows.values()} == {("SUCCESS", "n")}
     assert len(rows) == 200
@@ -269,6 +271,7 @@ def test_two_that_write_the_same_at_once_do_not_lock_each_other_out(
 
 def test_what_comes_back_is_of_the_same_cluster(database: PostgresDatabase, postgres: PostgresServer) -> None:
     other = PostgresDatabase(postgres.url("history"), "there")
+    other.open()
     worker = '{"hostname":"celery@one","seen":5.0}'
     write(database, [Task("a", timestamp=START, seen=2.0), Task("b", timestamp=START, seen=1.0)], counters="here")
     write(other, [Task("c", timestamp=START)], workers=[("celery@one", 5.0, worker)], counters="there", monitor="x")
@@ -280,20 +283,25 @@ def test_what_comes_back_is_of_the_same_cluster(database: PostgresDatabase, post
     assert read_all(other, 10, "here").workers == [Worker("celery@one", seen=5.0)]
     write(other, [], workers=[("celery@one", 4.0, "an older one")])
     assert read_all(other, 10, "here").workers == [Worker("celery@one", seen=5.0)]
-    Retention(database, None, 1).step()
-    assert read_ids(database) == ["c"]
+    assert sorted(read_ids(database)) == ["a", "b"]
+    retention = Retention(database, 60.0, 1)
+    while retention.step():
+        pass
+    assert read_ids(database) == []
+    assert read_ids(other) == ["c"]
+    assert read_all(other, 10, "x").workers == [Worker("celery@one", seen=5.0)]
     other.close()
 
 
 def test_texts_that_postgresql_does_not_hold(database: PostgresDatabase) -> None:
     told = Task("nul", timestamp=START, args="a\0b", kwargs="\\u0000", result="a\ud800b")
     plain_one = Task("plain", timestamp=START, args="\\u0000")
-    assert write(database, [told, plain_one]) == 0
+    assert write(database, [told, plain_one]).cleaned == 1
     rows = read_all_rows(database)
     assert (rows["nul"].args, rows["nul"].kwargs, rows["nul"].result) == ("a\ufffdb", "\\u0000", "a?b")
     assert rows["plain"].args == "\\u0000"
-    assert write(database, [Task("big", timestamp=START, clock=2**70), Task("small", timestamp=START)]) == 1
-    assert set(read_all_rows(database)) == {"nul", "plain", "small"}
+    assert write(database, [Task("big", timestamp=START, clock=2**70), Task("small", timestamp=START)]).cleaned == 1
+    assert set(read_all_rows(database)) == {"nul", "plain", "big", "small"}
 
 
 def test_what_will_not_pass_is_refused(postgres: PostgresServer) -> None:
