@@ -144,6 +144,35 @@ def test_a_worker_does_as_told(
     )
 
 
+def test_only_the_time_limit_that_is_named_changes(
+    project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
+) -> None:
+    monitor = start_monitor(project.broker_url, options=LONG)
+    worker = start_worker(project, pool="threads")
+    name = worker.hostname
+    wait_known(monitor, worker)
+
+    def limits() -> str:
+        inspect = project.app.control.inspect([name], timeout=PATIENCE, limit=1)
+        found = inspect.registered("soft_time_limit", "time_limit")[name]
+        return next(line for line in found if line.split()[0] == "project.add")
+
+    for arguments, expected in (
+        ({"soft": 30, "hard": "60.5"}, "project.add [soft_time_limit=30.0 time_limit=60.5]"),
+        ({"soft": 20}, "project.add [soft_time_limit=20.0 time_limit=60.5]"),
+        ({"hard": "none"}, "project.add [soft_time_limit=20.0]"),
+        ({"hard": 40, "type": "hard", "workername": name}, "project.add [soft_time_limit=20.0 time_limit=40.0]"),
+        ({"soft": 0}, "project.add [time_limit=40.0]"),
+    ):
+        answer = post(monitor, "/api/task/timeout/project.add", **arguments)
+        assert answer == (200, {"message": "time limits set successfully"})
+        assert limits() == expected
+    assert post(monitor, "/api/task/timeout/project.add")[0] == 400
+    assert post(monitor, "/api/task/timeout/project.add", soft=50)[0] == 409
+    assert post(monitor, "/api/task/timeout/project.nope", soft=50)[0] == 404
+    assert limits() == "project.add [time_limit=40.0]"
+
+
 def test_tasks_are_revoked(
     project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
 ) -> None:

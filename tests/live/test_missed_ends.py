@@ -158,10 +158,14 @@ def test_a_task_that_waits_for_a_worker_is_no_orphan(
     worker.kill()
     wait_for_task(monitor, running.id, orphaned=True)
     assert [monitor.task(task.id)["orphaned"] for task in (prefetched, waiting)] == [False, False]
+    assert monitor.post(f"/api/task/retry/{prefetched.id}")[0] == 409
+    status, body = monitor.post(f"/api/task/retry/{running.id}")
+    assert (status, monitor.task(running.id)["retried_as"]) == (200, body["task-id"])
+    assert monitor.post(f"/api/task/retry/{running.id}")[0] == 409
 
     def all_are_lost() -> bool:
         project.app.control.purge()
-        return len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
+        return len(monitor.get("/api/tasks?orphaned=1")[1]) == 5
 
     wait_until(all_are_lost, timeout=120, what="without their messages all are lost", detail=monitor.log_tail)
 
