@@ -49,7 +49,7 @@ _PERMISSION: Final = Fault("the user lacks a permission", "grant it (rabbitmqctl
 _SILENT: Final = Fault("no answer in time", "it hangs, is overloaded, or the network drops packets")
 _CLOSED: Final = Fault(
     "the connection was closed at the other end",
-    "it was stopped or restarted, or the port expects TLS (amqps://, rediss://), or a proxy cut the connection",
+    "it was restarted, a proxy cut the connection, or the port expects TLS (amqps://, rediss://)",
 )
 _RESTARTED: Final = Fault("the broker closed the connection", "it is shutting down, or an administrator closed it")
 _UNREACHABLE: Final = Fault("there is no route to its address", "check the host of the URL and the network")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from celery import Celery
 from kombu.connection import Connection
@@ -23,6 +23,7 @@ from kombu.serialization import prepare_accept_content
 
 from .broker_faults import Fault, SubscriptionLost, explain
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
+from .cluster.probing import Prober, Subscription
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
 from .receiving.pieces import Drain
@@ -61,11 +62,20 @@ class BrokerStatus:
     summary: str = "not connected"
     reconnects: int = 0
     away_since: float = field(default_factory=time.monotonic)
+    missed: "Outage | None" = None
 
     def describe(self) -> str:
         """Return why no events come in, without any name, and for how long where that is over a minute."""
         away = time.monotonic() - self.away_since
         return self.summary if away < _SAY_HOW_LONG_AFTER else f"{self.summary}, for {say_roughly(away)} now"
+
+
+class Outage(NamedTuple):
+    """The last time for which events were missed: its end, in epoch seconds, how long it was, and why."""
+
+    until: float
+    seconds: float
+    reason: str
 
 
 class Counts(Protocol):
@@ -118,6 +128,10 @@ class EventConsumer:
             self._omit,
         )
         self._queue = EventQueue(celery_app, settings)
+        self._subscription = Subscription()
+        self._prober = Prober(celery_app, self._queue.name, self._subscription, partial(self._on_loop, self._judge))
+        self._silent: Fault | None = None  # what is wrong with a connection that is open; the loop's alone
+        self._silent_since = 0.0
         self._pending = Batch()  # read, but not handed over yet; the thread's alone
         self._batches: deque[Batch] = deque()
         self._received = 0  # bytes of messages, counted by the thread alone
@@ -134,10 +148,12 @@ class EventConsumer:
         """Start the thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        self._prober.start()
 
     async def stop(self, timeout: float = 0.7) -> None:
         """Ask the thread to stop and wait for it, `timeout` seconds at most: a hanging broker holds up nobody."""
         self._stopping.set()
+        self._prober.stop()
         self._room.set()
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and time.monotonic() < deadline:
@@ -158,8 +174,9 @@ class EventConsumer:
             batch = self._batches.popleft()
             try:
                 events = self._read(batch)
-                self._counts.received(len(events))
-                self._apply(events)
+                if events:
+                    self._counts.received(len(events))
+                    self._apply(events)
             except Exception:  # else nobody would ever pump again
                 log.exception("A batch of events could not be applied")
             self._applied += batch.size
@@ -181,18 +198,41 @@ class EventConsumer:
             events += message if isinstance(message, list) else self._decode(message)
         return events
 
-    def _connected(self, url: str) -> None:
-        self.status.connected, self.status.reason = True, ""
-        log.info("Connected to the broker %s", url)
+    def _connected(self, url: str, silence: float, kept: bool) -> None:
+        """Note a connection: the first one, or one after a silence of which the queue may have `kept` the events."""
+        reason, first = self.status.reason, silence == 0
+        self.status.connected, self.status.reason, self._silent = True, "", None
+        if first:
+            log.info("Connected to the broker %s", url)
+        elif kept:
+            log.info("Connected to the broker %s again; its queue has kept the events of %.0f s", url, silence)
+        else:
+            log.warning("Connected to the broker %s again; events were missed for %.0f s", url, silence)
+            self.status.missed = Outage(time.time(), silence, reason)
         self._on_connect()
 
     def _disconnected(self, broker: str, fault: Fault, was_connected: bool, delay: float) -> None:
+        self._say_away(fault)
+        self._silent = None
+        self.status.reconnects += was_connected
+        log.warning("%s is away: %s; trying again in %.0f s", broker, fault, delay)
+
+    def _judge(self, fault: Fault | None) -> None:
+        """Take what the prober says of a connection that is open."""
+        if fault is not None and self.status.connected:
+            self._silent, self._silent_since = fault, time.monotonic()
+            self._say_away(fault)
+            log.warning("No events come in from the broker: %s", fault)
+        elif fault is None and self._silent is not None:
+            self.status.connected, self.status.reason, self._silent = True, "", None
+            silence = time.monotonic() - self._silent_since
+            log.info("Events come in from the broker again, after %.0f s; the connection was not lost", silence)
+
+    def _say_away(self, fault: Fault) -> None:
         if self.status.connected:
             self.status.away_since = time.monotonic()
         self.status.connected, self.status.reason = False, str(fault)
         self.status.summary = fault.text or "not connected"
-        self.status.reconnects += was_connected
-        log.warning("%s is away: %s; trying again in %.0f s", broker, fault, delay)
 
     # In the thread
 
@@ -205,14 +245,20 @@ class EventConsumer:
             try:
                 with self._opened() as connection:
                     broker = f"The broker {connection.as_uri()}"
+                    before = self._subscription
+                    heard = before.heard_events if before.lost else before.heard
                     drain = self._subscribe(connection)
                     connected = True
                     delay = BACKOFF[0]
-                    self._on_loop(self._connected, connection.as_uri())
+                    silence = time.monotonic() - heard if heard else 0
+                    kept = self._queue.kept and self._subscription.lost is None
+                    self._subscription.begin()
+                    self._on_loop(self._connected, connection.as_uri(), silence, kept)
                     self._receive(connection, drain)
             except Exception as exc:
                 fault = explain(exc)
                 log.debug("Receiving events ended", exc_info=True)
+            self._subscription.active = False
             if not self._stopping.is_set():
                 self._on_loop(self._disconnected, broker, fault, connected, delay)
                 self._stopping.wait(delay)
@@ -255,6 +301,8 @@ class EventConsumer:
             self._drain(drain, 0.25)
             if self._queue.acks is not None:
                 self._queue.acks.settle(self._applied)
+            if (lost := self._subscription.lost) is not None:
+                raise SubscriptionLost(*lost)
             if time.monotonic() - checked > 1:
                 check()
                 checked = time.monotonic()
@@ -300,13 +348,16 @@ class EventConsumer:
         if not self._pending.messages:
             return
         batch, self._pending = self._pending, Batch()
+        self._subscription.note(len(batch.messages), batch.size)
         self._received += batch.size
         self._batches.append(batch)
         if not self._pumping:
             self._wake()
         if self._received - self._applied > MAX_WAITING and not self._stopping.is_set():
             self._room.clear()
+            self._subscription.busy = True
             self._room.wait(timeout=60)
+            self._subscription.begin()
 
     def _reject(self, reason: str, detail: str) -> None:
         """Count what is refused, and log it once a minute for each reason."""

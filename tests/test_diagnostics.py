@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from taskmon.cluster.inspection import Inspection
 from taskmon.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
-from taskmon.diagnostics.diagnostics import RECENT
+from taskmon.diagnostics.diagnostics import RECENT, RECENT_OUTAGE
 from taskmon.diagnostics.findings import MOST_LISTED
 from taskmon.diagnostics.heartbeats import PATIENCE
 from taskmon.diagnostics.silence import SILENT_FOR
@@ -26,6 +26,7 @@ class Broker:
     """A broker's status."""
 
     connected = True
+    missed: tuple[float, float, str] | None = None
     reason = ""
     reconnects = 0
 
@@ -430,6 +431,15 @@ def test_a_broker_that_is_away(bench: Bench) -> None:
     found = bench.find()
     assert (found.code, found.setting) == ("broker-away", "broker_url")
     assert "Connection refused" in found.message
+
+
+def test_a_time_for_which_events_were_missed(bench: Bench) -> None:
+    bench.broker.missed = (bench.now - 60, 37.4, "the exchange was deleted")
+    found = bench.find()
+    assert (found.code, found.setting) == ("events-missed", "--durable-queue")
+    assert "37 s until 2023-11-14T22:12:20Z were missed: the exchange was deleted" in found.message
+    bench.now += RECENT_OUTAGE
+    assert bench.diagnostics.examine() == []
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_a_decoder_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     scene.consumer._on_message(message("[]", "application/x-own"))
     scene.consumer._pump()
     assert scene.counts.reasons == {"failed": 2}
-    assert scene.batches == [[], []]
+    assert scene.batches == []
 
 
 def test_what_is_read_at_once_goes_to_the_loop_together() -> None:

@@ -7,6 +7,7 @@ tasks. What is found is logged once, when it first shows.
 import logging
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from ..records import Event, Task, Worker
@@ -22,6 +23,9 @@ log = logging.getLogger(__package__)
 
 #: Seconds after which the last refused event is no news any more.
 RECENT: Final = 600.0
+
+#: Seconds after which a time for which events were missed is no news any more.
+RECENT_OUTAGE: Final = 3600.0
 
 #: What lets in events that are refused, by the reason for which they are.
 _REFUSALS: Final = {"too-large": "--max-message", "content-type": "event_serializer"}
@@ -98,6 +102,13 @@ class Diagnostics:
         if not self._broker.connected:
             reason = self._broker.reason
             yield Finding("broker-away", f"No events come in: the broker is away ({reason})", "broker_url")
+        if (missed := self._broker.missed) is not None:
+            until, seconds, why = missed
+            if self._clock() - until < RECENT_OUTAGE:
+                at = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                yield Finding(
+                    "events-missed", f"The events of {seconds:.0f} s until {at} were missed: {why}", "--durable-queue"
+                )
 
     def _examine_replies(self) -> Iterator[Finding]:
         """Find whether workers have lately replied with what is never loaded."""

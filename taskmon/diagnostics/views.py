@@ -27,6 +27,9 @@ class BrokerView(Protocol):
     def reason(self) -> str: ...
     @property
     def reconnects(self) -> int: ...
+    @property
+    def missed(self) -> tuple[float, float, str] | None:
+        """The last time for which events were missed: its end, in epoch seconds, how long it was, and why."""
 
 
 class MetricsView(Protocol):

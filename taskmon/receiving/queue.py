@@ -66,13 +66,17 @@ class Acks:
 
 
 class EventQueue:
-    """A queue of our own for the events of a Celery app; `acks` is there where messages are to be acknowledged."""
+    """A queue of our own for the events of a Celery app; `acks` is there where messages are to be acknowledged.
+
+    `kept` is whether it was there already when it was declared last, with what came meanwhile.
+    """
 
     def __init__(self, celery_app: Celery, settings: Settings) -> None:
         self.name = settings.durable_queue or f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
         self._exchange_name = celery_app.conf.event_exchange
         self._settings = settings
         self.acks: Acks | None = None
+        self.kept = False
         self._warned: set[str] = set()
 
     def consume(self, connection: Connection, on_message: Callable[[Any], None]) -> None:
@@ -86,6 +90,7 @@ class EventQueue:
             self._warn("This broker carries no events from one process to another: taskmon hears of no task")
             return
         queue = self._describe(connection, keeps, durable)
+        self.kept = keeps and self._exists(connection)
         if durable:
             self._declare(connection, queue)
             channel.basic_consume = partial(channel.basic_consume, exclusive=True)  # type: ignore[method-assign]
@@ -124,6 +129,16 @@ class EventQueue:
             message_ttl=None if durable else settings.event_queue_ttl,
             expires=None if durable else settings.event_queue_expires,
         )
+
+    def _exists(self, connection: Connection) -> bool:
+        """Whether the queue is there; on a channel of its own, as RabbitMQ closes that if it is not."""
+        channel = connection.channel()
+        try:
+            channel.queue_declare(self.name, passive=True)
+        except connection.channel_errors:
+            return False
+        channel.close()
+        return True
 
     def _declare(self, connection: Connection, queue: Queue) -> None:
         """Declare a durable queue; one that is there already is used as it is, for it may hold events."""
