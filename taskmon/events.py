@@ -198,7 +198,7 @@ class EventConsumer:
             events += message if isinstance(message, list) else self._decode(message)
         return events
 
-    def _connected(self, url: str, silence: float, kept: bool) -> None:
+    def _connected(self, url: str, silence: float = 0.0, kept: bool = False) -> None:
         """Note a connection: the first one, or one after a silence of which the queue may have `kept` the events."""
         reason, first = self.status.reason, silence == 0
         self.status.connected, self.status.reason, self._silent = True, "", None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from celery import states
+
 from ..gaps import is_shortened
 from ..records import CUT_MARK, Task
 from ..state import State
@@ -14,6 +16,17 @@ NEWEST: Final = 300
 _UNSENT: Final = (
     "Who publishes them, a client or a worker, has task_send_sent_event off, as is Celery's default",
     "They were sent while taskmon was not connected: then tasks sent from now on have it",
+)
+
+#: Seconds that a later task of a queue must have been there: events of several workers come in any order.
+OVERTAKEN_BY: Final = 10.0
+
+_OVERTAKEN: Final = (
+    "A worker ran them and sent no events then, as it was started without -E while taskmon was not there to ask:"
+    " GET /api/task/result/<id> says how they ended, where there is a result backend, which taskmon asks"
+    " by itself after --orphan-after",
+    "The events of them were missed while taskmon or its connection was down: see events-missed",
+    "Their messages were purged or expired, or wait with a lower priority: compare the length of the queue",
 )
 
 
@@ -32,6 +45,7 @@ def examine_tasks(state: State) -> Iterator[Finding]:
             tasks=tuple(names[:MOST_LISTED]),
             causes=_UNSENT,
         )
+    yield from _examine_overtaken(tasks)
     shortened = sum(_any_text(task, is_shortened) for task in tasks)
     if shortened:
         yield Finding(
@@ -49,6 +63,35 @@ def examine_tasks(state: State) -> Iterator[Finding]:
             f"{count_of(cut, 'task')} of the newest {len(tasks)} have texts longer than --max-text allows",
             "--max-text",
             count=cut,
+        )
+
+
+def _examine_overtaken(tasks: list[Task]) -> Iterator[Finding]:
+    """Find tasks that were sent and not received, while later ones of their queue were."""
+    latest: dict[str, float] = {}
+    for task in tasks:
+        if task.queue and task.sent is not None and task.received is not None:
+            latest[task.queue] = max(task.sent, latest.get(task.queue, 0.0))
+    overtaken = [
+        task
+        for task in tasks
+        if task.queue in latest
+        and task.state == states.PENDING
+        and task.eta is None
+        and task.reconciled is None
+        and task.sent is not None
+        and task.sent + OVERTAKEN_BY < latest[task.queue]
+    ]
+    if overtaken:
+        names = sorted({task.name or "" for task in overtaken})
+        yield Finding(
+            "tasks-overtaken",
+            f"Of the newest {len(tasks)} tasks {len(overtaken)} ({name_some(names)}) were sent and never received,"
+            " though later ones of the same queue were",
+            "worker_send_task_events",
+            count=len(overtaken),
+            tasks=tuple(names[:MOST_LISTED]),
+            causes=_OVERTAKEN,
         )
 
 
