@@ -83,7 +83,7 @@ class ApiHandler(RequestHandler):
     def initialize(self, services: Services) -> None:
         """Take the services; Tornado calls this instead of a constructor."""
         self.services = services
-        #: What the audit log is to say besides: the ids of the tasks that a request has made or changed.
+        #: More fields for the line of the audit log: the ids of the tasks that a request has made or changed.
         self.audited: dict[str, Any] = {}
         if self.request.method not in self.SUPPORTED_METHODS:
             # Tornado would answer 405 before credentials are asked for; no route has PATCH, which it does after.

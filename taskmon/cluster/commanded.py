@@ -7,7 +7,7 @@ from typing import Final
 #: Seconds for which an answer holds that a worker gives while it does as told: it may not have done it yet.
 HOLD_WHILE_CHANGING: Final = 1.0
 
-#: Commands are forgotten so many seconds after they took effect: no earlier answer is held any more.
+#: Seconds after which a command that took effect is forgotten: no earlier answer is held any more.
 _FORGET_AFTER: Final = 60.0
 _NEVER: Final = (-inf, -inf)
 
@@ -20,7 +20,7 @@ class Commanded:
         self._all = _NEVER
 
     def note(self, hostnames: Collection[str] | None, now: float, settles: float) -> None:
-        """Note a command to these workers, or to all, that takes effect within so many seconds."""
+        """Note a command to these workers, or to all, that takes effect within `settles` seconds."""
         if hostnames is None:
             self._all = now, max(self._all[1], now + settles)
             return

@@ -86,8 +86,8 @@ class Inspector:
     async def refresh(self, hostname: str | None, awaited: Collection[str] = ()) -> None:
         """Ask a worker everything, or all workers what is asked of all, `awaited` being those that should answer.
 
-        Asked again within HOLD seconds, nobody is bothered: the answer is that of the first time, but for workers
-        that were told to change since. Raises NoAnswer when a worker that was named is silent, and Unavailable.
+        A refresh within HOLD seconds of another has the answers of that one, except for workers that were told to
+        change since. Raises NoAnswer when a worker that was named is silent, and Unavailable.
         """
         now = time.monotonic()
         holds = self._commanded.holds
@@ -123,7 +123,7 @@ class Inspector:
             self._refreshes[None] = began, joined
 
     def expect_change(self, hostnames: Collection[str] | None, settles: float) -> None:
-        """Have the next refresh ask these workers anew, or all: they were told to change, within so many seconds."""
+        """Have the next refresh ask these workers anew, or all: they were told to change within `settles` seconds."""
         self._commanded.note(hostnames, time.monotonic(), settles)
 
     def ask_again(self, hostname: str, delay: float) -> None:
