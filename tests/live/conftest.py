@@ -12,8 +12,8 @@ Every test in this directory has the mark `live`. The fixtures:
 - `new_redis(password=None)` (function): a factory of Redis servers for one test alone.
 - `project` (function): a `workers.Project` on `broker` with a queue to itself. `project.send("add", 2, 3)`
   publishes a task, `project.app` is the Celery app; the tasks are in `project.py`.
-- `new_project(broker, backend=None, redis=None)` (function): a factory of such projects, closed after the
-  test. The backend is "rpc", "redis" (elsewhere than on Redis: give the `redis` to use) or "none".
+- `new_project(broker, backend=None, redis=None, **settings)` (function): a factory of such projects, closed after
+  the test. The backend is "rpc", "redis" (elsewhere than on Redis: give the `redis` to use) or "none".
 - `start_worker(project, pool="solo", concurrency=1, name=None, events=True, timezone=None, options=())`
   (function): starts a `workers.Worker`, waits until it is ready and returns it; it is stopped after the test.
   `events=False` leaves out `-E`, `timezone` is the TZ of the process, `options` go to `celery worker`.
@@ -25,6 +25,7 @@ failure, and so is a run of the whole suite in which no live test ran: see `guar
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -160,8 +161,10 @@ def new_project() -> Iterator[Callable[..., Project]]:
     """A factory of projects: `new_project(broker, "none")`; see `Project.on`."""
     projects: list[Project] = []
 
-    def make(broker: Broker, backend: Backend | None = None, redis: RedisBroker | None = None) -> Project:
-        projects.append(Project.on(broker, backend, redis))
+    def make(
+        broker: Broker, backend: Backend | None = None, redis: RedisBroker | None = None, **settings: Any
+    ) -> Project:
+        projects.append(replace(Project.on(broker, backend, redis), settings=settings))
         return projects[-1]
 
     yield make

@@ -85,6 +85,13 @@ def reject(self: Task) -> None:
     raise Reject("on purpose", requeue=False)
 
 
+def put_back(self: Task, path: str) -> None:
+    """Have the message put back until there is such a file, which the first run makes."""
+    if not Path(path).exists():
+        Path(path).touch()
+        raise Reject("not yet", requeue=True)
+
+
 def not_a_number() -> float:
     """Return what JSON does not have."""
     return math.nan
@@ -108,8 +115,9 @@ def make_app(
     app.conf.update(settings or {})
     for function in (add, sleep, wait, fail, echo, not_a_number):
         app.task(function, name=f"project.{function.__name__}", shared=False)
-    for function in (retry_then_succeed, progress, reject):
-        app.task(function, name=f"project.{function.__name__}", bind=True, acks_late=function is reject, shared=False)
+    for function in (retry_then_succeed, progress, reject, put_back):
+        late = function in (reject, put_back)
+        app.task(function, name=f"project.{function.__name__}", bind=True, acks_late=late, shared=False)
     return app
 
 
