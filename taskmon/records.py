@@ -18,6 +18,9 @@ NUMBER_BOUNDS: Final = (-1e15, 1e15)
 INTEGER_BOUNDS: Final = (-(2**62), 2**62)
 FREQ_BOUNDS: Final = (0.1, 3600.0)
 
+#: Seconds between two heartbeats of a worker that does not say, as of Celery's.
+DEFAULT_FREQ: Final = 2.0
+
 MAX_IDENTIFIER: Final = 1024
 MAX_LOADS: Final = 16
 
@@ -143,7 +146,7 @@ class Worker(Struct, gc=False):
     busy: float = 0.0
     online: bool = True
     timestamp: float | None = None
-    freq: float = 2.0
+    freq: float = DEFAULT_FREQ
     pid: int | None = None
     clock: int | None = None
     active: int | None = None

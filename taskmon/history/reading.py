@@ -67,7 +67,8 @@ def read_children(database: Database, task_ids: Sequence[str], limit: int | None
     with database.reading() as connection:
         for start in range(0, len(task_ids), _FIRST):
             some = list(map(clean_text, task_ids[start : start + _FIRST]))
-            query = select(at.parent_id, at.uuid).where(database.own, at.parent_id.in_(some))
+            # Earlier versions stored a task that was retried as its own parent.
+            query = select(at.parent_id, at.uuid).where(database.own, at.parent_id.in_(some), at.parent_id != at.uuid)
             query = query.order_by(at.timestamp, at.uuid)
             for parent, child in connection.execute(query.limit(limit)):
                 found.setdefault(parent, []).append(child)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from sqlalchemy import Select, select
 
 from ..query import TaskQuery
-from ..records import READY_STATES, Task, Worker
+from ..records import DEFAULT_FREQ, FREQ_BOUNDS, READY_STATES, Task, Worker
 from .batches import Row
 from .columns import FIELDS
 from .databases import Database
@@ -116,6 +116,8 @@ def _to_tasks(rows: list[Row]) -> list[Task]:
     made = [Task(*row) for row in rows]
     for task in made:
         task.state = intern(task.state)
+        if task.parent_id == task.uuid:  # as earlier versions stored one that was retried
+            task.parent_id = None
         if task.root_id == task.uuid:
             task.root_id = task.uuid
         for field in _REPEATED:
@@ -139,6 +141,9 @@ def _read_workers(database: Database) -> list[Worker]:
             found.append(msgspec.json.decode(document, type=Worker))
         except msgspec.MsgspecError as exc:
             log.warning("A worker in the history cannot be read, and is left out: %s", exc)
+    for worker in found:  # an earlier version took any frequency of heartbeats
+        if not FREQ_BOUNDS[0] <= worker.freq <= FREQ_BOUNDS[1]:
+            worker.freq = DEFAULT_FREQ
     return found
 
 

@@ -1,18 +1,24 @@
 """Two rows of one task become one, whichever came first: held against State, which saw everything in order."""
 
+from copy import copy
 from functools import reduce
 from math import inf, nan
 from pathlib import Path
 
+import msgspec
 import pytest
+from factories import make_event, make_state
 from hypothesis import given
 from hypothesis import strategies as st
 from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
 
 from taskmon.history.batches import clean_row
-from taskmon.history.columns import AGES, FIELDS, TIMES, merge_tasks, to_row
+from taskmon.history.columns import AGES, FIELDS, TIMES, merge_tasks, settle, to_row
+from taskmon.history.reading import read_children
+from taskmon.history.restoring import read_all
 from taskmon.history.schema import tasks
-from taskmon.records import CUT_MARK, Task
+from taskmon.records import CUT_MARK, Task, Worker
+from taskmon.state import State
 
 
 @given(st.data(), lives())
@@ -132,3 +138,52 @@ def _fresh() -> Path:
     directory = _directories[0] / str(len(list(_directories[0].iterdir())))
     directory.mkdir()
     return directory
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("received", "started", "rejected"),
+        ("received", "started", "rejected", "received"),
+        ("received", "started", "rejected", "received", "started"),
+        ("received", "started", "rejected", "received", "started", "succeeded"),
+        ("sent", "received", "retried", "received", "rejected"),
+        ("received", "started", "failed", "rejected"),
+    ],
+)
+@pytest.mark.parametrize("requeue", [False, True])
+def test_a_rejected_task_has_the_same_state_in_the_history(
+    types: tuple[str, ...], requeue: bool, tmp_path: Path
+) -> None:
+    database = open_sqlite(tmp_path)
+    state = make_state()
+    try:
+        for type in types:
+            if requeue and (type, state_of(state)) == ("rejected", "FAILURE"):
+                return  # put back after a time limit: a row says FAILURE until the task goes on
+            state.apply([make_event(type, requeue=requeue if type == "rejected" else None)])
+            task = state.get("a")
+            write(database, [task])
+            settled = copy(task)
+            settle(settled)
+            assert (settled.state, read_all_rows(database)["a"].state) == (task.state, task.state)
+    finally:
+        database.close()
+
+
+def state_of(state: State) -> str | None:
+    return state.get("a").state if len(state) else None
+
+
+def test_what_an_earlier_version_stored_is_put_right(tmp_path: Path) -> None:
+    database = open_sqlite(tmp_path)
+    try:
+        worker = Worker("w", seen=1.0, freq=1e15)
+        document = msgspec.json.encode(worker).decode()
+        write(database, [Task("a", timestamp=1.0, parent_id="a")], workers=[("w", 1.0, document)])
+        assert read_children(database, ["a"]) == {}
+        restored = read_all(database, 10, "here")
+        assert [task.parent_id for task in restored.tasks] == [None]
+        assert [worker.freq for worker in restored.workers] == [2.0]
+    finally:
+        database.close()
