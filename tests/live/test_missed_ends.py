@@ -165,7 +165,7 @@ def test_a_task_that_waits_for_a_worker_is_no_orphan(
 
     def all_are_lost() -> bool:
         project.app.control.purge()
-        return len(monitor.get("/api/tasks?orphaned=1")[1]) == 5
+        return len(monitor.get("/api/tasks?orphaned=1")[1]) == 4
 
     wait_until(all_are_lost, timeout=120, what="without their messages all are lost", detail=monitor.log_tail)
 
