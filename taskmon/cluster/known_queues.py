@@ -31,6 +31,8 @@ class Length(Protocol):
     def name(self) -> str: ...
     @property
     def messages(self) -> int | None: ...
+    @property
+    def unacknowledged(self) -> int | None: ...
 
 
 class KnownQueues:
@@ -60,9 +62,15 @@ class KnownQueues:
         """Note what was found: a queue that is not known to be empty stays."""
         now = self._clock()
         lengths = list(lengths)
-        filled = {queue.name for queue in lengths if queue.messages}
+        filled = {queue.name for queue in lengths if queue.messages or queue.unacknowledged}
         self._filled = (self._filled - {queue.name for queue in lengths}) | (filled & self._last.keys())
-        self._last.update({queue.name: now for queue in lengths if queue.messages != 0 and queue.name in self._last})
+        self._last.update(
+            {
+                queue.name: now
+                for queue in lengths
+                if queue.name in self._last and (queue.messages != 0 or queue.unacknowledged)
+            }
+        )
 
     def save(self) -> dict[str, float]:
         """Return what a later run goes on from, to the hour: whoever stores it has little to store again."""

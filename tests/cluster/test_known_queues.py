@@ -54,6 +54,17 @@ def test_a_queue_whose_length_is_not_known_is_not_taken_to_be_empty() -> None:
         assert bench.known.names() == ["mail"]
 
 
+def test_a_queue_is_not_empty_while_workers_hold_its_messages() -> None:
+    bench = Bench()
+    bench.of_tasks = ["mail"]
+    bench.known.names()
+    bench.of_tasks = []
+    for _ in range(3):
+        bench.now += EMPTY_FOR - 1
+        bench.known.note([QueueLength("mail", 0, unacknowledged=2)])
+        assert bench.known.names() == ["mail"]
+
+
 def test_a_later_run_goes_on() -> None:
     bench, later = Bench(), Bench()
     bench.of_workers = ["mail"]
