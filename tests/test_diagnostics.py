@@ -106,6 +106,14 @@ def test_nothing_is_found_where_nothing_is_wrong(bench: Bench) -> None:
     assert bench.diagnostics.examine() == []
 
 
+def test_of_long_texts_only_the_newest_are_looked_at(bench: Bench) -> None:
+    for number in range(20):
+        bench.state.apply(make_life(f"id{number}", "sent", name="add", args="x" * 64_000 + "...", kwargs="{}"))
+    found = bench.find()
+    assert (found.code, found.count) == ("arguments-shortened", 5)
+    assert "5 tasks of the newest 5" in found.message
+
+
 # Workers
 
 

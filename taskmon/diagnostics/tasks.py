@@ -13,6 +13,9 @@ from .findings import MOST_LISTED, Finding, count_of, name_some
 #: As many of the newest tasks are looked at.
 NEWEST: Final = 300
 
+#: Characters of their texts that are searched at the most, about, which takes some milliseconds.
+MAX_CHARACTERS: Final = 300_000
+
 _UNSENT: Final = (
     "Who publishes them, a client or a worker, has task_send_sent_event off, as is Celery's default",
     "They were sent while taskmon was not connected: then tasks sent from now on have it",
@@ -46,6 +49,7 @@ def examine_tasks(state: State) -> Iterator[Finding]:
             causes=_UNSENT,
         )
     yield from _examine_overtaken(tasks)
+    tasks = list(_of_bounded_length(tasks))
     shortened = sum(_any_text(task, is_shortened) for task in tasks)
     if shortened:
         yield Finding(
@@ -93,6 +97,16 @@ def _examine_overtaken(tasks: list[Task]) -> Iterator[Finding]:
             tasks=tuple(names[:MOST_LISTED]),
             causes=_OVERTAKEN,
         )
+
+
+def _of_bounded_length(tasks: list[Task]) -> Iterator[Task]:
+    """Yield the first tasks, until their texts are too long together."""
+    left = MAX_CHARACTERS
+    for task in tasks:
+        yield task
+        left -= sum(map(len, filter(None, (task.args, task.kwargs, task.result))))
+        if left < 0:
+            return
 
 
 def _any_text(task: Task, cut: Callable[[str], bool]) -> bool:
