@@ -17,6 +17,7 @@ from celery import Celery
 
 from . import __version__
 from .auth import Authentication, Role
+from .broker_status import BrokerStatus
 from .cluster.app_queues import is_empty_app, list_app_queues
 from .cluster.calls import Lane
 from .cluster.consumers import Consumers
@@ -33,7 +34,7 @@ from .cluster.results import Results
 from .credentials.building import build_authenticators
 from .diagnostics import AppFacts, Diagnostics
 from .errors import Unavailable
-from .events import BrokerStatus, EventConsumer
+from .events import EventConsumer
 from .login.building import build_entrance
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document

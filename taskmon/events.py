@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
 from .broker_faults import Fault, SubscriptionLost, explain
+from .broker_status import BrokerStatus
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
 from .cluster.probing import Prober, Subscription
 from .receiving.decoding import EventDecoder, is_plain
@@ -30,7 +31,6 @@ from .receiving.pieces import Drain
 from .receiving.queue import EventQueue
 from .records import Event
 from .settings import Settings
-from .wording import say_roughly
 
 log = logging.getLogger(__name__)
 
@@ -46,36 +46,8 @@ MAX_WAITING: Final = 128 << 20
 #: So many bytes of messages at least go to the loop together, where as many were read at once: some 200 events.
 _TOGETHER: Final = 65_536
 
-#: Seconds after which `describe` says how long the broker has been away.
-_SAY_HOW_LONG_AFTER: Final = 60.0
-
 _MISSED_PINGS: Final = 2
 _LOG_EVERY: Final = 60.0
-
-
-@dataclass(slots=True)
-class BrokerStatus:
-    """Whether events come in; `reason` says why not, `summary` the same without any name. Event loop only."""
-
-    connected: bool = False
-    reason: str = "not connected yet"
-    summary: str = "not connected"
-    reconnects: int = 0
-    away_since: float = field(default_factory=time.monotonic)
-    missed: "Outage | None" = None
-
-    def describe(self) -> str:
-        """Return why no events come in, without any name, and for how long where that is over a minute."""
-        away = time.monotonic() - self.away_since
-        return self.summary if away < _SAY_HOW_LONG_AFTER else f"{self.summary}, for {say_roughly(away)} now"
-
-
-class Outage(NamedTuple):
-    """The last time for which events were missed: its end, in epoch seconds, how long it was, and why."""
-
-    until: float
-    seconds: float
-    reason: str
 
 
 class Counts(Protocol):
@@ -129,9 +101,7 @@ class EventConsumer:
         )
         self._queue = EventQueue(celery_app, settings)
         self._subscription = Subscription()
-        self._prober = Prober(celery_app, self._queue.name, self._subscription, partial(self._on_loop, self._judge))
-        self._silent: Fault | None = None  # what is wrong with a connection that is open; the loop's alone
-        self._silent_since = 0.0
+        self._prober = Prober(celery_app, self._queue.name, self._subscription, partial(self._on_loop, status.judge))
         self._pending = Batch()  # read, but not handed over yet; the thread's alone
         self._batches: deque[Batch] = deque()
         self._received = 0  # bytes of messages, counted by the thread alone
@@ -199,40 +169,8 @@ class EventConsumer:
         return events
 
     def _connected(self, url: str, silence: float = 0.0, kept: bool = False) -> None:
-        """Note a connection: the first one, or one after a silence of which the queue may have `kept` the events."""
-        reason, first = self.status.reason, silence == 0
-        self.status.connected, self.status.reason, self._silent = True, "", None
-        if first:
-            log.info("Connected to the broker %s", url)
-        elif kept:
-            log.info("Connected to the broker %s again; its queue has kept the events of %.0f s", url, silence)
-        else:
-            log.warning("Connected to the broker %s again; events were missed for %.0f s", url, silence)
-            self.status.missed = Outage(time.time(), silence, reason)
+        self.status.note_connected(url, silence, kept)
         self._on_connect()
-
-    def _disconnected(self, broker: str, fault: Fault, was_connected: bool, delay: float) -> None:
-        self._say_away(fault)
-        self._silent = None
-        self.status.reconnects += was_connected
-        log.warning("%s is away: %s; trying again in %.0f s", broker, fault, delay)
-
-    def _judge(self, fault: Fault | None) -> None:
-        """Take what the prober says of a connection that is open."""
-        if fault is not None and self.status.connected:
-            self._silent, self._silent_since = fault, time.monotonic()
-            self._say_away(fault)
-            log.warning("No events come in from the broker: %s", fault)
-        elif fault is None and self._silent is not None:
-            self.status.connected, self.status.reason, self._silent = True, "", None
-            silence = time.monotonic() - self._silent_since
-            log.info("Events come in from the broker again, after %.0f s; the connection was not lost", silence)
-
-    def _say_away(self, fault: Fault) -> None:
-        if self.status.connected:
-            self.status.away_since = time.monotonic()
-        self.status.connected, self.status.reason = False, str(fault)
-        self.status.summary = fault.text or "not connected"
 
     # In the thread
 
@@ -260,7 +198,7 @@ class EventConsumer:
                 log.debug("Receiving events ended", exc_info=True)
             self._subscription.active = False
             if not self._stopping.is_set():
-                self._on_loop(self._disconnected, broker, fault, connected, delay)
+                self._on_loop(self.status.note_disconnected, broker, fault, connected, delay)
                 self._stopping.wait(delay)
                 delay = min(2 * delay, BACKOFF[1])
 

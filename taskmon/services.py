@@ -5,6 +5,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from .auth import Authentication
+from .broker_status import BrokerStatus
 from .cluster.control import Control
 from .cluster.inspection import Inspector
 from .cluster.publishing import Publisher
@@ -13,7 +14,6 @@ from .cluster.results import Results
 from .credentials.sessions import Sessions
 from .diagnostics import Diagnostics
 from .errors import ForeignTask, UnknownTask
-from .events import BrokerStatus
 from .login.flow import Login
 from .logs import Occasionally
 from .metrics import Metrics

@@ -54,6 +54,9 @@ EXCHANGE_UNANSWERED: Final = 8
 #: A subscription that brings nothing is renewed after twice as many looks each time, up to this factor.
 MAX_PATIENCE: Final = 32
 
+#: The kinds of probes, by what they are sent to.
+_QUEUE, _EXCHANGE = _PROBES = ("its own queue", "the exchange of events")
+
 _EXPIRES: Final = 10.0
 _IDLE: Final = 20.0
 _LOST: Final = Fault("test messages to the broker do not come back", "taskmon subscribes again")
@@ -104,7 +107,7 @@ class Prober:
         subscription: Subscription,
         report: Callable[[Fault | None], None],
     ) -> None:
-        self.refused: str | None = None
+        self._refused: set[str] = set()  # the probes that the broker does not let this user send
         self._app = celery_app
         self._queue = queue
         self._subscription = subscription
@@ -140,7 +143,7 @@ class Prober:
     def _look(self) -> None:
         """Probe what is silent, and report what is found."""
         subscription, now = self._subscription, time.monotonic()
-        if not subscription.active or subscription.busy or self.refused:
+        if not subscription.active or subscription.busy or len(self._refused) == len(_PROBES):
             self._unanswered = self._exchange_unanswered = 0
             return
         if now - subscription.heard_events < EXCHANGE_QUIET:
@@ -164,10 +167,10 @@ class Prober:
         try:
             if now - subscription.heard >= QUIET:
                 self._unanswered += 1
-                self._send(self._probe_queue)
-            if now - subscription.heard_events >= EXCHANGE_QUIET:
+                self._send(_QUEUE if _QUEUE not in self._refused else _EXCHANGE)
+            if now - subscription.heard_events >= EXCHANGE_QUIET and _EXCHANGE not in self._refused:
                 self._exchange_unanswered += 1
-                self._send(self._probe_exchange)
+                self._send(_EXCHANGE)
         except (BrokerBlocked, BrokerAway) as exc:
             self._blocked = isinstance(exc, BrokerBlocked)
             self._unanswered = self._exchange_unanswered = 0  # nothing was sent that could be answered
@@ -186,7 +189,7 @@ class Prober:
         self._subscription.lost = fault
         return fault
 
-    def _send(self, probe: Callable[[Connection], None]) -> None:
+    def _send(self, probe: str) -> None:
         """Send a probe; raises BrokerAway, and BrokerBlocked while RabbitMQ accepts nothing."""
         fresh = self._connection is None
         if self._connection is None:
@@ -196,7 +199,10 @@ class Prober:
         try:
             if self._blocked:
                 self._wait_for_unblocking(connection)
-            probe(connection)
+            if probe == _QUEUE:
+                self._probe_queue(connection)
+            else:
+                self._probe_exchange(connection)
         except BrokerBlocked:
             raise
         except (*away_errors(connection), *connection.channel_errors) as exc:
@@ -205,12 +211,21 @@ class Prober:
                 self._exchange_unanswered = EXCHANGE_UNANSWERED * MAX_PATIENCE
                 return
             if _code(exc) == _REFUSED or type(exc).__name__ == _REFUSED_BY_REDIS:
-                self.refused = str(explain(exc))
-                log.warning("taskmon may not send test messages, so it cannot tell silence from a fault: %s", exc)
+                self._refuse(probe, connection, exc)
                 return
             if fresh or time.monotonic() - self._used > LATEST_RETRY:
                 raise BrokerAway(str(explain(exc))) from exc
             self._send(probe)  # it was closed while it was not used
+
+    def _refuse(self, probe: str, connection: Connection, exc: BaseException) -> None:
+        """Send no more of a kind that the broker refuses; only RabbitMQ has two."""
+        self._refused |= {probe} if connection.transport.driver_type == "amqp" else set(_PROBES)
+        self._unanswered = self._exchange_unanswered = 0
+        if _EXCHANGE in self._refused:
+            log.warning(
+                "taskmon may not publish to the exchange of events, so it cannot test whether events come in: %s",
+                explain(exc),
+            )
 
     def _wait_for_unblocking(self, connection: Connection) -> None:
         """Keep a connection that RabbitMQ has blocked, as it would not even notice that it is closed."""

@@ -55,7 +55,7 @@ async def test_ready_once_connected(memory_broker: str) -> None:
         assert ready.json() == {"status": "ready"}
         assert ready.status == 200
         lost = ("The broker", Fault("it hangs", "wait", "host h"), True, 1)
-        served.taskmon._consumer._disconnected(*lost)
+        served.taskmon.services.broker.note_disconnected(*lost)
         answer = await served.get("/readyz", anonymous=True)
         assert answer.error == {"status": 503, "message": "The broker is unavailable: it hangs"}
         assert answer.header("Retry-After") == "1"
@@ -63,5 +63,5 @@ async def test_ready_once_connected(memory_broker: str) -> None:
         answer = await served.get("/readyz", anonymous=True)
         assert re.fullmatch(r"The broker is unavailable: it hangs, for \d minutes now", answer.error["message"])
         served.taskmon._consumer._connected("memory://")
-        served.taskmon._consumer._disconnected(*lost)
+        served.taskmon.services.broker.note_disconnected(*lost)
         assert (await served.get("/readyz", anonymous=True)).error["message"] == "The broker is unavailable: it hangs"

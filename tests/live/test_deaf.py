@@ -120,10 +120,48 @@ def test_an_alarm_of_rabbitmq_is_said_in_words(rabbitmq_broker: RabbitBroker, wa
     try:
         monitor.wait_until(lambda: monitor.get("/readyz")[0] == 503, timeout=PATIENCE, what="it is not ready")
         assert "because of a memory or disk alarm" in monitor.get("/readyz")[1]["error"]["message"]
+        status, body = monitor.post("/api/task/send-task/any.task", b"{}")
+        assert status == 503
+        assert "because of a memory or disk alarm" in body["error"]["message"]
     finally:
         rabbitmq_broker.control("set_vm_memory_high_watermark", "absolute", "1GB")
     monitor.wait_ready()
     wait_for_log(monitor, "Events come in from the broker again, after")
+
+
+def test_a_user_of_rabbitmq_that_may_not_publish(
+    rabbitmq_broker: RabbitBroker, watch: Callable[..., Monitor]
+) -> None:
+    url = f"amqp://watcher:secret@127.0.0.1:{rabbitmq_broker.port}//"
+    rabbitmq_broker.control("add_user", "watcher", "secret")
+    try:
+        for write in ("^celeryev", r"^celeryev\.taskmon"):  # first the exchange, but not that of queues, then none
+            rabbitmq_broker.control("set_permissions", "watcher", ".*", write, ".*")
+            monitor = watch(rabbitmq_broker, "--broker", url)
+            if write != "^celeryev":
+                wait_for_log(monitor, "taskmon may not publish to the exchange of events")
+            began = time.monotonic()
+            monitor.wait_until(
+                lambda began=began: time.monotonic() - began > 25, timeout=PATIENCE, what="it is quiet"
+            )
+            assert monitor.get("/readyz")[0] == 200
+            assert "No events come in" not in monitor.log_text()
+            assert "away" not in monitor.log_text()
+            monitor.stop()
+    finally:
+        rabbitmq_broker.control("delete_user", "watcher")
+
+
+def test_a_user_of_redis_that_may_not_publish(redis_broker: RedisBroker, watch: Callable[..., Monitor]) -> None:
+    with redis.Redis(port=redis_broker.port) as client:
+        client.execute_command("ACL", "SETUSER", "watcher", "on", ">secret", "~*", "&*", "+@all", "-publish")
+        monitor = watch(redis_broker, "--broker", f"redis://watcher:secret@127.0.0.1:{redis_broker.port}/0")
+        wait_for_log(monitor, "taskmon may not publish to the exchange of events")
+        began = time.monotonic()
+        monitor.wait_until(lambda: time.monotonic() - began > 12, timeout=PATIENCE, what="it is quiet")
+        assert monitor.get("/readyz")[0] == 200
+        monitor.stop()
+        client.execute_command("ACL", "DELUSER", "watcher")
 
 
 def test_probes_leave_nothing_behind(rabbitmq_broker: RabbitBroker, watch: Callable[..., Monitor]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from factories import make_event
 from scene import NOW, Scene, task
 
-from taskmon.events import BrokerStatus
+from taskmon.broker_status import BrokerStatus
 from taskmon.metrics import Metrics
 from taskmon.metrics.table import TASK_COUNTERS
 from taskmon.state import State
