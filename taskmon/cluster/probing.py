@@ -176,18 +176,19 @@ class Prober:
             self._unanswered = self._exchange_unanswered = 0  # nothing was sent that could be answered
             return explain(exc)
         if self._exchange_unanswered >= EXCHANGE_UNANSWERED * self._patience:
-            return self._lose(_UNBOUND)
-        if self._unanswered >= SUBSCRIBE_AGAIN * self._patience:
-            return self._lose(_LOST)
-        return _LOST if self._unanswered >= UNANSWERED else None
+            self._subscribe_again(_UNBOUND)
+        elif self._unanswered >= SUBSCRIBE_AGAIN * self._patience:
+            self._subscribe_again(_LOST)
+        elif self._unanswered >= UNANSWERED:
+            return _LOST
+        return None
 
-    def _lose(self, fault: Fault) -> Fault:
-        """Have the receiver subscribe again."""
+    def _subscribe_again(self, fault: Fault) -> None:
+        """Have the receiver subscribe again, and say why."""
         self._unanswered = self._exchange_unanswered = 0
         self._patience = min(2 * self._patience, MAX_PATIENCE)
         self._subscription.active = False
         self._subscription.lost = fault
-        return fault
 
     def _send(self, probe: str) -> None:
         """Send a probe; raises BrokerAway, and BrokerBlocked while RabbitMQ accepts nothing."""
