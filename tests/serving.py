@@ -134,6 +134,11 @@ class Served:
         return await self.request("GET", target, headers, anonymous=anonymous)
 
 
+def make_served(taskmon: Taskmon) -> Served:
+    """Make what a test asks; tests of handlers replace it by one that is served by pytest-tornado."""
+    return Served(taskmon)
+
+
 async def close(writer: asyncio.StreamWriter) -> None:
     """Close a connection, whatever became of it."""
     writer.close()
@@ -171,7 +176,7 @@ async def serving(celery_app: Celery | None = None, **options: Any) -> AsyncIter
     taskmon = Taskmon(Settings(**{"port": 0, **options}), celery_app or make_app())
     await taskmon.start()
     try:
-        yield Served(taskmon)
+        yield make_served(taskmon)
     finally:
         await taskmon.stop()
 
