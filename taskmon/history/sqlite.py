@@ -142,8 +142,8 @@ class SqliteDatabase(Database):
             columns = zip(FIELDS, zip(*some, strict=True), strict=True)
             known = {field: values for field, values in columns if values.count(None) < len(some)}
             statement = _upsert_tasks(tuple(known), len(some))
-            values = chain.from_iterable(zip(*known.values(), strict=True))
-            connection.exec_driver_sql(statement, (cluster, *values))
+            values = chain.from_iterable(zip([cluster] * len(some), *known.values(), strict=True))
+            connection.exec_driver_sql(statement, tuple(values))
             _give_way()
         return _read_last_id(connection) - before
 
@@ -326,8 +326,8 @@ def _marks(count: int) -> str:
 
 @lru_cache(maxsize=256)
 def _upsert_tasks(fields: tuple[str, ...], count: int) -> str:
-    """Write the statement for so many rows of these fields; the others are NULL. The cluster is its first value."""
-    row = f"(?1, {_marks(len(fields))})"
+    """Write the statement for so many rows of these fields; the others are NULL. Each row begins with its cluster."""
+    row = f"({_marks(1 + len(fields))})"  # not `?1`: Python 3.14 takes no list of values for numbered marks
     return (
         f"INSERT INTO taskmon_tasks (cluster, {', '.join(fields)}) VALUES {', '.join([row] * count)}"
         f" ON CONFLICT (uuid, cluster) DO UPDATE SET {_CHANGES}"
