@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import shlex
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -36,6 +34,7 @@ from .diagnostics import AppFacts, Diagnostics
 from .errors import Unavailable
 from .events import EventConsumer
 from .login.building import build_entrance
+from .logs import reopen_log_file
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
@@ -46,6 +45,7 @@ from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings
 from .showing import Masker, Showing, load_function
+from .signals import Signals
 from .state import State
 from .tuning import Freezer, tune_interpreter
 from .wording import say_duration, say_tasks, say_when
@@ -181,6 +181,12 @@ class Taskmon:
         self.services.authentication.close()
         if self.services.login is not None:
             self.services.login.close()
+
+    def reload(self) -> None:
+        """Read again what may change while it runs: tokens, users, certificates; open the log file anew."""
+        reopen_log_file()
+        things = [*self.services.authentication.reload(), *self.listeners.reload()]
+        log.info("Reloaded on SIGHUP: %s", ", ".join(things) or "nothing but the log file, if there is one")
 
     def _subscribe(
         self, metrics: MetricsRegistry, results: Results, inspector: Inspector, diagnostics: Diagnostics
@@ -334,27 +340,33 @@ async def _every(seconds: float, function: Callable[[], object]) -> None:
 
 
 async def serve(settings: Settings, celery_app: Celery) -> None:
-    """Run until SIGINT or SIGTERM; a second signal ends the process at once. Raises OSError like `Taskmon.start`."""
+    """Run until a signal stops it; see `signals.py`. Raises OSError like `Taskmon.start`."""
     tune_interpreter()
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: int) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)
-        log.info("Stopping on %s", signal.Signals(number).name)
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
     taskmon = Taskmon(settings, celery_app)
-    await taskmon.start()
-    _greet(taskmon)
-    freezing = asyncio.create_task(_every(_FREEZE_EVERY, Freezer(taskmon.state)))
-    await stopping.wait()
-    freezing.cancel()
-    await taskmon.stop()
-    log.info("Stopped")
+    with Signals(stopping.set, taskmon.reload):
+        if await _started(taskmon, stopping):
+            _greet(taskmon)
+            freezing = asyncio.create_task(_every(_FREEZE_EVERY, Freezer(taskmon.state)))
+            await stopping.wait()
+            freezing.cancel()
+            await taskmon.stop()
+        log.info("Stopped")
+
+
+async def _started(taskmon: Taskmon, stopping: asyncio.Event) -> bool:
+    """Start it; False where a signal came first, as while a long history comes back: then nothing is left to stop."""
+    starting = asyncio.create_task(taskmon.start())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+    if starting.cancelled():
+        return False
+    starting.result()
+    return True
 
 
 def _greet(taskmon: Taskmon) -> None:

@@ -6,7 +6,7 @@ fall back to another kind.
 
 from collections.abc import Awaitable, Collection, Iterable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -68,6 +68,14 @@ class Authenticator(Protocol):
         ...
 
 
+@runtime_checkable
+class Reloadable(Protocol):
+    """An authenticator that reads a file."""
+
+    def reload(self) -> str | None:
+        """Read the file again, and name it; None where there is none."""
+
+
 class AnonymousAuthenticator:
     """Gives a role to those who come without credentials, and never to those who come with wrong ones."""
 
@@ -117,6 +125,11 @@ class Authentication:
             if kind not in self.kinds:
                 raise InvalidSetting("listen", f"has a listener with auth={kind}, and that is not set up")
         return Authentication(a for a in self._authenticators if a.kind in kinds)
+
+    def reload(self) -> list[str]:
+        """Have those that read files read them again, and name the files."""
+        reloadable = (each for each in self._authenticators if isinstance(each, Reloadable))
+        return [name for each in reloadable if (name := each.reload())]
 
     def close(self) -> None:
         """Close every authenticator."""

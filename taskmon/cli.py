@@ -261,15 +261,21 @@ def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callabl
     """Load the settings, set up the log, and run; a bad option ends the program with its sentence."""
     from .credentials.passwords import hash_passwords
     from .logs import configure_logging
+    from .signals import Signals, StopRequested
 
+    settings = Settings()
     try:
-        settings, notes = load_settings(flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()))
-        configure_logging(settings)
-        for note in notes:
-            logger.warning(note)
-        if settings.anonymous_role:
-            logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
-        return run(hash_passwords(settings)) or 0
+        with Signals():
+            settings, notes = load_settings(flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()))
+            configure_logging(settings)
+            for note in notes:
+                logger.warning(note)
+            if settings.anonymous_role:
+                logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
+            return run(hash_passwords(settings)) or 0
+    except StopRequested as exc:
+        logger.info("Stopping on %s; stopped", exc)
+        return 0
     except HistoryRefused as exc:
         option = "--persistent" if settings.keeps_db else "--history"
         raise BadUsage(f"{option} cannot be used: {exc.reason}") from None

@@ -64,6 +64,13 @@ class Listeners:
         """The connections that there are."""
         return [connection for _, server in self._servers for connection in server._connections]
 
+    def reload(self) -> list[str]:
+        """Read the certificates again, and name them."""
+        for server, files in self._files:
+            if files.refresh(anew=True):
+                server.tls = files.context
+        return ["certificates"] if self._files else []
+
     def sweep(self) -> None:
         """End connections that are silent for too long, take up new certificates; to be called about every second."""
         for server, files in self._files:

@@ -27,13 +27,13 @@ class Tls:
         self._stamps = self._stat()
         self.context = self._make()
 
-    def refresh(self) -> bool:
-        """Read the files again if they have changed; tell whether `context` is a new one.
+    def refresh(self, anew: bool = False) -> bool:
+        """Read the files again if they have changed, or in any case `anew`; tell whether `context` is a new one.
 
         What cannot be read, as when only one of the files has been written yet, leaves what there was.
         """
         stamps = self._stat()
-        if stamps == self._stamps:
+        if stamps == self._stamps and not anew:
             return False
         self._stamps = stamps
         try:

@@ -418,7 +418,7 @@ def test_demo_takes_options_before_and_behind(
     assert run(*args).exit_code == 3
     assert given[0].port == port
     assert failure(run("demo", "--port=x")).startswith("--port must be")
-    assert failure(run("demo", "--broker=x")) == "There is no option --broker"
+    assert failure(run("demo", "--broker=x")).startswith("There is no option --broker")
 
 
 # --- celery taskmon

@@ -83,6 +83,13 @@ class BasicAuthenticator:
             return known[0]
         return self._check(request, key, header, throttled=known is None)
 
+    def reload(self) -> str | None:
+        """Read the file of --htpasswd again."""
+        if self._users is None or not self._users.has_file:
+            return None
+        self._read_again(self._users, anew=True)
+        return "--htpasswd"
+
     def close(self) -> None:
         """Let the threads go; what waits to be hashed is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -108,11 +115,11 @@ class BasicAuthenticator:
         # Many requests may wait for one hash, and one of them going away must not end it for the others.
         return asyncio.shield(task)
 
-    def _read_again(self, users: Users) -> None:
+    def _read_again(self, users: Users, anew: bool = False) -> None:
         """Take up users that have changed; those who have not stay known by their headers."""
         self._look_again = self._clock() + _LOOK_EVERY
         before = self._passwords
-        if users.refresh():
+        if users.refresh(anew):
             self._passwords = after = users.passwords
             same = {name for name in before if before[name] == after.get(name)}
             self._cache = {key: known for key, known in self._cache.items() if known[0].name in same}

@@ -90,6 +90,14 @@ class TokenAuthenticator:
             raise NotAuthenticated(f"The token ended {stored.until}")
         return stored.user
 
+    def reload(self) -> str | None:
+        """Read the file of --token-file again."""
+        if self._file is None:
+            return None
+        self._version = ()
+        self._read_again(self._file)
+        return "--token-file"
+
     def close(self) -> None:
         """Do nothing: there are no threads."""
 

@@ -21,13 +21,18 @@ class Users:
         self._version = self._look()
         self.passwords: Mapping[str, Password] = read_passwords(settings)
 
-    def refresh(self) -> bool:
-        """Read the file again if it has changed; tell whether `passwords` are others now.
+    @property
+    def has_file(self) -> bool:
+        """Whether there is a file that may change."""
+        return self._settings.htpasswd is not None
+
+    def refresh(self, anew: bool = False) -> bool:
+        """Read the file again if it has changed, or in any case `anew`; tell whether `passwords` are others now.
 
         While it breaks a rule or is not there, who was in it last counts.
         """
         version = self._look()
-        if version == self._version:
+        if version == self._version and not anew:
             return False
         self._version = version
         try:

@@ -9,12 +9,12 @@ import logging
 import os
 import random
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from celery import Celery
@@ -25,6 +25,7 @@ from ..auth import Role
 from ..credentials.tokens import new_token
 from ..errors import UnknownTask
 from ..settings import Settings
+from ..signals import Signals
 from .tasks import EXCHANGES, Shop, make_celery
 from .transport import make_folders, remove_folders
 
@@ -57,28 +58,15 @@ def run_demo(settings: Settings) -> int:
 
 async def _run(settings: Settings, folder: Path) -> None:
     stop = asyncio.Event()
-    _stop_on_signals(stop, folder)
     make_folders(folder, EXCHANGES)
     token, line = new_token("demo", Role.ADMIN)
     settings = replace(_on_free_port(settings), token=(*settings.token, line), public_url=None)
     app = make_celery(folder)
-    async with _taskmon(settings, app) as taskmon, _worker(folder, stop) as worker:
-        await _keep_shop(Shop(app, random.Random()), taskmon, token, stop)
-        if worker.returncode is not None:
-            raise _DemoFailed(f"the worker ended by itself, with exit code {worker.returncode}")
-
-
-def _stop_on_signals(stop: asyncio.Event, folder: Path) -> None:
-    """Set `stop` at the first signal; a second one ends the process at once, and the worker notices."""
-
-    def on_signal() -> None:
-        if stop.is_set():
-            remove_folders(folder)
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    with Signals(stop.set, last_act=partial(remove_folders, folder)):
+        async with _taskmon(settings, app) as taskmon, _worker(folder, stop) as worker:
+            await _keep_shop(Shop(app, random.Random()), taskmon, token, stop)
+            if worker.returncode is not None:
+                raise _DemoFailed(f"the worker ended by itself, with exit code {worker.returncode}")
 
 
 def _on_free_port(settings: Settings) -> Settings:

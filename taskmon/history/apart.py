@@ -6,6 +6,7 @@ Reading happens here. In the writing thread, but for the readers.
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import msgspec
 from .batches import Batch, Written
 from .driver_errors import Away
 from .messages import Answer, Index, Tidy, pack, pack_batch, read_answer, receive
-from .scribe import Plan
+from .scribe import SIGNALS, Plan
 from .sqlite import SqliteDatabase
 
 log = logging.getLogger(__name__)
@@ -84,13 +85,17 @@ class SqliteApart(SqliteDatabase):
             *(str(self._path.absolute()), self.cluster, self.alone, self._inode, self._ahead),
             *(*self._bounds, idle),
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._lock.fileno(),),
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the process has them wait until it ignores them
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(self._lock.fileno(),),
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.set_blocking(_pipes(self._process)[0].fileno(), False)
 
     def _ask(self, *frames: bytes) -> Answer:

@@ -90,6 +90,12 @@ class Scribe:
         return Answer(more=self._upkeep.step())
 
 
+#: What may be sent to all processes of taskmon, and is meant for the one that serves.
+SIGNALS: Final = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+)
+
+
 def _end_with_parent() -> None:
     """Have the system kill this process when the thread ends that started it, where it can.
 
@@ -101,8 +107,9 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Be the process; what ends taskmon ends it too."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     _end_with_parent()
     os.nice(_NICE)
