@@ -104,14 +104,19 @@ def clean_row(row: Row, longest: int | None = None) -> Row:
 
 
 def _clean(field: str, value: Any, longest: int | None) -> Any:
+    value = clean_value(value)
+    if isinstance(value, str) and longest is not None and field in _INDEXED:
+        return cut_text(value, longest)
+    return _REQUIRED.get(field) if value is None else value
+
+
+def clean_value(value: Any) -> Any:
+    """Replace a value that a database cannot hold, a number by None."""
     if isinstance(value, str):
-        text = clean_text(value)
-        return cut_text(text, longest) if longest is not None and field in _INDEXED else text
-    if isinstance(value, int) and value not in _INTEGERS:
-        return None
-    if (isinstance(value, float) and not isfinite(value)) or value is None:
-        return _REQUIRED.get(field)
-    return value
+        return clean_text(value)
+    if isinstance(value, int):
+        return value if value in _INTEGERS else None
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def cut_text(text: str, longest: int) -> str:

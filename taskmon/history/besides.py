@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ..records import Worker
 from ..state import State
-from .batches import Batch, Row
+from .batches import Batch, Row, clean_value
 
 #: The counters are copied less often, where that takes long: a fiftieth of the time at the most.
 _EVERY: Final = 0.9
@@ -70,11 +71,7 @@ class Besides:
     def take(self) -> Found:
         """Take what is to be written; `put_back` says that it could not be."""
         known = self._state.workers
-        workers = [
-            (name, one.seen, msgspec.json.encode(one).decode())
-            for name, one in known.items()
-            if one.seen != self._seen.get(name)
-        ]
+        workers = [(name, one.seen, _encode(one)) for name, one in known.items() if one.seen != self._seen.get(name)]
         gone, self._gone = self._gone, set()
         counters = self._counters.latest()
         if counters == self._counted:
@@ -96,3 +93,11 @@ class Besides:
         """Have all workers and the counters written again."""
         self._seen.clear()
         self._counted = None
+
+
+def _encode(worker: Worker) -> str:
+    try:
+        return msgspec.json.encode(worker).decode()
+    except (UnicodeError, OverflowError):  # a value that JSON has no form for
+        values = {field: clean_value(getattr(worker, field)) for field in Worker.__struct_fields__}
+        return msgspec.json.encode(values).decode()

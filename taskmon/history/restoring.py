@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
-from operator import attrgetter
 from sys import intern
 from typing import Any, Final
 
@@ -68,7 +67,7 @@ def _read_all(database: Database, most: int, monitor: str) -> Restored:
             horizon = max(horizon, _read_some(database, _newest(database.cluster, state, most + 1), most, found))
     if len(found) > most:
         horizon = max(horizon, _leave_out(found, most))
-    found.sort(key=attrgetter("seen", "timestamp"))
+    found.sort(key=lambda task: (task.seen, task.timestamp or 0.0))
     return Restored(found, _read_workers(database), _read_counters(database, monitor), horizon)
 
 
