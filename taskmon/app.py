@@ -47,6 +47,7 @@ from .settings import Settings
 from .showing import Masker, Showing, load_function
 from .signals import Signals
 from .state import State
+from .transports import protect_messages
 from .tuning import Freezer, tune_interpreter
 from .wording import say_duration, say_tasks, say_when
 
@@ -72,6 +73,7 @@ class Taskmon:
     """
 
     def __init__(self, settings: Settings, celery_app: Celery) -> None:
+        protect_messages(celery_app)
         self.settings = settings
         self.state = State(settings.max_tasks, settings.max_workers)
         entrance = build_entrance(settings)

@@ -199,6 +199,11 @@ def claim_queue(channel: Any, queue: str) -> None:
         channel.own_queues.add(queue)
 
 
+def is_redis(channel: Any) -> bool:
+    """Whether a channel is one to Redis."""
+    return isinstance(channel, _RedisChannel)
+
+
 def is_protected(connection: Connection) -> bool:
     """Whether a connection is one that leaves the messages of others alone."""
     return isinstance(connection, _MonitorConnection)

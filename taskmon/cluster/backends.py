@@ -20,6 +20,7 @@ from kombu.transport import pyamqp, virtual
 
 from ..errors import Refused
 from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
+from ..transports import is_redis
 from .connections import (
     ANSWER_TIMEOUT,
     CONNECT_TIMEOUT,
@@ -29,6 +30,7 @@ from .connections import (
     open_connection,
     say_why,
 )
+from .replies import declare_result_queue, remove_result_queue
 from .result_table import TableSource
 from .stored import READABLE, Result, read_stored
 
@@ -221,7 +223,7 @@ class ReplySource:
         """Delete the queue."""
         if self._connection is not None and self._queue is not None:
             with suppress(Exception):
-                self._queue.delete()
+                remove_result_queue(self._connection.default_channel, self._description)
             drop_connection(self._connection)
 
     def _take(self) -> None:
@@ -235,12 +237,14 @@ class ReplySource:
                     (reply for kind, reply in _REPLIES if isinstance(channel, kind)), channel.Message
                 )
                 self._queue = self._description(channel)
-                self._queue.queue_declare()
+                declare_result_queue(channel, self._description)
             for _ in range(MOST_REPLIES):
                 reply = self._queue.get(no_ack=True)
                 if reply is None:
                     break
                 self._keep(reply)
+            if is_redis(self._connection.default_channel):  # the list is empty now, and would no longer expire
+                declare_result_queue(self._connection.default_channel, self._description)
         except (*away_errors(self._connection), *self._connection.channel_errors) as exc:
             drop_connection(self._connection)
             self._connection = self._queue = None

@@ -175,7 +175,9 @@ class Mailbox:
         with connected(self._app) as connection:
             mailbox = self._app.control.mailbox(connection)
             tickets: dict[str, Command] = {}
-            arriving = make_replies(connection, mailbox, self._owner, partial(self._on_message, errand, tickets))
+            on_message = partial(self._on_message, errand, tickets)
+            expires = max(self.timeout, _LONGEST) + _LONGEST
+            arriving = make_replies(connection, mailbox, self._owner, expires, on_message)
             if errand.wait:
                 arriving.open()
             if errand.abandoned.is_set():  # nobody waits: what was asked for then must not happen now

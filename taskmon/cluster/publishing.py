@@ -32,6 +32,7 @@ from .connections import (
     say_why,
 )
 from .recorded import find_destination, read_recorded
+from .replies import declare_result_queue, remove_result_queue
 
 _WHAT: Final = "The broker"
 
@@ -105,7 +106,7 @@ class Publisher:
         if self._connection is None:
             return
         with suppress(Unavailable):
-            await self._lane.call(self._disconnect, 0.3)
+            await self._lane.call(self._leave, 0.3)
 
     async def _call(self, function: Callable[[], PublishedTask], limit: float = LIMIT) -> PublishedTask:
         try:
@@ -158,7 +159,7 @@ class Publisher:
             options["queue"] = self._find_queue(options["queue"])
         if self._reply_queue is not None and self._connection is not None:
             # Each time: it goes when nobody has looked into it for long.
-            self._reply_queue(self._connection.default_channel).queue_declare()
+            declare_result_queue(self._connection.default_channel, self._reply_queue)
             options["reply_to"] = self._reply_queue.name
         sent = send(call, options)
         return PublishedTask(getattr(sent, "id", None) or call.task_id, bool(getattr(sent, "ignored", False)))
@@ -194,6 +195,13 @@ class Publisher:
             self._connection = open_connection(self._app)
             self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._connection
+
+    def _leave(self) -> None:
+        """Disconnect for good: nobody will read the results of what was published."""
+        if self._connection is not None and self._reply_queue is not None:
+            with suppress(Exception):
+                remove_result_queue(self._connection.default_channel, self._reply_queue)
+        self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

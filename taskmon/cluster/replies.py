@@ -19,13 +19,13 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
-from ..transports import claim_queue
-
-#: Seconds after which Redis forgets where replies go; longer than any call.
-REDIS_EXPIRES: Final = 60
+from ..transports import claim_queue, is_redis
 
 #: What stays in the list of replies on Redis, so that the list keeps the time at which it expires.
 _KEEPER: Final = b"taskmon"
+
+#: The same in a list of results, which kombu reads: a message that belongs to no task.
+_NO_RESULT: Final = b"{}"
 
 _REPLIES_PER_READ: Final = 100
 
@@ -83,13 +83,12 @@ class ConsumedReplies:
 class RedisReplies:
     """A list on Redis and what makes workers put their replies into it; both expire."""
 
-    def __init__(self, channel: Any, exchange: str, on_message: Callable[[Any], None]) -> None:
-        from redis import Redis
-
+    def __init__(self, channel: Any, exchange: str, expires: int, on_message: Callable[[Any], None]) -> None:
+        self._expires = expires
         self.exchange, self.routing_key = exchange, str(uuid4())
         self._channel = channel
         self._on_message = on_message
-        self._client = Redis(connection_pool=channel.pool)
+        self._client = _make_client(channel)
         name = f"{self.routing_key}.{exchange}"
         self._list = channel.global_keyprefix + channel._q_for_pri(name, 0)
         self._bindings = channel.global_keyprefix + channel.keyprefix_queue % exchange
@@ -99,9 +98,9 @@ class RedisReplies:
         """Make the list and the binding."""
         with self._client.pipeline() as commands:
             commands.rpush(self._list, _KEEPER)
-            commands.expire(self._list, REDIS_EXPIRES)
+            commands.expire(self._list, self._expires)
             commands.sadd(self._bindings, self._binding)
-            commands.expire(self._bindings, REDIS_EXPIRES)
+            commands.expire(self._bindings, self._expires)
             commands.execute()
 
     def receive(self, timeout: float) -> None:
@@ -137,12 +136,42 @@ class RedisReplies:
         self._on_message(_VirtualReply(payload, self._channel))
 
 
-def make_replies(connection: Connection, mailbox: Any, owner: str, on_message: Callable[[Any], None]) -> ReplyPlace:
-    """Make the place where the replies to one call arrive; `owner` names this taskmon."""
+def make_replies(
+    connection: Connection, mailbox: Any, owner: str, expires: float, on_message: Callable[[Any], None]
+) -> ReplyPlace:
+    """Make the place where the replies to one call arrive; `owner` names this taskmon.
+
+    Redis forgets it after `expires` seconds, which is the same for all calls of an owner.
+    """
     channel: Any = connection.default_channel
-    if connection.transport.driver_type == "redis":
-        return RedisReplies(channel, f"{mailbox.reply_exchange.name}.{owner}", on_message)
+    if is_redis(channel):
+        return RedisReplies(channel, f"{mailbox.reply_exchange.name}.{owner}", round(expires), on_message)
     return ConsumedReplies(connection, mailbox, on_message)
+
+
+def declare_result_queue(channel: Any, queue: Any) -> None:
+    """Declare the queue to which workers send results; on Redis its list expires, as it does elsewhere."""
+    queue(channel).queue_declare()
+    if is_redis(channel):
+        name = channel.global_keyprefix + channel._q_for_pri(queue.name, 0)
+        client = _make_client(channel)
+        if not client.exists(name):
+            client.rpush(name, _NO_RESULT)
+        client.expire(name, round(queue.expires))
+
+
+def remove_result_queue(channel: Any, queue: Any) -> None:
+    """Delete a queue for results, and what is in it."""
+    if isinstance(channel, virtual.Channel):  # these delete only what is bound
+        queue(channel).purge()
+    else:
+        queue(channel).delete()
+
+
+def _make_client(channel: Any) -> Any:
+    from redis import Redis
+
+    return Redis(connection_pool=channel.pool)
 
 
 class _AmqpReply(AmqpDelivery):
