@@ -130,7 +130,7 @@ class WatchedRedis:
 class WatchedRabbit:
     def __init__(self, broker: RabbitBroker) -> None:
         self.broker = broker
-        self.project = Project(broker.url, "rpc://", settings=SETTINGS)
+        self.project = Project(broker.url, None, settings=SETTINGS)
 
     def plant(self) -> None:
         with Connection(self.project.broker_url) as connection:
@@ -310,7 +310,7 @@ def requests(worker: Worker, tasks: list[str]) -> Iterator[tuple[str, str, bytes
         "/api/task/timeout/": b"soft=10",
         "/api/task/rate-limit/": b"ratelimit=1",
         "/api/worker/pool/autoscale/": b"min=1&max=1",
-        "/api/worker/queue/": f"queue={MINE}".encode(),
+        "/api/worker/queue/": f"queue={MINE}-not".encode(),
     }
     for pattern, handler in ROUTES:
         prefix = pattern.partition("(")[0].replace("\\", "")
@@ -325,7 +325,7 @@ def requests(worker: Worker, tasks: list[str]) -> Iterator[tuple[str, str, bytes
         paths = [prefix + quote(name) for name in names] if "(" in pattern else [prefix]
         body = next((body for start, body in bodies.items() if prefix.startswith(start)), b"")
         if "apply" in prefix or "send-task" in prefix:
-            body = json.dumps({"args": [1, 2], "options": {"queue": MINE}, "queue": MINE}).encode()
+            body = json.dumps({"args": [1, 2], "queue": MINE}).encode()
         for path in paths:
             if handler.get is not ApiHandler.get:
                 yield "GET", path, b""
@@ -359,10 +359,14 @@ def test_no_route_touches_messages_of_others(
         what="the worker replies",
         detail=monitor.log_tail,
     )
+    statuses: dict[str, int] = {}
     for method, path, body in requests(worker, tasks):
         status, answer = monitor.get(path) if method == "GET" else monitor.post(path, body)
         assert status != 500, (method, path, answer)
-    monitor.post(f"/api/worker/queue/cancel-consumer/{quote(worker.hostname)}", f"queue={MINE}".encode())
+        statuses[path] = status
+    assert statuses["/api/task/send-task/project.add"] == 200
+    assert statuses[f"/api/worker/queue/add-consumer/{quote(worker.hostname)}"] == 200
+    monitor.post(f"/api/worker/queue/cancel-consumer/{quote(worker.hostname)}", f"queue={MINE}-not".encode())
     wait_as_before(watched, before, monitor)
     monitor.stop()
     wait_as_before(watched, before, monitor)
@@ -415,7 +419,12 @@ def test_a_queue_for_results_expires_and_goes_at_the_end(
     assert [ttl > 0 for ttl in lists()] == [True]
     for _ in range(2):
         path = f"/api/task/result/{published['task-id']}?timeout=2"
-        wait_until(lambda: monitor.get(path)[1].get("result") == "3", timeout=PATIENCE, what="the result")  # noqa: B023
+        wait_until(
+            lambda: monitor.get(path)[1].get("state") == "SUCCESS",  # noqa: B023
+            timeout=PATIENCE,
+            what="the result",
+            detail=lambda: str(monitor.get(path)),  # noqa: B023
+        )
         assert [ttl > 0 for ttl in lists()] == [True]
     monitor.stop()
     assert lists() == []
