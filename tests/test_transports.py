@@ -51,8 +51,12 @@ def test_connections_are_opened_in_one_place() -> None:
         for path in SOURCES.rglob("*.py")
     }
     found = {name for name, text in texts.items() if opening.search(text) or made.search(text)}
-    # `requirements.py` looks at the class of a transport, and connects to nothing.
-    assert found == {"cluster/connections.py", "cluster/requirements.py"}
+    reading = {"app.py", "cluster/naming.py", "cluster/requirements.py"}  # of what a URL says, without connecting
+    assert found == {"cluster/connections.py", *reading}
+    using = re.compile(
+        r"\.(connect|ensure_connection|default_channel|channel|connection|Producer|Consumer)\b(?! import)"
+    )
+    assert not [name for name in reading if using.search(texts[name])]
 
 
 @pytest.mark.parametrize("open_one", [open_connection, open_events_connection])

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from brokers import RabbitBroker, RedisBroker
-from kombu import Connection
+from kombu import Connection, Consumer, Exchange, Queue
 from monitor import TASKMON, Monitor
 from patience import PATIENCE
 from processes import wait_until
@@ -24,6 +24,7 @@ from redis import Redis
 from workers import Project, Worker
 
 from taskmon.api.base import ApiHandler
+from taskmon.cluster.connections import open_connection
 from taskmon.routes import ROUTES
 
 #: Longer than any test, as where tasks take hours; taskmon is not told.
@@ -428,3 +429,21 @@ def test_a_queue_for_results_expires_and_goes_at_the_end(
         assert [ttl > 0 for ttl in lists()] == [True]
     monitor.stop()
     assert lists() == []
+
+
+def test_who_waits_for_messages_restores_none(new_redis: Callable[..., RedisBroker]) -> None:
+    broker = new_redis()
+    envelope = {"body": "", "headers": {}, "properties": {"delivery_info": {}, "delivery_tag": "tag", "priority": 0}}
+    with Redis.from_url(broker.url) as client:
+        client.zadd("unacked_index", {"tag": time.time() - TAKEN_AGO})
+        client.hset("unacked", "tag", json.dumps([envelope, "", "orders"]))
+        app = Project(broker.url, None).app
+        for connection, restored in ((open_connection(app), 0), (Connection(broker.url), 1)):
+            queue = Queue("replies", Exchange("replies"), auto_delete=True)(connection.default_channel)
+            with Consumer(connection.default_channel, [queue], no_ack=True, callbacks=[lambda *_: None]):
+                for _ in range(12):  # kombu looks for what to restore at every tenth
+                    with suppress(TimeoutError):
+                        connection.drain_events(timeout=0.01)
+            connection.release()
+            assert client.llen("orders") == restored
+            assert client.hlen("unacked") == 1 - restored
