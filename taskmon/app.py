@@ -18,6 +18,7 @@ from .auth import Authentication, Role
 from .broker_status import BrokerStatus
 from .cluster.app_queues import is_empty_app, list_app_queues
 from .cluster.calls import Lane
+from .cluster.connections import find_rabbitmq_host
 from .cluster.consumers import Consumers
 from .cluster.control import Control
 from .cluster.enabling import Cluster, EventEnabler
@@ -218,13 +219,13 @@ class Taskmon:
         if self.settings.broker_api is None:
             return None
         urls = [url for url in self.settings.broker_api.split(";") if is_api_url(url)]
-        connection = celery_app.connection_for_read()
-        if connection.transport.driver_type != "amqp":
+        virtual_host = find_rabbitmq_host(celery_app)
+        if virtual_host is None:
             log.warning("--broker-api is not needed here: it is for RabbitMQ")
         elif not urls:
             log.warning("--broker-api is ignored: it must be a URL such as http://user:password@host:15672/api/")
         else:
-            return ManagementApi(urls, connection.virtual_host or "/")
+            return ManagementApi(urls, virtual_host)
         return None
 
     def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":

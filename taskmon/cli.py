@@ -83,7 +83,11 @@ def main(ctx: click.Context, /, workdir: str | None, **flags: object) -> None:
         _with_settings(ctx, flags, lambda settings: _serve(settings, load_app(settings)))
 
 
-@main.command(cls=Command, params=_params(without=("app", "broker", "result_backend")), context_settings=_CONTEXT)
+#: Options of Celery that say nothing about the cluster of the demo.
+_NOT_FOR_DEMO: Final = ("app", "broker", "broker_api", "celery_config", "result_backend", "set")
+
+
+@main.command(cls=Command, params=_params(without=_NOT_FOR_DEMO), context_settings=_CONTEXT)
 @click.pass_context
 def demo(ctx: click.Context, /, **flags: object) -> None:
     """Watch a small cluster that the demo starts; needs no server."""

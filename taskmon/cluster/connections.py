@@ -80,6 +80,15 @@ def describe_broker(celery_app: Celery) -> str:
     return ""
 
 
+def find_rabbitmq_host(celery_app: Celery) -> str | None:
+    """Return the virtual host where the broker is RabbitMQ, else None. It connects to nothing."""
+    with suppress(Exception):  # connecting says what is wrong with it
+        connection = celery_app.connection_for_read()
+        if connection.transport.driver_type == "amqp":
+            return connection.virtual_host or "/"
+    return None
+
+
 class KeptConnection:
     """One connection to a Celery app's broker, for short calls of any thread; it is opened when it is first used."""
 

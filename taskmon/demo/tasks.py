@@ -81,7 +81,8 @@ def make_celery(broker: Path) -> Celery:
         broker_transport_options=transport_options(broker, POLLING_INTERVAL),
         broker_connection_retry_on_startup=True,
         task_send_sent_event=True,
-        task_ignore_result=True,
+        result_backend=f"db+sqlite:///{broker}/results.sqlite3",
+        result_extended=True,
         worker_send_task_events=True,
     )
     for function in (check_stock, charge_card, resize_photo, build_sales_report, remind_of_cart):
