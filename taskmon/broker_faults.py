@@ -136,7 +136,7 @@ _BY_ERRNO: Final = {
 _BY_TYPE: Final = {
     f"{__name__}.BrokerBlocked": Fault(
         "the broker accepts no messages because of a memory or disk alarm",
-        "free memory or disk space on the broker (rabbitmq-diagnostics alarms)",
+        "free memory or disk space on the broker (rabbitmq-diagnostics alarms); what was sent is accepted then",
     ),
     "amqp.exceptions.ConsumerCancelled": Fault(
         "the queue of events was deleted, or has moved to another node",
@@ -189,6 +189,11 @@ def explain(exc: BaseException) -> Fault:
             detail = "" if fault.text in _NO_DETAIL else _detail(cause)
             return fault._replace(detail=detail)
     return Fault("", detail=_detail(exc))
+
+
+def is_blocked(exc: BaseException) -> bool:
+    """Whether an error comes from an alarm: what was sent then is accepted when the alarm ends."""
+    return any(isinstance(cause, BrokerBlocked) for cause in _causes(exc))
 
 
 def _causes(exc: BaseException) -> list[BaseException]:

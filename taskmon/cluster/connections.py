@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
-from ..broker_faults import BrokerBlocked, explain
+from ..broker_faults import BrokerBlocked, explain, is_blocked
 from ..transports import protect_messages
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class KeptConnection:
             result = function(connection)
         except (*away_errors(connection), *connection.channel_errors) as exc:
             drop_connection(connection)
-            if kept is None or time.monotonic() - began > LATEST_RETRY:
+            if kept is None or is_blocked(exc) or time.monotonic() - began > LATEST_RETRY:
                 raise BrokerAway(say_why(exc)) from exc
             return self.call(function)
         except BaseException:

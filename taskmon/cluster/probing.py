@@ -75,8 +75,8 @@ class Subscription:
     """What the receiving thread and the prober tell each other, in plain attributes; times are monotonic.
 
     `heard` is when anything came last, `heard_events` when something came that went through the exchange. `lost` is
-    why to subscribe again. `busy` is whether the receiver waits for the loop, and `keeps` whether the broker has a
-    queue for it.
+    why to subscribe again, `proven` whether an event has come since the prober asked for that, and `busy` whether the
+    receiver waits for the loop.
     """
 
     active: bool = False
@@ -84,6 +84,7 @@ class Subscription:
     heard: float = 0.0
     heard_events: float = 0.0
     lost: Fault | None = None
+    proven: bool = False
 
     def begin(self) -> None:
         """Begin anew, with a connection that has just been made."""
@@ -94,7 +95,7 @@ class Subscription:
         """Note messages that came, and how many bytes they have together."""
         self.heard = time.monotonic()
         if size > len(QUEUE_PROBE) * messages:
-            self.heard_events = self.heard
+            self.heard_events, self.proven = self.heard, True
 
 
 class Prober:
@@ -132,6 +133,7 @@ class Prober:
     def _run(self) -> None:
         while not self._stopping.wait(TICK):
             try:
+                self._close_idle()
                 self._look()
             except Exception:
                 log.debug("Probing failed", exc_info=True)
@@ -139,6 +141,12 @@ class Prober:
         if self._connection is not None:
             with suppress(Exception):
                 close_connection(self._connection)
+
+    def _close_idle(self) -> None:
+        """Take leave of the broker after a while without a probe: it would miss the heartbeats of the connection."""
+        if self._connection is not None and not self._blocked and time.monotonic() - self._used > _IDLE:
+            connection, self._connection = self._connection, None
+            close_connection(connection)
 
     def _look(self) -> None:
         """Probe what is silent, and report what is found."""
@@ -148,8 +156,8 @@ class Prober:
             return
         if now - subscription.heard_events < EXCHANGE_QUIET:
             self._exchange_unanswered = 0
-            if self._patience > 1 and now - subscription.heard_events < 2 * TICK:
-                self._patience = 1
+        if subscription.proven:
+            self._patience = 1
         if now - subscription.heard < QUIET:
             self._unanswered = 0
             self._blocked = False
@@ -157,9 +165,6 @@ class Prober:
         fault = self._probe(now)
         if fault is not None and subscription.heard < now:
             self._report(fault)
-        if self._connection is not None and time.monotonic() - self._used > _IDLE:
-            connection, self._connection = self._connection, None
-            close_connection(connection)
 
     def _probe(self, now: float) -> Fault | None:
         """Send what is to be sent; return what is wrong."""
@@ -187,7 +192,7 @@ class Prober:
         """Have the receiver subscribe again, and say why."""
         self._unanswered = self._exchange_unanswered = 0
         self._patience = min(2 * self._patience, MAX_PATIENCE)
-        self._subscription.active = False
+        self._subscription.active = self._subscription.proven = False
         self._subscription.lost = fault
 
     def _send(self, probe: str) -> None:

@@ -18,6 +18,7 @@ from kombu.entity import Queue
 from kombu.exceptions import EncodeError
 from kombu.messaging import Producer
 
+from ..broker_faults import is_blocked
 from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
 from ..records import Task
 from .calling import Call
@@ -124,8 +125,8 @@ class Publisher:
         was_open = self._connection is not None
         try:
             return self._attempt(call, send)
-        except BrokerAway:
-            if not was_open or not call.retry or time.monotonic() - began > LATEST_RETRY:
+        except BrokerAway as exc:
+            if not was_open or not call.retry or is_blocked(exc) or time.monotonic() - began > LATEST_RETRY:
                 raise
             return self._attempt(call, send)
 

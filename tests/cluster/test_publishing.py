@@ -15,6 +15,7 @@ from kombu.messaging import Producer
 from patience import PATIENCE
 from serving import AWAY, make_app, silent_server
 
+from taskmon.broker_faults import BrokerBlocked
 from taskmon.cluster import publishing
 from taskmon.cluster.calling import Call
 from taskmon.cluster.calls import Lane
@@ -214,6 +215,17 @@ async def test_a_lost_connection_is_opened_again(memory_broker: str, monkeypatch
         broken.errors = [ConnectionResetError("gone"), ConnectionResetError("gone again")]
         with pytest.raises(Unavailable, match="gone again"):
             await publisher.send_task(Call("any"))
+
+
+async def test_what_an_alarm_holds_up_is_not_sent_twice(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with publishing_for(make_project()) as publisher:
+        await publisher.send_task(Call("any"))
+        assert take() is not None
+        broken = Broken(monkeypatch, BrokerBlocked())
+        with pytest.raises(Unavailable, match=r"alarm.*what was sent is accepted then"):
+            await publisher.send_task(Call("any"))
+        assert broken.errors == []
+        assert take() is None
 
 
 async def test_an_old_connection_is_not_used_again(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
