@@ -5,6 +5,7 @@ connection made here does neither. Where a broker has several addresses, each is
 and the one that answered last is tried first. A connection belongs to the thread that uses it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from kombu.exceptions import OperationalError
 
 from ..broker_faults import BrokerBlocked, explain, is_blocked
 from ..transports import protect_messages
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -189,6 +192,9 @@ def _open_any(celery_app: Celery, configured: Any, open_address: Callable[[str |
             raise BrokerAway("the broker's URL cannot be read") from None
         except BrokerAway as exc:
             failure = exc
+        except Exception as exc:  # options of an app's own can make kombu raise anything
+            log.debug("Opening a connection failed", exc_info=True)
+            failure = BrokerAway(f"its options in Celery's configuration do not work ({say_why(exc)})")
         else:
             known[tuple(addresses)] = address
             return connection

@@ -54,6 +54,11 @@ def has_broker(celery_app: Celery) -> bool:
 
 def find_broker_fault(celery_app: Celery) -> str | None:
     """Return why the broker that an app names cannot be used, whatever answers there; None where it can."""
+    urls = [str(url) for url in (celery_app.conf.broker_read_url, celery_app.conf.broker_write_url) if url]
+    for scheme in dict.fromkeys(_scheme(url) for urls_of_one in urls for url in urls_of_one.split(";")):
+        fault = _lacking_for(_PACKAGES.get(scheme.lower()))
+        if fault is not None:
+            return fault
     for connect in (celery_app.connection_for_read, celery_app.connection_for_write):
         try:
             connection: Connection = connect()
@@ -73,16 +78,18 @@ def find_broker_fault(celery_app: Celery) -> str | None:
 def find_backend_fault(celery_app: Celery) -> str | None:
     """Return why the result backend that an app names cannot be used, whatever answers there; None where it can."""
     configured = celery_app.backend_cls or celery_app.conf.result_backend
+    scheme = _scheme(str(configured))
+    module = str(BACKEND_ALIASES.get(scheme, "")).partition(":")[0]
+    fault = _lacking_for(_BACKEND_PACKAGES.get(module))
+    if fault is not None:
+        return fault
     try:
-        kind, _ = by_url(configured, celery_app.loader)
+        by_url(configured, celery_app.loader)
     except Exception as exc:  # it imports what the configuration names
-        scheme = _scheme(str(configured))
         if scheme in BACKEND_ALIASES or "." in scheme:
             return say_why(exc)
         return f"Celery has no result backend {_or_nearest(scheme, list(BACKEND_ALIASES))}"
-    modules, package = _BACKEND_PACKAGES.get(kind.__module__, ((), ""))
-    lacking = _lacking(modules)
-    return _needs(lacking, package) if lacking else None
+    return None
 
 
 def find_setting_fault(celery_app: Celery) -> str | None:
@@ -107,10 +114,9 @@ def _transport_faults(connection: Connection) -> Iterator[str]:
     urls = [url for url in connection.alt or [] if "://" in url]
     schemes = [_scheme(url) for url in urls] or [str(connection.transport_cls)]
     for scheme in dict.fromkeys(schemes):
-        modules, package = _PACKAGES.get(scheme.lower(), ((), ""))
-        lacking = _lacking(modules)
-        if lacking:
-            yield _needs(lacking, package)
+        fault = _lacking_for(_PACKAGES.get(scheme.lower()))
+        if fault is not None:
+            yield fault
         try:
             get_transport_cls(scheme)
         except KeyError:
@@ -130,8 +136,14 @@ def _transport_faults(connection: Connection) -> Iterator[str]:
         )
 
 
-def _lacking(modules: tuple[str, ...]) -> list[str]:
-    return [name for name in modules if not _is_there(name)]
+def _lacking_for(needed: tuple[tuple[str, ...], str] | None) -> str | None:
+    """Return which of some modules are missing, and what brings them; None where all are there."""
+    modules, package = needed or ((), "")
+    lacking = [name for name in modules if not _is_there(name)]
+    if not lacking:
+        return None
+    noun = "packages" if len(lacking) > 1 else "package"
+    return f"it needs the Python {noun} {' and '.join(lacking)}: pip install '{package}'"
 
 
 def _is_there(module: str) -> bool:
@@ -139,10 +151,6 @@ def _is_there(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # a package above it is missing
         return False
-
-
-def _needs(modules: list[str], package: str) -> str:
-    return f"it needs the Python package {' and '.join(modules)}: pip install '{package}'"
 
 
 def _missing(scheme: str, exc: ImportError) -> str:
@@ -156,7 +164,7 @@ def _unknown_transport(scheme: str) -> str:
 
 
 def _or_nearest(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    near = get_close_matches(word, known, n=1, cutoff=0.7)
     return f"{word[:40]!a}" + (f"; did you mean {near[0]}?" if near else "")
 
 
