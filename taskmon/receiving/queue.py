@@ -74,6 +74,8 @@ class EventQueue:
     def __init__(self, celery_app: Celery, settings: Settings) -> None:
         self.name = settings.durable_queue or f"{celery_app.conf.event_queue_prefix}.taskmon.{uuid4()}"
         self._exchange_name = celery_app.conf.event_exchange
+        named = {getattr(queue, "name", None) for queue in celery_app.conf.task_queues or ()}
+        self._task_queues = {celery_app.conf.task_default_queue, *named}
         self._settings = settings
         self.acks: Acks | None = None
         self.kept = False
@@ -92,6 +94,7 @@ class EventQueue:
         queue = self._describe(connection, keeps, durable)
         self.kept = keeps and self._exists(connection)
         if durable:
+            self._refuse_tasks(connection)
             self._declare(connection, queue)
             channel.basic_consume = partial(channel.basic_consume, exclusive=True)  # type: ignore[method-assign]
         elif self._settings.durable_queue is not None:
@@ -105,11 +108,7 @@ class EventQueue:
             ).consume()
         except connection.channel_errors as exc:
             if durable and getattr(exc, "reply_code", None) == _REFUSED:
-                raise SubscriptionLost(
-                    "another taskmon reads from the durable queue",
-                    "give each its own --durable-queue",
-                    f"another reads from the queue {self.name}, which has one reader only",
-                ) from exc
+                raise self._has_reader() from exc
             raise
 
     def leave(self, connection: Connection) -> None:
@@ -139,6 +138,33 @@ class EventQueue:
             return False
         channel.close()
         return True
+
+    def _refuse_tasks(self, connection: Connection) -> None:
+        """Raise SubscriptionLost for a durable queue that holds tasks, or that others read: before it is bound."""
+        if self.name in self._task_queues:
+            raise self._holds_tasks()
+        if not self.kept:
+            return
+        channel: Any = connection.channel()
+        found = channel.queue_declare(self.name, passive=True)
+        if found.consumer_count:
+            raise self._has_reader()
+        message = channel.basic_get(self.name) if found.message_count else None
+        channel.close()  # the message goes back to its place
+        if message is not None and "task" in (message.headers or {}):
+            raise self._holds_tasks()
+
+    def _holds_tasks(self) -> SubscriptionLost:
+        return SubscriptionLost(
+            "the durable queue is one of tasks", "give --durable-queue a name of its own", f"the queue {self.name}"
+        )
+
+    def _has_reader(self) -> SubscriptionLost:
+        return SubscriptionLost(
+            "another reads from the durable queue",
+            "give each taskmon its own --durable-queue",
+            f"another reads from the queue {self.name}, which has one reader only",
+        )
 
     def _declare(self, connection: Connection, queue: Queue) -> None:
         """Declare a durable queue; one that is there already is used as it is, for it may hold events."""

@@ -49,7 +49,6 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
         what="the second one says why it waits",
     )
     assert second.get("/readyz")[0] == 503
-    assert "was made with other settings, and is used as it is" in second.log_text()
     second.stop()
 
     first.stop()
@@ -81,4 +80,35 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
         wait_until(lambda: not channel.queue_declare(queue, passive=True)[1], timeout=120, what="all is taken")
         first.stop()
         wait_until(lambda: not channel.queue_declare(queue, passive=True)[2], timeout=120, what="nobody reads it")
+        second.start()
+        second.wait_ready()
+        assert "was made with other settings, and is used as it is" in second.log_text()
+        second.stop()
+        wait_until(lambda: not channel.queue_declare(queue, passive=True)[2], timeout=120, what="nobody reads it")
         channel.queue_delete(queue)
+
+
+@pytest.mark.parametrize("consumed", [False, True])
+def test_a_queue_of_tasks_is_refused(
+    rabbitmq_broker: RabbitBroker,
+    new_project: Callable[..., Project],
+    start_worker: Callable[..., Any],
+    watch: Callable[..., Monitor],
+    consumed: bool,
+) -> None:
+    project = new_project(rabbitmq_broker, "rpc")
+    if consumed:
+        start_worker(project)
+        assert project.send("add", 1, 2).get(timeout=120) == 3
+        says = f"another reads from the queue {project.queue}"
+    else:
+        waiting = project.send("add", 1, 2)
+        says = "the durable queue is one of tasks"
+    monitor = watch("--durable-queue", project.queue)
+    monitor.wait_until(lambda: says in monitor.log_text(), timeout=120, what="taskmon refuses the queue")
+    monitor.stop()
+    bindings = rabbitmq_broker.control("list_bindings", "source_name", "destination_name", "--quiet")
+    assert not [line for line in bindings.splitlines() if "celeryev" in line and project.queue in line]
+    if not consumed:
+        start_worker(project)
+        assert waiting.get(timeout=120) == 3
