@@ -26,12 +26,23 @@ demo: $(RUN) ## Try taskmon: a broker, a worker, sample tasks and taskmon watchi
 venv: $(DEV) ## Make .venv with taskmon, editable, and its development tools
 
 $(RUN): requirements/run.txt pyproject.toml scripts/make-venv.sh scripts/install-locked.sh
-	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) $<
+	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) requirements/run.txt
 	@touch $@
 
 $(DEV): requirements/dev.txt pyproject.toml scripts/make-venv.sh scripts/install-locked.sh
-	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) $<
+	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV) requirements/dev.txt
 	@touch $(RUN) $@
+
+# A PYTHON that is named replaces that of an environment made with another.
+VERSION := -c 'import sys; print(sys.version)'
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(BIN)/python $(VERSION) 2>/dev/null),$(shell $(PYTHON) $(VERSION)))
+$(RUN) $(DEV): removed
+.PHONY: removed
+removed:
+	@rm -rf $(VENV)
+endif
+endif
 
 flower: venv ## Make .venv-flower with Flower in it, which taskmon is compared with
 	@PYTHON="$(abspath $(BIN))/python" scripts/make-flower.sh .venv-flower || echo "Without Flower: see above." >&2
