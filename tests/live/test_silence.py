@@ -45,13 +45,13 @@ def test_only_a_worker_that_sends_no_task_events_is_said_to(
     try:
         start_worker(project, name="tells")
         silent = start_worker(other, name="silent", events=False)
-        project.send("add", 1, 2).forget()
+        project.send("add", 1, 2)
         monitor = start_monitor(broker.url, "--no-enable-events")
 
         def is_found() -> bool:
             for one in (project, other):
                 one.app.control.broadcast("heartbeat")
-                one.send("add", 1, 2).forget()
+                one.send("add", 1, 2)
             return bool(find(monitor, "task-events-off"))
 
         wait_until(is_found, timeout=PATIENCE, what="a worker sends no events of tasks", detail=monitor.log_tail)
