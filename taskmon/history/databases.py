@@ -18,7 +18,7 @@ from .batches import Batch, Row, Written, clean_batch, clean_rows, clean_text, n
 from .clusters import claim_cluster, find_other_clusters
 from .driver_errors import Away, Unfit, first_line, refusing, translated
 from .names import KnownNames, add_names
-from .schema import tasks, workers
+from .schema import VERSION, migrate, tasks, workers
 from .terms import Texts
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Database(ABC):
     """One database, by its URL, for the tasks of the cluster `name`, which `others` are earlier names of.
 
     `cluster` is the key that its rows have there, and `alone` says that no others are there; both from `open` on.
+    `migrating` says that `open` changes the tables.
     """
 
     #: Whether others may write to it at the same time.
@@ -42,6 +43,7 @@ class Database(ABC):
     def __init__(self, name: str, others: Sequence[str] = ()) -> None:
         self.cluster = ""
         self.alone = False
+        self.migrating = False
         self._name = name
         self._others = others
         self._names = KnownNames()
@@ -111,6 +113,19 @@ class Database(ABC):
     def own(self) -> ColumnElement[bool]:
         """The condition that a task is one of the own cluster."""
         return true() if self.alone else tasks.c.cluster == self.cluster
+
+    def prepare(self, connection: Connection) -> bool:
+        """Bring the schema up to date and claim the own rows; return whether the database was empty."""
+        try:
+            created = migrate(connection, self._note_steps)
+        finally:
+            self.migrating = False
+        self.claim(connection)
+        return created
+
+    def _note_steps(self, found: int) -> None:
+        log.info("The history is brought from version %s to %s, which may take minutes", found, VERSION)
+        self.migrating = True
 
     def claim(self, connection: Connection) -> None:
         """Find the key of the own cluster, and whether there are others."""

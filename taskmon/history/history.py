@@ -117,7 +117,7 @@ class History:
     async def restore(self) -> Restored | None:
         """Open the database and read what comes back; None while it is away. Raises HistoryRefused."""
         try:
-            created = await self._writing.call(self._database.open, _OPENING)
+            created = await self._open()
             if self._journal is not None:
                 leaving = partial(write_leftovers, self._database, self._journal, created, self._family)
                 await self._writing.call(leaving, _RESTORING)
@@ -127,6 +127,15 @@ class History:
         except (Away, Unavailable) as exc:
             log.warning("The history is away (%s); starting without it", exc)
             return None
+
+    async def _open(self) -> bool:
+        """Open the database; one that is brought up to date is waited for longer than one that is away."""
+        opening = asyncio.ensure_future(self._writing.call(self._database.open, _RESTORING))
+        await asyncio.wait({opening}, timeout=_OPENING)
+        if not opening.done() and not self._database.migrating:
+            opening.cancel()
+            raise Unavailable("The history", f"no answer within {_OPENING:g} s")
+        return await opening
 
     async def _restore(self) -> Restored:
         reading = partial(read_all, self._database, self._state.max_tasks, self._monitor)

@@ -19,7 +19,7 @@ from .batches import Row
 from .columns import FIELDS, merge_sql, settle
 from .databases import Database, literal_condition
 from .driver_errors import Away, first_line
-from .schema import SEARCHED_SQL, migrate
+from .schema import SEARCHED_SQL
 from .terms import Texts
 
 #: Seconds that connecting, a statement and a silent network may take.
@@ -94,9 +94,7 @@ class PostgresDatabase(Database):
             with self._writer.begin() as connection:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a step may take minutes
-                created = migrate(connection)
-                self.claim(connection)
-                return created
+                return self.prepare(connection)
         except SQLAlchemyError as exc:
             raise self.explain(exc) from exc
 

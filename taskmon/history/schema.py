@@ -201,12 +201,17 @@ def read_version(connection: Connection) -> int:
     return int(found)
 
 
-def migrate(connection: Connection) -> bool:
-    """Bring the schema up to date, inside the transaction that is open; return whether there was none."""
+def migrate(connection: Connection, on_steps: Callable[[int], None]) -> bool:
+    """Bring the schema up to date, inside the transaction that is open; return whether there was none.
+
+    `on_steps` is called with an older version that was found, before what may take minutes.
+    """
     found = read_version(connection)
     if not found:
         _create(connection)
         return True
+    if found < VERSION:
+        on_steps(found)
     for step in STEPS[found - 1 :]:
         step(connection)
     if found < VERSION:

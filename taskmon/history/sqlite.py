@@ -26,7 +26,7 @@ from .batches import Row
 from .columns import FIELDS, merge_sql
 from .databases import Database, literal_condition
 from .driver_errors import Away, first_line
-from .schema import SEARCHED, SEPARATOR, migrate
+from .schema import SEARCHED, SEPARATOR
 from .terms import Texts
 
 #: Rows in one statement, a millisecond's worth: each costs the driver and SQLite some upkeep.
@@ -95,8 +95,7 @@ class SqliteDatabase(Database):
                 connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
             self._write_ahead()
             with self._writer.begin() as connection:
-                created = migrate(connection)
-                self.claim(connection)
+                created = self.prepare(connection)
         except SQLAlchemyError as exc:
             raise self.explain(exc) from exc
         for ending in ("", "-wal", "-shm"):

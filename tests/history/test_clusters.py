@@ -10,6 +10,7 @@ from factories import START
 from serving import event, make_app, serving
 from stored import open_sqlite, read_all_rows, read_ids, write
 
+from taskmon.history import schema
 from taskmon.history.batches import Batch
 from taskmon.history.columns import to_row
 from taskmon.history.journal import Journal
@@ -165,3 +166,24 @@ async def test_a_file_of_the_first_version_is_the_first_clusters(tmp_path: Path)
             ("new.name",),
             ("old.name",),
         ]
+
+
+def test_a_step_is_told_while_it_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make_version_1(tmp_path, Task("a", timestamp=START))
+    database = SqliteDatabase(tmp_path / "history.sqlite3", "first", ("",))
+    step, told = schema.STEPS[0], []
+
+    def note(connection: Any) -> None:
+        told.append(database.migrating)
+        step(connection)
+
+    monkeypatch.setattr(schema, "STEPS", (note, *schema.STEPS[1:]))
+    for _ in range(2):
+        assert not database.open()
+        assert not database.migrating
+        database.close()
+    assert told == [True]
+    assert caplog.text.count("which may take minutes") == 1
