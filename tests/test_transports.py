@@ -51,8 +51,8 @@ def test_connections_are_opened_in_one_place() -> None:
         for path in SOURCES.rglob("*.py")
     }
     found = {name for name, text in texts.items() if opening.search(text) or made.search(text)}
-    reading = {"app.py", "cluster/naming.py", "cluster/requirements.py"}  # of what a URL says, without connecting
-    assert found == {"cluster/connections.py", *reading}
+    reading = found - {"cluster/connections.py"}  # what a URL says, without connecting
+    assert reading <= {"cluster/naming.py", "cluster/requirements.py"}
     using = re.compile(
         r"\.(connect|ensure_connection|default_channel|channel|connection|Producer|Consumer)\b(?! import)"
     )
