@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE
+from serving import serving
+from tls import make_certificates
 from waiting import wait_until
 
 from taskmon.auth import Role
@@ -163,8 +165,7 @@ def test_sighup_reloads(run: Any, tmp_path: Path) -> None:
     assert "Serving on" not in log.read_text()
     users.write_text("ann:plain\n")
     program.send(signal.SIGHUP)
-    wait_until(lambda: log.read_text().count("Reloaded on SIGHUP") == 2)
-    assert "The users of --htpasswd are not read again" in log.read_text()
+    wait_until(lambda: "The users of --htpasswd are not read again" in log.read_text())
     program.send(signal.SIGTERM)
     assert program.end() == 0
     assert log.read_text().rstrip().endswith("Stopped")
@@ -221,3 +222,18 @@ def _handles(program: Program, number: int) -> bool:
     found = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{program.process.pid}/status").read_text(), re.M)
     assert found
     return bool(int(found[1], 16) >> (number - 1) & 1)
+
+
+async def test_reloading_takes_up_certificates(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level("INFO")
+    made = make_certificates()
+    certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
+    certificate.write_bytes(made.certificate.read_bytes())
+    key.write_bytes(made.key.read_bytes())
+    async with serving(certfile=certificate, keyfile=key) as served:
+        served.taskmon.reload()
+        assert f"The certificate of {certificate} is taken up" in caplog.text
+        assert caplog.records[-1].getMessage() == "Reloaded on SIGHUP: certificates"
+        certificate.write_text("none")
+        served.taskmon.reload()
+        assert "The certificate has changed and is not taken up yet" in caplog.text
