@@ -35,6 +35,9 @@ MAX_TEXTS_LOGGED_ONCE: Final = 1000
 #: The logger of changing requests, of which no line is left out.
 AUDIT_LOGGER: Final = "taskmon.audit"
 
+#: Loggers of which every line is asked for: that of changing requests, and that of what SIGUSR1 dumps.
+UNLIMITED_LOGGERS: Final = frozenset({AUDIT_LOGGER, "taskmon.signals"})
+
 #: Lines a second that one place in the code may log.
 LINES_PER_SECOND: Final = 20
 
@@ -159,8 +162,8 @@ class _Once(logging.Filter):
 class RateLimit(logging.Filter):
     """Passes the same line once a second, and few lines a second of one place in the code; counts what it leaves out.
 
-    The next line of that place that passes says how many were left out. Lines of the audit log and of level debug all
-    pass: each of them is asked for.
+    The next line of that place that passes says how many were left out. Lines of the audit log, of what
+    SIGUSR1 dumps and of level debug all pass: each of them is asked for.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -174,7 +177,7 @@ class RateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is logged."""
-        if record.levelno <= logging.DEBUG or record.name == AUDIT_LOGGER:
+        if record.levelno <= logging.DEBUG or record.name in UNLIMITED_LOGGERS:
             return True
         place = record.pathname, record.lineno
         line = *place, _text_of(record)

@@ -12,6 +12,7 @@ from datetime import datetime
 import pytest
 from kombu import Connection
 
+from taskmon import signals
 from taskmon.logs import LINES_PER_SECOND, RateLimit, TextFormatter, configure_logging
 from taskmon.settings import Settings
 
@@ -217,6 +218,7 @@ def test_a_line_is_logged_once_a_second_however_often_it_is_said() -> None:
     assert passes("no place", line=2)  # another place says the same
     assert passes("no place", line=2, name="taskmon.audit")
     assert passes("no place", line=2, level=logging.DEBUG)
+    assert all(passes("thread %d", number, line=4, name=signals.log.name) for number in range(200))
     assert sum(passes("request %d", number, line=3) for number in range(500)) == LINES_PER_SECOND
     now = 1.0
     assert passes("no place")
