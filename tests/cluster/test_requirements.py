@@ -89,6 +89,8 @@ def test_backends() -> None:
 def test_a_backend_that_is_not_there_ends_the_start_only_where_it_was_given(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, process_as_before: None
 ) -> None:
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "")  # which is set below, and is to be as before after the test
+    monkeypatch.delenv("CELERY_RESULT_BACKEND")
     with pytest.raises(BadUsage, match="--result-backend cannot be used: Celery has no result backend 'redsi'"):
         load_app(Settings(broker="memory://x", result_backend="redsi://127.0.0.1"))
     monkeypatch.setenv("CELERY_RESULT_BACKEND", "redsi://127.0.0.1")
