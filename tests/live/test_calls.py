@@ -14,6 +14,8 @@ from waiting import eventually
 from workers import new_queue
 
 from taskmon.cluster.calls import Lane
+from taskmon.cluster.consumers import Consumers
+from taskmon.cluster.known_queues import KnownQueues
 from taskmon.cluster.mailbox import Command, Mailbox
 from taskmon.cluster.queues import Queues
 
@@ -26,11 +28,13 @@ def test_a_call_leaves_no_connection_behind(broker: Broker) -> None:
 
     async def ask() -> None:
         lane = Lane("The broker", threads=2, waiting=4)
-        mailbox, queues = Mailbox(app, lane, 0.1), Queues(app, lane)
+        mailbox = Mailbox(app, lane, 0.1)
+        queues = Queues(app, lane, KnownQueues((), ()), Consumers({}, {}))
         for _ in range(3):
             assert await mailbox.ask([Command("ping")]) == {}
             await mailbox.tell(Command("ping", reply=False))
             await queues.lengths([new_queue()])
+        queues.close()
         await eventually(lambda: not connections(), "no connection is left", PATIENCE)
         lane.close()
 
