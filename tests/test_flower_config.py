@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import make_runner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,14 +226,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "port = 5\nread_only = bool(1)\n")
     for args in ([], [FLOWER_FILE], [str(tmp_path / FLOWER_FILE)]):
-        result = CliRunner().invoke(main, ["convert-config", *args])
+        result = make_runner().invoke(main, ["convert-config", *args])
         assert result.exit_code == 0
         assert tomllib.loads(result.stdout) == {"port": 5}
         assert (
             "# read_only is computed in line 2: set it here, by --read-only or by TASKMON_READ_ONLY." in result.stdout
         )
         assert "secret" not in result.stdout
-    result = CliRunner().invoke(main, ["convert-config", "missing.py"])
+    result = make_runner().invoke(main, ["convert-config", "missing.py"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
         "Error: missing.py must name a configuration of Flower that can be read (No such file"

@@ -129,12 +129,18 @@ def test_looking_at_a_queue_in_sql_makes_none(tmp_path: Path) -> None:
     drop_connection(connection)
 
 
+unbinding = pytest.mark.skipif(
+    "_delete" not in vars(filesystem.Channel), reason="this kombu leaves bindings in a folder"
+)
+
+
 def bind_own(connection: Connection, name: str) -> None:
     channel = connection.default_channel
     claim_queue(channel, name)
     Queue(name, Exchange("celeryev", type="fanout"), auto_delete=True)(channel).declare()
 
 
+@unbinding
 def test_a_queue_in_a_folder_goes_with_its_connection(options: dict[str, Any], folder: Path) -> None:
     connection = open_connection(make_files_app(options))
     bind_own(connection, "mine")
@@ -144,6 +150,7 @@ def test_a_queue_in_a_folder_goes_with_its_connection(options: dict[str, Any], f
     assert [path.name for path in (folder / "tables").iterdir()] == ["celeryev.exchange"]
 
 
+@unbinding
 def test_the_queues_of_a_killed_monitor_are_removed_by_the_next(options: dict[str, Any], folder: Path) -> None:
     killed, running = open_connection(make_files_app(options)), open_connection(make_files_app(options))
     bind_own(running, "running")
