@@ -296,9 +296,13 @@ class Connection(HTTP1Connection):
             self.served.expect(body=False)
             head = await stream.read_until_regex(_END_OF_HEAD, max_bytes=MAX_HEADERS)
             self.served.server.limits.note_head(self.served)
+            if head.count(b"\n") != head.count(b"\r\n"):
+                raise HTTPInputError("a line of the head ends in a bare LF")
             start, headers = self._parse_headers(head)
             request = parse_request_start_line(start)
             self._request_start_line, self._request_headers = request, headers
+            if request.version != "HTTP/1.1" and "Transfer-Encoding" in headers:
+                raise HTTPInputError("only HTTP/1.1 has Transfer-Encoding")
             self._disconnect_on_finish = not self._can_keep_alive(request, headers)
             delegate.headers_received(request, headers)
             reading = True

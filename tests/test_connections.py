@@ -61,6 +61,14 @@ async def refused(raw: bytes, status: int, **options: object) -> str:
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\xff" * 100 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: localhost\n\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: y\nZ: z\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\n",
+        b"GET / HTTP/1.1\nHost: localhost\r\n\r\n",
+        b"\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"POST / HTTP/0.9\r\nHost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_what_is_not_http(raw: bytes) -> None:

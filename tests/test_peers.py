@@ -83,6 +83,42 @@ def test_networks_that_are_not_trusted(network: str) -> None:
         Settings(trusted_proxies=[network])
 
 
+TOO_WIDE = [
+    ["0.0.0.0/0"],
+    ["0.0.0.0/1"],
+    ["128.0.0.0/1"],
+    ["10.0.0.0/7"],
+    ["::/0"],
+    ["::/1"],
+    ["8000::/1"],
+    ["2000::/3"],
+    ["2000::/15"],
+    ["10.0.0.0/8", "11.0.0.0/8"],
+    ["10.0.0.1", "128.0.0.0/2"],
+    [f"{first}.0.0.0/8" for first in range(0, 40, 2)],
+]
+
+
+@pytest.mark.parametrize("networks", TOO_WIDE, ids=lambda networks: networks[0])
+def test_networks_that_hold_more_than_proxies(networks: list[str]) -> None:
+    with pytest.raises(InvalidSetting, match=r"--trusted-proxies must not be as wide as .*--trust-everyone"):
+        Settings(trusted_proxies=networks)
+    assert Settings(trusted_proxies=networks, trust_everyone=True).trusted_proxies
+
+
+def test_networks_that_proxies_are_in() -> None:
+    networks = (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "127.0.0.1",
+        "fc00::/7",
+        "fe80::/10",
+        "2a06:98c0::/29",
+    )
+    assert len(Settings(trusted_proxies=networks).trusted_proxies) == len(networks)
+
+
 async def test_the_client_of_a_trusted_proxy(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "taskmon.audit")
     for proxies, client in (("127.0.0.1", "192.0.2.7"), ("10.0.0.0/8", "127.0.0.1")):

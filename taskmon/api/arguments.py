@@ -1,5 +1,6 @@
 """What a request carries: the arguments of its query string, and the form or JSON object that is its body."""
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
@@ -74,7 +75,21 @@ def read_object(request: HTTPServerRequest) -> dict[str, Any]:
         raise InvalidArgument("The body", "must be a JSON object")
     if is_too_deep(request.body, body):
         raise InvalidArgument("The body", f"may be nested {DEEPEST} levels deep at the most")
+    _refuse_duplicates(request.body)
     return body
+
+
+def _refuse_duplicates(text: bytes) -> None:
+    """Raise InvalidArgument for JSON in which an object has a key twice: readers differ in which one counts."""
+    json.loads(text, object_pairs_hook=_check_keys, parse_int=len, parse_float=len)
+
+
+def _check_keys(pairs: list[tuple[str, object]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise InvalidArgument("The body", "must not have a key twice", key)
+        seen.add(key)
 
 
 def refuse_unknown(given: Mapping[str, object], known: Collection[str]) -> None:

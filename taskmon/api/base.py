@@ -144,7 +144,21 @@ class ApiHandler(RequestHandler):
         if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
         for part in self.path_args:
-            _check_part(part)
+            self._check_part(part)
+
+    def _check_part(self, part: str) -> None:
+        """Refuse a part of the path that can be no id and no name; raises InvalidArgument, or what is 404 here.
+
+        No task, name or worker has a NUL, so where an unknown one is 404, so is one with a NUL.
+        """
+        if not part.isascii():
+            decode_text("The path", part.encode(errors="surrogateescape"))
+        if "\0" in part and UnknownTask in self.errors:
+            raise UnknownTask(part, "impossible: no id has a NUL character")
+        for unknown in (UnknownTaskName, UnknownWorker):
+            if "\0" in part and unknown in self.errors:
+                raise unknown(part)
+        parse_id("The last part of the path", part)
 
     def _check_origin(self, user: User) -> None:
         """Refuse a change that a page of another site has a browser make, with credentials that it adds by itself.
@@ -309,13 +323,6 @@ def status_of(error: TaskmonError) -> int:
 def is_address(host: str) -> bool:
     """Tell whether a host is an IP address: those are nobody's to point elsewhere."""
     return read_address(host.strip("[]")) is not None
-
-
-def _check_part(part: str) -> None:
-    """Refuse a part of a path that can be no id and no name; raises InvalidArgument."""
-    if not part.isascii():
-        decode_text("The path", part.encode(errors="surrogateescape"))
-    parse_id("The last part of the path", part)
 
 
 def _is_refused_form(headers: HTTPHeaders) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from ..auth import Role
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, UnknownWorker
 from ..parameters import Parameter, Text, Whole, parse_bool, read_parameters
 from ..query import MAX_COUNT, SORT_KEYS, TaskQuery
 from ..records import Task
@@ -65,6 +65,7 @@ class WorkerPage(FlowerPage, WorkerHandler):
     """GET `/worker/<name>`: all that is known of a worker, with `json`."""
 
     role = Role.VIEWER
+    errors = (UnknownWorker,)
 
     def get(self, name: str) -> None:
         """Answer the worker as `/api/workers/<name>` does, and its name."""

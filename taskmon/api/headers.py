@@ -9,6 +9,9 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
 
 from ..settings import Settings
 
+#: What browsers offer to pages, and no page of taskmon uses.
+_UNUSED_FEATURES: Final = ("camera", "display-capture", "geolocation", "microphone", "payment", "usb")
+
 #: On every answer: it is data for one user, no page to embed, and not to be guessed at.
 HEADERS: Final = {
     "Server": "taskmon",
@@ -16,6 +19,9 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{feature}=()" for feature in _UNUSED_FEATURES),
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 _HSTS: Final = "max-age=31536000"

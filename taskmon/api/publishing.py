@@ -143,7 +143,7 @@ class TaskResult(ApiHandler):
     role = Role.VIEWER
     takes = (Parameter("timeout", _TIMEOUT, "How many seconds to wait until it is ready.", default=0.0),)
     answer_type = ResultObject
-    errors = (Unavailable,)
+    errors = (UnknownTask, Unavailable)
 
     async def get(self, task_id: str) -> None:
         """Answer the state of a task and, once it is ready, its result."""
@@ -157,7 +157,7 @@ class TaskAbort(ApiHandler):
 
     role = Role.OPERATOR
     answer_type = Message
-    errors = (Refused, Unavailable)
+    errors = (UnknownTask, Refused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Ask a task that is abortable to stop, by its state."""

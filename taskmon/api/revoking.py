@@ -85,7 +85,7 @@ class TaskRevoke(ApiHandler):
     role = Role.OPERATOR
     takes = _HOW
     answer_type = Message
-    errors = (Unavailable, NoAnswer)
+    errors = (UnknownTask, Unavailable, NoAnswer)
 
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""

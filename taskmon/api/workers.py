@@ -30,6 +30,8 @@ class WorkerHandler(ApiHandler):
         """
         if self.current_user.role < Role.OPERATOR:
             raise Forbidden(f"refresh needs the role {Role.OPERATOR}, and {self.current_user.name} is a viewer")
+        if self.services.settings.read_only:
+            raise Forbidden("taskmon is read-only (--read-only): workers are not asked, so refresh is refused")
         now = time.time()
         workers = self.services.state.workers
         online = [] if hostname is not None else [name for name, worker in workers.items() if worker.alive(now)]

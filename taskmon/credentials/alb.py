@@ -14,7 +14,7 @@ import jwt
 
 from ..errors import NotAuthenticated, Unavailable
 from .fetching import Fetcher
-from .jwt import LEEWAY, read_header, reason
+from .jwt import LEEWAY, check_time, read_header, reason
 
 #: A kid that is not known is asked for once a minute, and so many of them in a minute.
 PAUSE: Final = 60.0
@@ -72,8 +72,9 @@ class AlbVerifier:
 
     def _check_header(self, header: dict[str, Any]) -> None:
         exp = header.get("exp")
-        if isinstance(exp, bool) or not isinstance(exp, int | float):
+        if exp is None:
             raise NotAuthenticated("The assertion is refused: it has no exp")
+        check_time(exp)
         if not exp > self._clock() - LEEWAY:
             raise NotAuthenticated("The assertion is refused: it has expired")
         if header.get("signer") != self._signer:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..auth import User
 from ..errors import NotAuthenticated
+from ..settings import is_name
 from ..settings.proxies import Preset
-from .identity import MAX_NAME, check_spelling, make_user, split_groups
+from .identity import check_spelling, make_user, split_groups
 from .roles import Roles
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class AssertionAuthenticator:
         assert names.jwt is not None
         self._verifier, self._names, self._roles = verifier, names, roles
         self._header = names.jwt
-        self._bearer = names.jwt.lower() == "authorization"
+        self.reads_bearer = names.jwt.lower() == "authorization"
         self._aliases = frozenset((names.jwt.lower(),))
         self._clock = clock
         self._cache: dict[bytes, tuple[User, float]] = {}
@@ -72,7 +73,7 @@ class AssertionAuthenticator:
         self._verifier.close()
 
     def _token(self, value: str) -> str | None:
-        if not self._bearer:
+        if not self.reads_bearer:
             return value
         scheme, _, token = value.partition(" ")
         token = token.strip(" ")
@@ -91,7 +92,7 @@ class AssertionAuthenticator:
     def _to_user(self, claims: Mapping[str, Any]) -> User:
         names = self._names
         name = claims.get(names.user_claim)
-        if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
+        if not isinstance(name, str) or not is_name(name):
             raise NotAuthenticated(f"The assertion is refused: its {names.user_claim} is no name")
         address = claims.get(names.email_claim)
         if not isinstance(address, str) or not self._is_verified(claims):

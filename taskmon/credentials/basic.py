@@ -9,13 +9,14 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
 from ..errors import NotAuthenticated, Unavailable
+from ..settings import is_name
 from .passwords import Password, Scrypt
 from .throttle import Throttle
 from .users import Users
@@ -57,8 +58,7 @@ class BasicAuthenticator:
         self._passwords = passwords
         self._users = users
         self._look_again = 0.0
-        # Unknown users cost what known ones do: their password is compared with this, and refused anyway.
-        self._nobody = next(iter(passwords.values()), None) or Password(Scrypt.make(secrets.token_hex()))
+        self._nobody = Password(Scrypt.make(secrets.token_hex()))
         self._clock = clock
         self._throttle = Throttle(clock=clock)
         self._key = secrets.token_bytes(32)
@@ -96,22 +96,23 @@ class BasicAuthenticator:
 
     def _check(self, request: "HTTPServerRequest", key: bytes, header: str, *, throttled: bool) -> Awaitable[User]:
         client = client_of(request)
-        if throttled:
-            self._throttle.check(f"client {client}", self.client_limit)
         parsed = _parse_basic(header)
         if parsed is None:
+            self._throttle.check(f"client {client}", self.client_limit)
             self._throttle.failed(f"client {client}")
             raise NotAuthenticated("The Basic credentials are malformed")
         name, password = parsed
-        if throttled:
-            self._throttle.check(f"user {name[:MAX_NAME_IN_LOG]}", self.user_limit)
+        counted = (f"client {client}", f"user {name[:MAX_NAME_IN_LOG]}") if throttled else ()
         task = self._running.get(key)
         if task is None:
+            for limited, limit in zip(counted, (self.client_limit, self.user_limit), strict=False):
+                self._throttle.check(limited, limit)
             entry = self._passwords.get(name)
-            hashing = self._hash(entry or self._nobody, password)
+            hashing = self._hash(entry or self._stand_in(name), password)
             task = asyncio.get_running_loop().create_task(self._finish(key, name, client, entry, hashing))
             self._running[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
+            self._throttle.begin(*counted)
+            task.add_done_callback(lambda done: self._forget(key, counted, done))
         # Many requests may wait for one hash, and one of them going away must not end it for the others.
         return asyncio.shield(task)
 
@@ -123,6 +124,17 @@ class BasicAuthenticator:
             self._passwords = after = users.passwords
             same = {name for name in before if before[name] == after.get(name)}
             self._cache = {key: known for key, known in self._cache.items() if known[0].name in same}
+
+    def _stand_in(self, name: str) -> Password:
+        """Return what the password of an unknown user is compared with, and refused anyway: a hash of some user.
+
+        Hashes differ in what they cost. So each unknown name costs what some known one does, always the same.
+        """
+        known = list(self._passwords.values())
+        if not known:
+            return self._nobody
+        drawn = hashlib.blake2b(f"{known[0].hash!r} {name}".encode(), digest_size=8).digest()
+        return known[int.from_bytes(drawn) % len(known)]
 
     def _hash(self, entry: Password, password: bytes) -> "Future[bool]":
         if not self._slots.acquire(blocking=False):
@@ -150,8 +162,9 @@ class BasicAuthenticator:
             del self._cache[next(iter(self._cache))]
         return user
 
-    def _forget(self, key: bytes, done: "asyncio.Task[User]") -> None:
+    def _forget(self, key: bytes, counted: Iterable[str], done: "asyncio.Task[User]") -> None:
         del self._running[key]
+        self._throttle.end(*counted)
         # Asking for the exception keeps asyncio from logging it when everybody who waited went away.
         _ = done.cancelled() or done.exception()
 
@@ -165,11 +178,12 @@ def _give_way() -> None:
 
 
 def _parse_basic(header: str) -> tuple[str, bytes] | None:
-    """Take an ASCII header apart strictly: canonical base64 of UTF-8 with a colon; None for anything else."""
+    """Take an ASCII header apart strictly: canonical base64 of UTF-8, a name, a colon; None for anything else."""
     coded = header[6:].strip(" ").encode()
     try:
         plain = base64.b64decode(coded, validate=True)
         name, colon, password = plain.decode().partition(":")
     except ValueError:
         return None
-    return (name, password.encode()) if colon and base64.b64encode(plain) == coded else None
+    valid = colon and is_name(name) and base64.b64encode(plain) == coded
+    return (name, password.encode()) if valid else None

@@ -21,8 +21,9 @@ def build_authenticators(
     if not (has_users or settings.token or file or settings.anonymous_role or sessions or proxy):
         generated, line = new_token("generated", Role.ADMIN)
         lines = (line,)
-    # A proxy may send a Bearer of its own along: then only what looks like taskmon's is judged here.
-    authenticators: list[Authenticator] = [TokenAuthenticator(lines, file, leave_others=proxy is not None)]
+    # Where a proxy signs a Bearer of its own, only what looks like taskmon's is judged here.
+    leave_others = bool(getattr(proxy, "reads_bearer", False))
+    authenticators: list[Authenticator] = [TokenAuthenticator(lines, file, leave_others=leave_others)]
     if has_users:
         authenticators.insert(0, BasicAuthenticator(users.passwords, users))
     if sessions is not None:

@@ -9,11 +9,11 @@ from tornado.httputil import HTTPHeaders
 
 from ..auth import Role, User
 from ..errors import Forbidden, NotAuthenticated
+from ..settings import MAX_NAME
 from .roles import Roles
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME: Final = 256
 _MAX_GROUPS: Final = 8192
 
 
@@ -32,7 +32,10 @@ def read_single(headers: HTTPHeaders, name: str, *, longest: int = MAX_NAME, emp
         return None
     if len(values) > 1:
         raise NotAuthenticated(f"{name} came more than once")
-    value = _decode(values[0])
+    try:
+        value = _decode(values[0])
+    except UnicodeError:
+        raise NotAuthenticated(f"{name} is not UTF-8") from None
     if not value and not empty:
         raise NotAuthenticated(f"{name} is empty")
     if len(value) > longest or not value.isprintable():
@@ -66,10 +69,5 @@ def alias_of(name: str) -> str | None:
 
 
 def _decode(value: str) -> str:
-    """Read a header as UTF-8 where it is that: Tornado takes the bytes for Latin-1."""
-    if value.isascii():
-        return value
-    try:
-        return value.encode("latin-1").decode()
-    except UnicodeError:
-        return value
+    """Read a header as UTF-8, whose bytes Tornado takes for Latin-1; raise UnicodeError where it is no UTF-8."""
+    return value if value.isascii() else value.encode("latin-1").decode()

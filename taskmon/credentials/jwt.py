@@ -9,6 +9,7 @@ import msgspec
 from jwt.types import Options
 
 from ..errors import InvalidArgument, NotAuthenticated
+from ..times import LATEST
 
 MAX_TOKEN: Final = 8 * 1024
 LEEWAY: Final = 60.0
@@ -73,6 +74,7 @@ class JwtVerifier:
             raise NotAuthenticated(f"The assertion is refused: {reason(exc)}") from exc
         if not claims["sub"]:
             raise NotAuthenticated("The assertion is refused: its sub is empty")
+        check_time(claims["exp"])
         return claims
 
     def close(self) -> None:
@@ -97,6 +99,12 @@ def read_header(token: str, algorithms: Collection[str]) -> dict[str, Any]:
     if "crit" in header or not isinstance(header.get("kid", ""), str):
         raise NotAuthenticated("The assertion is refused: its header asks for what is not known here")
     return header
+
+
+def check_time(exp: object) -> None:
+    """Raise NotAuthenticated unless this is a moment that a clock can show: PyJWT takes a number of any length."""
+    if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 < exp < LATEST:
+        raise NotAuthenticated("The assertion is refused: its exp is no time")
 
 
 def check_algorithms(algorithms: Collection[str]) -> None:

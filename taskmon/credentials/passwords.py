@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..auth import Role
 from ..errors import InvalidSetting
-from ..settings import SCRYPT_HASH, Settings
+from ..settings import SCRYPT_HASH, Settings, is_name
 
 _BCRYPT = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _ARGON2 = re.compile(r"\$argon2(?:id|i|d)\$v=19\$m=(?P<memory>\d{1,7}),t=(?P<time>\d{1,3}),p=\d{1,3}\$[^$]+\$[^$]+")
@@ -69,7 +69,9 @@ class Bcrypt(NamedTuple):
 
     def matches(self, password: bytes) -> bool:
         try:
-            return bool(self.module.checkpw(password[:_BCRYPT_BYTES], self.text))
+            # A longer one is refused, and takes as long as any other: bcrypt would ignore its end.
+            right = self.module.checkpw(password[:_BCRYPT_BYTES], self.text)
+            return bool(right) and len(password) <= _BCRYPT_BYTES
         except ValueError:  # a password with a NUL in it
             return False
 
@@ -158,8 +160,8 @@ def _read_file(path: Path) -> Iterator[tuple[str, Hash]]:
 
 def _read_foreign(name: str, secret: str) -> Hash:
     """Read a hash of a file; raise ValueError for one that is weak, costs too much, or is none."""
-    if not name:
-        raise ValueError("must have a user in each line")
+    if not is_name(name):
+        raise ValueError("must have a user in each line, in printable characters and without a comma")
     if SCRYPT_HASH.fullmatch(secret):
         return read_hash(secret)
     bcrypt = _BCRYPT.fullmatch(secret)

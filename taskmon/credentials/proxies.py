@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..auth import User, authorization, client_of, is_trusted, printable
 from ..errors import NotAuthenticated
+from ..settings import is_name
 from .identity import check_spelling, make_user, read_groups, read_single
 from .roles import Roles
 
@@ -50,6 +51,9 @@ class ProxyAuthenticator:
         if not is_trusted(request):
             self._watch(request)
             return None
+        # Whoever checks a Bearer is asked before; Basic may be what the proxy itself asked for.
+        if (authorization(request) or "").lower().split()[:1] == ["bearer"]:
+            raise NotAuthenticated("The bearer token beside the proxy's headers is checked by no option; send none")
         check_spelling(headers, self._names)
         values = [headers.get_list(name) for name in self._listed]
         key = tuple(["\0".join(value) for value in values])
@@ -71,6 +75,8 @@ class ProxyAuthenticator:
 
     def _read(self, headers: "HTTPHeaders") -> User | None:
         name = read_single(headers, self._user)
+        if name is not None and not is_name(name):
+            raise NotAuthenticated(f"{self._user} has a comma, which no name may have")
         address = read_single(headers, self._email) if self._email else None
         groups = read_groups(headers, self._groups) if self._groups else []
         return make_user(name, address, groups, self._roles) if name is not None else None

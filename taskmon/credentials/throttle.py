@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from ..errors import TooManyRequests
@@ -17,16 +18,30 @@ class Throttle:
         self._most_keys = most_keys
         self._clock = clock
         self._failures: dict[str, tuple[int, float]] = {}
+        self._under_way: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._failures)
 
     def check(self, key: str, limit: int) -> None:
-        """Raise TooManyRequests when this key has failed `limit` times in its window."""
+        """Raise TooManyRequests when this key has `limit` failures in its window, attempts under way included."""
         count, ends = self._failures.get(key, (0, 0.0))
         wait = ends - self._clock()
         if count >= limit and wait > 0:
             raise TooManyRequests("Too many failed attempts to log in", math.ceil(wait))
+        if (count if wait > 0 else 0) + self._under_way[key] >= limit:
+            raise TooManyRequests("Too many attempts to log in are under way", 1)
+
+    def begin(self, *keys: str) -> None:
+        """Count an attempt that is under way: until `end` it may become a failure."""
+        self._under_way.update(keys)
+
+    def end(self, *keys: str) -> None:
+        """Count it no longer."""
+        self._under_way.subtract(keys)
+        for key in keys:
+            if not self._under_way[key]:
+                del self._under_way[key]
 
     def failed(self, key: str) -> None:
         """Count one failure; the first one opens the window."""

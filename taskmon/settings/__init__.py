@@ -1,6 +1,6 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
-from .access import ROLE_RULE, SCRYPT_HASH, TOKEN_LINE
+from .access import MAX_NAME, ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, is_name
 from .flower import ALIASES, CELERY_ONLY, CELERY_SHORT, FLOWER_ONLY, INSTEAD
 from .flower_file import FLOWER_FILE, FlowerFile, read_flower_file
 from .kinds import format_size, is_switch_word, parse_switch
@@ -17,6 +17,7 @@ __all__ = [
     "FLOWER_FILE",
     "FLOWER_ONLY",
     "INSTEAD",
+    "MAX_NAME",
     "OPTION",
     "OPTIONS",
     "ROLE_RULE",
@@ -31,6 +32,7 @@ __all__ = [
     "UnknownSetting",
     "checked",
     "format_size",
+    "is_name",
     "is_switch_word",
     "load_settings",
     "parse_switch",

@@ -18,6 +18,8 @@ ROLE_RULE: Final = re.compile(
 )
 #: Characters of a secret that sessions are signed with, at the least.
 MIN_SECRET: Final = 16
+#: Characters of a user's name, at the most.
+MAX_NAME: Final = 256
 _DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 _ROLE_NAMES: Final = {"address": re.compile(rf"[!-)+-?A-~]{{1,64}}@{_DOMAIN}"), "domain": re.compile(_DOMAIN)}
 PROVIDERS: Final = ("google", "github", "gitlab", "okta", "oidc")
@@ -42,12 +44,19 @@ OIDC_SCOPE: Final = (
 OIDC_CLAIM: Final = (re.compile(r"[!-~]{1,200}"), "must be the name of a claim, or a path such as realm_access.roles")
 
 
+def is_name(name: str) -> bool:
+    """Whether a text can be the name of a user: printable, bounded, and without a comma, which joins two names."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable() and "," not in name
+
+
 def read_user_and_password(value: object) -> str:
     """Read `user:password`, or `user:hash` with a hash of our own."""
     read_text(value)
     user, _, password = str(value).lstrip().partition(":")
     if not user.strip() or not password:
         raise ValueError("must be user:password")
+    if not is_name(user):
+        raise ValueError(f"must have a user of at most {MAX_NAME} printable characters, none of them a comma")
     if not SCRYPT_HASH.fullmatch(password):
         if _FOREIGN_HASH.match(password):
             raise ValueError("holds a hash taskmon cannot check; make one with `taskmon hash-password`")

@@ -1,8 +1,9 @@
 """Where taskmon listens, and whom it trusts there: how `--listen` and `--trusted-proxies` are read."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ WAYS: Final = ("basic", "token", "session", "proxy", "anonymous")
 #: The comma between two listeners, not the one before an option of the same listener.
 LISTENER_COMMA: Final = re.compile(r",(?!\s*(?:tls|auth|certfile|keyfile|ca_certs)\s*(?:[=,]|$))")
 
+_PRIVATE_IPV6: Final = (IPv6Network("fc00::/7"), IPv6Network("fe80::/10"))
 _PLACE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})")
 _FORM: Final = (
     "must be like 0.0.0.0:5556,auth=token,tls or unix:/run/taskmon.sock,auth=proxy; options are "
@@ -65,16 +67,33 @@ def read_listener(value: object) -> Listener:
 
 
 def read_network(value: object) -> Network:
-    """Read an address or a network in CIDR notation; everybody is no network to trust."""
+    """Read an address or a network in CIDR notation."""
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        network = ip_network(read_text(value))
+        return ip_network(read_text(value))
     except ValueError:
         raise ValueError("must be addresses or networks such as 10.0.0.0/8, not names, not *") from None
-    if network.prefixlen == 0:
-        raise ValueError("must not be every address there is: then everybody could say who they are")
-    return network
+
+
+def find_too_wide(networks: Iterable[Network]) -> Network | None:
+    """Return a network that is too wide for proxies only, also one that several of these make up together; else None.
+
+    The widest that are not: 10.0.0.0/8 and its like, a /16 of IPv6, and the private addresses of IPv6.
+    """
+    for version, widest in ((4, 8), (6, 16)):
+        found = [network for network in networks if network.version == version and not _is_private(network)]
+        merged = list(collapse_addresses(found))  # type: ignore[type-var]
+        for network in merged:
+            if network.prefixlen < widest:
+                return network
+        if sum(network.num_addresses for network in merged) > 1 << (merged[0].max_prefixlen - 4 if merged else 0):
+            return merged[0]
+    return None
+
+
+def _is_private(network: Network) -> bool:
+    return any(network.subnet_of(private) for private in _PRIVATE_IPV6 if isinstance(network, IPv6Network))
 
 
 def _read_ways(text: str) -> frozenset[str]:

@@ -53,7 +53,7 @@ from .kinds import (
     read_url_prefix,
     size,
 )
-from .listeners import LISTENER_COMMA, Listener, Network, read_listener, read_network
+from .listeners import LISTENER_COMMA, Listener, Network, find_too_wide, read_listener, read_network
 from .proxies import CLAIM, HEADER, PRESETS, read_algorithm, read_https, read_signer
 from .table import SWITCH, checked, describe, shown, to_option
 
@@ -136,6 +136,9 @@ class Settings:
         (),
         listing("NETWORK", read_network),
         "Address or network of proxies that are believed when they say who asks.",
+    )
+    trust_everyone: bool = _server(
+        False, SWITCH, "Allow networks in --trusted-proxies that are too wide to hold proxies only."
     )
     url_prefix: str = _server(
         "", Kind("PATH", read_url_prefix), "Path before every route, such as /taskmon.", flower=True
@@ -365,6 +368,10 @@ class Settings:
             raise InvalidSetting("task_runtime_metric_buckets", "must be numbers, each greater than the one before")
         if bounds[-1] != math.inf:
             object.__setattr__(self, "task_runtime_metric_buckets", (*bounds, math.inf))
+        wide = None if self.trust_everyone else find_too_wide(self.trusted_proxies)
+        if wide is not None:
+            rule = f"must not be as wide as {wide}: who is in there could name any user (--trust-everyone allows it)"
+            raise InvalidSetting("trusted_proxies", rule)
         for name, thing in (("basic_auth", "user"), ("token", "token")):
             keys = [entry.partition(":")[0] for entry in getattr(self, name)]
             if len(keys) != len(set(keys)):

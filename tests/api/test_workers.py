@@ -15,7 +15,7 @@ from waiting import eventually, given_time
 from taskmon.api import turns
 from taskmon.auth import Role
 from taskmon.cluster import inspection, mailbox
-from taskmon.cluster.inspection import GENERAL, OF_TASKS
+from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspector
 from taskmon.credentials.tokens import new_token
 
 W1, W2 = "celery@w1", "celery@w2"
@@ -232,6 +232,23 @@ async def test_a_viewer_reads_and_does_not_refresh(memory_broker: str) -> None:
             assert answer.status == 403
             assert "operator" in answer.error["message"]
         assert (await ask("/api/workers?refresh=1", Role.OPERATOR)).status == 200
+
+
+async def test_nothing_is_sent_to_workers_when_read_only(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching(memory_broker, read_only=True) as served:
+        beat(served)
+        asked: list[object] = []
+        monkeypatch.setattr(Inspector, "refresh", lambda self, *args: asked.append(args))
+        for path in (
+            "/api/workers?refresh=1",
+            f"/api/workers?refresh=1&workername={W1}",
+            f"/api/workers/{W1}?refresh=1",
+        ):
+            answer = await served.get(path)
+            assert answer.status == 403
+            assert "--read-only" in answer.error["message"]
+        assert (await served.get("/api/workers?refresh=0")).status == 200
+        assert not asked
 
 
 async def test_no_password_shows(memory_broker: str) -> None:

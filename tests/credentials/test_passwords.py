@@ -75,10 +75,13 @@ async def test_users_of_a_file(tmp_path: Path) -> None:
                     await ask(authenticator, basic(name, wrong, client=f"192.0.2.{len(wrong)}"))
 
 
-async def test_bcrypt_looks_at_72_bytes(tmp_path: Path) -> None:
+async def test_a_password_of_more_than_bcrypt_looks_at_is_refused(tmp_path: Path) -> None:
     hashed = bcrypt.hashpw(b"x" * 72, bcrypt.gensalt(4)).decode()
     with closing(BasicAuthenticator(read_passwords(write(tmp_path / "users", f"bea:{hashed}")))) as authenticator:
-        assert await ask(authenticator, basic("bea", "x" * 90))
+        assert await ask(authenticator, basic("bea", "x" * 72))
+        for wrong in ("x" * 73, "x" * 90, "x" * 71):
+            with pytest.raises(NotAuthenticated):
+                await ask(authenticator, basic("bea", wrong))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,21 @@ def test_throttle_counts_in_a_window() -> None:
     throttle.check("a", 3)
 
 
+def test_attempts_under_way_count_until_they_end() -> None:
+    throttle = Throttle(window=60, clock=Clock())
+    throttle.failed("a")
+    throttle.begin("a", "b")
+    throttle.check("a", 3)
+    throttle.begin("a")
+    with pytest.raises(TooManyRequests) as caught:
+        throttle.check("a", 3)
+    assert caught.value.retry_after == 1
+    throttle.end("a", "b")
+    throttle.check("a", 3)
+    throttle.end("a")
+    assert not throttle._under_way
+
+
 def test_throttle_is_bounded() -> None:
     throttle = Throttle(most_keys=10)
     for number in range(1000):
