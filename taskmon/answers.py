@@ -61,9 +61,10 @@ class TaskObject(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):
 
 
 class TaskNames(Struct, frozen=True, rename={"task_types": "task-types"}):
-    """The names of the tasks held, sorted."""
+    """The names of the tasks held, sorted; where there are too many, `other` counts those left out."""
 
     task_types: list[str]
+    other: int | UnsetType = UNSET
 
 
 class TreeTask(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):

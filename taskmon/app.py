@@ -61,6 +61,7 @@ _TIDY_EVERY: Final = 0.05
 _BUSY: Final = 50  # events since the last time: 1,000 a second
 _FLOODED: Final = 2_500
 _PURGE_EVERY: Final = 10.0
+_WORKERS_PER_PURGE: Final = 50  # then others may run
 _SWEEP_EVERY: Final = 1.0
 _DIAGNOSE_EVERY: Final = 10.0
 _ASK_UNHEARD_EVERY: Final = 15.0
@@ -155,7 +156,7 @@ class Taskmon:
         self.services.queues.watch()
         self._upkeep = [
             asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
-            asyncio.create_task(_every(_PURGE_EVERY, self._purge)),
+            asyncio.create_task(self._purge()),
             asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
             asyncio.create_task(self._ask_the_unheard()),
             asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
@@ -276,8 +277,13 @@ class Taskmon:
                 with suppress(Unavailable):
                     await self.services.inspector.refresh(None)
 
-    def _purge(self) -> None:
-        self.state.purge_workers(time.time() - self.settings.purge_offline_workers)
+    async def _purge(self) -> None:
+        """Forget the workers that have been offline for long, some at a time."""
+        while True:
+            await asyncio.sleep(_PURGE_EVERY)
+            before = time.time() - self.settings.purge_offline_workers
+            while self.state.purge_workers(before, _WORKERS_PER_PURGE):
+                await asyncio.sleep(0)
 
 
 def _log_restored(tasks: list[Task], seconds: float) -> None:

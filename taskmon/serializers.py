@@ -117,9 +117,9 @@ def datatable_error(draw: int, total: int, message: str) -> dict[str, Any]:
     return {"draw": draw, "recordsTotal": total, "recordsFiltered": 0, "data": [], "searchError": message}
 
 
-def task_types_body(names: list[str]) -> TaskNames:
-    """Give the answer of `/api/task/types`."""
-    return TaskNames(names)
+def task_types_body(names: list[str], other: int) -> TaskNames:
+    """Return the answer of `/api/task/types`; `other` names are left out."""
+    return TaskNames(names, other or UNSET)
 
 
 def tree_opening(task_id: str, root: str, truncated: bool) -> bytes:

@@ -145,18 +145,22 @@ class State:
         ]
         return nlargest(count, newest, key=_last_event)
 
-    def task_names(self) -> set[str]:
-        """Return the names of the tasks held."""
-        return self._values("name") - {""}
+    def task_names(self, limit: int | None = None) -> set[str]:
+        """Return the names of the tasks held, about `limit` of them where there are more: those seen first."""
+        return self._values("name", limit) - {""}
+
+    def count_task_names(self) -> int:
+        """Count the names that tasks are indexed by, about: of some no task may be left."""
+        return len(self._indexes.facets["name"].groups)
 
     def states(self) -> set[str]:
         """Return the states of the tasks held."""
         return self._values("state")
 
-    def _values(self, field: str) -> set[str]:
+    def _values(self, field: str, limit: int | None = None) -> set[str]:
         """Return the values of a facet, of the tasks that wait to be indexed too."""
         facet = self._indexes.facets[field]
-        values = {*facet.groups, *map(facet.get, self._indexes.waiting())}
+        values = {*islice(facet.groups, limit), *map(facet.get, self._indexes.waiting())}
         return {str(value) for value in values if value is not None}
 
     def tidy(self) -> bool:
@@ -351,9 +355,9 @@ class State:
             self._tasks.clear(shelves=1 + surplus // SHELF)
 
     def _new_worker(self, hostname: str) -> Worker:
-        """Add a worker; at the bound, the twentieth that was longest unheard of makes room, one at least."""
+        """Add a worker; at the bound, the hundredth that was longest unheard of makes room, one at least."""
         if len(self.workers) >= self.max_workers:
-            for old in nsmallest(1 + self.max_workers // 20, self.workers.values(), key=_last_seen):
+            for old in nsmallest(1 + self.max_workers // 100, self.workers.values(), key=_last_seen):
                 self._drop_worker(old)
         hostname = intern(hostname)
         worker = self.workers[hostname] = Worker(hostname)
@@ -364,10 +368,16 @@ class State:
         if hostname not in self.workers:
             self._new_worker(hostname).seen = time.time()
 
-    def purge_workers(self, before: float) -> None:
-        """Drop the workers that were last heard of before that time, in epoch seconds of taskmon's clock."""
-        for worker in [worker for worker in self.workers.values() if worker.seen < before]:
+    def purge_workers(self, before: float, limit: int | None = None) -> bool:
+        """Drop the workers that were last heard of before that time, in epoch seconds of taskmon's clock.
+
+        Drops up to `limit` of them, and returns whether it was that many: more may be left.
+        """
+        stale = (worker for worker in self.workers.values() if worker.seen < before)
+        dropped = list(islice(stale, limit))
+        for worker in dropped:
             self._drop_worker(worker)
+        return len(dropped) == limit
 
     def on_worker_gone(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the hostname of every worker that is dropped."""

@@ -231,10 +231,16 @@ def test_workers_are_purged_by_when_they_were_heard_of() -> None:
     state = make_state(make_worker_event("online", "celery@one"), make_worker_event("online", "celery@two"))
     state.on_worker_gone(gone.append)
     state.workers["celery@one"].seen = 100.0
-    state.purge_workers(before=100.0)
+    assert not state.purge_workers(before=100.0)
     assert gone == []
     state.purge_workers(before=100.5)
     assert (gone, set(state.workers)) == (["celery@one"], {"celery@two"})
+
+
+def test_workers_are_purged_some_at_a_time() -> None:
+    state = make_state(*(make_worker_event("online", f"celery@{n}") for n in range(5)))
+    assert [state.purge_workers(1e12, limit=2) for _ in range(3)] == [True, True, False]
+    assert not state.workers
 
 
 # Subscribers and failures

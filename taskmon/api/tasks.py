@@ -1,5 +1,6 @@
 """The task endpoints: one task, a listing, the names. Event loop only."""
 
+from collections.abc import Iterable
 from heapq import merge
 from itertools import islice
 from typing import Final
@@ -18,6 +19,10 @@ from .turns import Turn
 
 #: Names that are sorted, and merged, in one step.
 _RUN: Final = 1000
+
+#: What an answer has of the names of tasks: how many, and how many bytes they may take.
+MAX_NAMES: Final = 50_000
+MAX_NAMES_BYTES: Final = 4_000_000
 
 
 class TaskInfo(ApiHandler):
@@ -60,15 +65,32 @@ class TaskTypes(ApiHandler):
     answer_type = TaskNames
 
     async def get(self) -> None:
-        """Answer the names of all tasks, sorted."""
-        names = self.services.state.task_names()
-        history = self.services.history
+        """Answer the names of all tasks, sorted; those for which there is no room are counted."""
+        state, history = self.services.state, self.services.history
+        names = state.task_names(MAX_NAMES)
+        other = max(0, state.count_task_names() - MAX_NAMES)
         if history is not None and not history.is_all_in_memory:
             try:
                 names.update(await history.task_names())
             except Unavailable:
                 warn_of_history(self)
-        self.answer(task_types_body(await _sort(list(names))))
+        kept = await _fit(names)
+        self.answer(task_types_body(await _sort(kept), other + len(names) - len(kept)))
+
+
+async def _fit(names: Iterable[str]) -> list[str]:
+    """Return the names that fit into an answer, a slice at a time."""
+    turn = Turn()
+    kept, left = [], MAX_NAMES_BYTES
+    for place, name in enumerate(names):
+        # A character may take six bytes of JSON.
+        left -= len(name) if name.isascii() and name.isprintable() else 6 * len(name)
+        if left < 0 or place >= MAX_NAMES:
+            break
+        kept.append(name)
+        if place % _RUN == 0 and turn.over:
+            await turn.give_way()
+    return kept
 
 
 async def _sort(names: list[str]) -> list[str]:

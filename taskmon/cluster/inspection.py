@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any, Final
 
@@ -253,7 +254,7 @@ class _Asking:
         A worker says it is online a moment before it listens, so that is no rare case.
         """
         while self._wanted:
-            names = list(self._wanted)[:_TOGETHER]
+            names = list(islice(self._wanted, _TOGETHER))
             for name in names:
                 del self._wanted[name]
             answered: set[str] = set()

@@ -8,6 +8,9 @@ from sqlalchemy import Connection, exists, select
 from .batches import Row, names_of
 from .schema import names, tasks
 
+#: Names that are read at once: whoever sends events can invent them.
+MAX_NAMES: Final = 100_000
+
 #: Seconds until names are written once more, and how many are remembered.
 NAMES_KNOWN: Final = 60.0
 MAX_KNOWN_NAMES: Final = 200_000
@@ -45,8 +48,8 @@ def add_names(connection: Connection, cluster: str, new: set[str]) -> None:
 
 
 def read_names(connection: Connection, cluster: str) -> list[str]:
-    """List the names of a cluster's tasks, sorted."""
-    query = select(names.c.name).where(names.c.cluster == cluster).order_by(names.c.name)
+    """List the names of a cluster's tasks, sorted: the first MAX_NAMES of them."""
+    query = select(names.c.name).where(names.c.cluster == cluster).order_by(names.c.name).limit(MAX_NAMES)
     return [name for name in connection.execute(query).scalars() if name]
 
 

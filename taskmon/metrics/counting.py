@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any, Final, cast
 
 from ..records import Event, Task, Worker
-from .labels import CLIENT, OTHER, Labels
+from .labels import CLIENT, OTHER, ByteBudget, Labels
 from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
 from .views import StateView
 from .waiting import SETTLE_AT, Waiting
@@ -25,6 +25,17 @@ MAX_REASONS: Final = 100
 MAX_EVENT_SERIES: Final = 50_000
 MAX_PAIRS: Final = 10_000
 
+#: Bytes of a scrape for the lines of workers, for all that is counted by task, and for what celery-exporter's metrics
+#: have besides. With those of queues they stay under 5 MB; labels that have no room are counted under `OTHER`.
+MAX_WORKER_BYTES: Final = 1_000_000
+MAX_TASK_BYTES: Final = 3_300_000
+MAX_EXCEPTION_BYTES: Final = 300_000
+
+# Lines of a scrape for a worker (with celery-exporter's), a worker's task name, and what one line of a worker has.
+_LINES_OF_WORKER: Final = (4, 6)
+_LINES_OF_PLACE: Final = 8
+_WORKER_LINE_BYTES: Final = 72
+
 LAG_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0)
 
@@ -32,7 +43,7 @@ WAIT_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 
 SERIES_PER_STEP: Final = 1_000
 
 # Raw (hostname, type, name, queue) keys that are remembered, and how many characters one of them may have.
-_MAX_KNOWN: Final = 100_000
+_MAX_KNOWN: Final = 50_000
 _MAX_KNOWN_TEXT: Final = 400
 
 _WORKER_TYPES: Final = frozenset({"worker-online", "worker-heartbeat", "worker-offline"})
@@ -40,6 +51,8 @@ _WORKER_TYPES: Final = frozenset({"worker-online", "worker-heartbeat", "worker-o
 # The hostname that Celery gives to a process that only publishes.
 _PUBLISHER: Final = re.compile(r"gen\d+@")
 _EXCEPTION_CLASS: Final = re.compile(r"\w+(?=\()")
+
+_Raw = tuple[str | None, str, str | None, str | None]
 
 
 class Counts:
@@ -64,29 +77,44 @@ class Counts:
         self.applied = 0
         self.taken = 0
         self.waiting = Waiting(state)
-        # By label values: worker, type, task, queue · worker, task · worker, task, queue · task, queue.
-        self.series: Table[Series] = Table(MAX_EVENT_SERIES, self._new_series)
-        self.pairs: Table[Pair] = Table(MAX_PAIRS, self._new_pair)
-        self.runtimes: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(runtime_bounds))
-        self.queueing: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(WAIT_BUCKETS))
+        self._make_tables(len(runtime_bounds) + 3, exceptions)
         self._state = state
         self._clock = clock
         self.worker_label = worker_label
         self.by_exception = exceptions
         self._other_worker = OTHER if worker_label else ""
         self._exceptions = Labels(MAX_EXCEPTIONS) if exceptions else None
-        self._workers = Labels(MAX_WORKERS)
+        self._workers = Labels(
+            MAX_WORKERS,
+            lines=_LINES_OF_WORKER[exceptions],
+            budget=ByteBudget(MAX_WORKER_BYTES, _WORKER_LINE_BYTES),
+        )
         self._names = Labels(MAX_TASK_NAMES)
         self._queues = Labels(MAX_QUEUES)
         self._types = Labels(MAX_EVENT_TYPES, KINDS)
         # By the event's own strings: many of these may share a series.
-        self._known: dict[tuple[str | None, str, str | None, str | None], Series] = {}
+        self._known: dict[_Raw, Series] = {}
+        self._known_by_worker: dict[str, list[_Raw]] = {}
         self._reasons = Labels(MAX_REASONS)
         self._rejected: dict[str, int] = {}
         self._omitted: dict[str, int] = {}
         self._rejecting = Lock()
         self._no_times = Histogram(())
         self._no_pair = Pair("", self._no_times)
+
+    def _make_tables(self, runtime_lines: int, exporter: bool) -> None:
+        """Make what is counted by label values: worker, type, task, queue · worker, task · task, queue, and so on."""
+        waits, budget = len(WAIT_BUCKETS) + 3, ByteBudget(MAX_TASK_BYTES - exporter * MAX_EXCEPTION_BYTES)
+        self.places: Table[str] = Table(MAX_EVENT_SERIES, self.name_place, _LINES_OF_PLACE, budget)
+        #: What celery-exporter's metrics have a line of for each event: worker, task, queue.
+        self.exported: Table[bool] = Table(MAX_EVENT_SERIES, lambda *_: True, _LINES_OF_PLACE * exporter, budget)
+        self.series: Table[Series] = Table(MAX_EVENT_SERIES, self._new_series, 1, budget)
+        self.pairs: Table[Pair] = Table(MAX_PAIRS, self._new_pair, waits + 2, budget)
+        self.runtimes: Table[Histogram] = Table(
+            MAX_PAIRS, lambda *_: Histogram(self.runtime_bounds), runtime_lines * (1 + exporter), budget
+        )
+        self.queueing: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(WAIT_BUCKETS), waits, budget)
+        self._exception_bytes = ByteBudget(MAX_EXCEPTION_BYTES)
 
     def received(self, n: int) -> None:
         """Count events taken from the broker."""
@@ -170,7 +198,7 @@ class Counts:
                 if repeated and id(event) in repeated:
                     series.repeats += 1
                 elif series.exceptions is not None:
-                    self._count_exception(series.exceptions, record.exception)
+                    self._count_exception(series, record.exception)
             elif kind == RECEIVED:
                 sent = record.sent
                 if sent is not None and (received := record.received) is not None:
@@ -203,12 +231,13 @@ class Counts:
         return None if label == self._other_worker else label
 
     def remove_worker(self, hostname: str) -> None:
-        """Drop every series of a worker that State no longer holds."""
+        """Drop every series of a worker that State no longer holds; takes time for these alone."""
         label = self._workers.discard(hostname)
         if label is None:
             return
-        self._known.clear()
-        for table in (self.series, self.pairs, self.runtimes):
+        for raw in self._known_by_worker.pop(label, ()):
+            self._known.pop(raw, None)
+        for table in (self.series, self.pairs, self.runtimes, self.places, self.exported):
             table.drop(label)
 
     def _observe_lag(self, stamps: list[float | None], now: float) -> None:
@@ -237,11 +266,19 @@ class Counts:
             left = older
         counts[last] += left
 
-    def _count_exception(self, exceptions: dict[str, int], text: str | None) -> None:
+    def _count_exception(self, series: Series, text: str | None) -> None:
         """Count a failure by the class of its exception, of which the text is the repr."""
+        exceptions = series.exceptions
         assert self._exceptions is not None
+        assert exceptions is not None
         match = _EXCEPTION_CLASS.match(text or "")
         label = self._exceptions.admit(match[0] if match else "UnknownException")
+        if label not in exceptions:
+            spent = (label, series.labels)
+            if self._exception_bytes.has_room(1, spent):
+                self._exception_bytes.spend(1, spent)
+            else:
+                label = OTHER
         exceptions[label] = exceptions.get(label, 0) + 1
 
     # Finding the series of an event
@@ -258,7 +295,10 @@ class Counts:
         if len(hostname or "") + len(event.type) + len(name or "") + len(queue or "") <= _MAX_KNOWN_TEXT:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            self._known[hostname, event.type, name, queue] = series
+                self._known_by_worker.clear()
+            raw = (hostname, event.type, name, queue)
+            self._known[raw] = series
+            self._known_by_worker.setdefault(series.worker, []).append(raw)
         return series
 
     def _resolve(self, hostname: str | None, type: str, name: str | None, queue: str | None) -> Series:
@@ -267,8 +307,14 @@ class Counts:
         )
         worker = self.admit_worker(hostname or "") if not is_client else CLIENT if self.worker_label else ""
         label = self._types.admit(type)
+        beyond = (self._other_worker, label, OTHER, OTHER)
         key = (worker, label, self._names.admit(name or ""), self._queues.admit(queue or ""))
-        return self.series.get(key, (self._other_worker, label, OTHER, OTHER))
+        if key not in self.series.items and not self._has_room(worker, *key[2:]):
+            key = beyond
+        return self.series.get(key, beyond)
+
+    def _has_room(self, worker: str, task: str, queue: str) -> bool:
+        return self.places.has_room((worker, task)) and self.exported.has_room((worker, task, queue))
 
     def admit_worker(self, hostname: str) -> str:
         """Return the label of a worker; empty where there is none."""
@@ -286,7 +332,10 @@ class Counts:
         return self.pairs.get((worker, task), (self._other_worker, OTHER))
 
     def _new_pair(self, worker: str, task: str) -> Pair:
-        return Pair(self.name_place(worker, task), Histogram(WAIT_BUCKETS))
+        return Pair(self._name_known_place(worker, task), Histogram(WAIT_BUCKETS))
+
+    def _name_known_place(self, worker: str, task: str) -> str:
+        return self.places.items.get((worker, task)) or self.name_place(worker, task)
 
     def name_place(self, worker: str, task: str) -> str:
         """Return the labels of a task name at a worker, in the order of their names."""
@@ -308,7 +357,9 @@ class Counts:
         elif kind == ENDED:
             pair = self._pair(worker, task)
             times = self.runtimes.get((worker, task, queue), (self._other_worker, OTHER, OTHER))
-        series = Series(kind, type, self.name_place(worker, task), times, pair)
+        self.exported.get((worker, task, queue), (worker, task, queue))
+        place = self.places.get((worker, task), (worker, task))
+        series = Series(kind, type, place, times, pair, worker)
         if type == "task-failed" and self._exceptions is not None:
             series.exceptions = {}
         return series

@@ -1,14 +1,24 @@
 """Readings: what a scrape reads of workers and queues, by label. It asks nobody, and nothing here waits."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import add
+from typing import Final, TypeVar
 
 from .counting import Counts
-from .labels import clean_label
+from .labels import OTHER, ByteBudget, clean_label
 from .views import InspectorView, QueuesView, QueueView, StateView
 
 #: Lengths of queues that are older, in seconds, are no longer told.
 MAX_AGE: Final = 60.0
+
+#: Bytes of a scrape for the lines of one metric of queues; the other queues are added up under `OTHER`.
+MAX_QUEUE_BYTES: Final = 80_000
+
+#: Pairs of a worker and a task name that are looked at in a step.
+PAIRS_PER_STEP: Final = 1_000
+
+
+Value = TypeVar("Value")
 
 
 class Readings:
@@ -50,14 +60,15 @@ class Readings:
             ages[label] = max(ages.get(label, 0.0), now - worker.seen)
         return ages
 
-    def prefetched(self) -> dict[str, int]:
-        """Count what waits in workers, by the labels of worker and task."""
+    def prefetched(self, waiting: dict[str, int]) -> Iterator[None]:
+        """Count to `waiting` what waits in workers, by the labels of worker and task; yield where others may run."""
         # State forgets a pair that has nothing waiting; a series that has begun goes on with 0.
-        waiting = {pair.labels: 0 for pair in self._counts.pairs.items.values() if pair.waited is not None}
-        for (hostname, name), count in self._state.prefetched.items():
+        waiting.update({pair.labels: 0 for pair in self._counts.pairs.items.values() if pair.waited is not None})
+        for place, ((hostname, name), count) in enumerate(self._state.prefetched.items()):
             labels = self._counts.pair_of(hostname, name).labels
             waiting[labels] = waiting.get(labels, 0) + count
-        return waiting
+            if place % PAIRS_PER_STEP == 0:
+                yield None
 
     def lengths(self) -> dict[str, int]:
         """Tell how many messages each queue has, as far as that is known and no older than MAX_AGE."""
@@ -79,7 +90,7 @@ class Readings:
             waits = sent is not None and (queue is None or queue.messages != 0)
             label = clean_label(name)
             ages[label] = max(ages.get(label, 0.0), now - sent if waits and sent is not None else 0.0)
-        return ages
+        return _fit(ages, max)
 
     def consuming(self, now: float) -> dict[str, tuple[int, int]]:
         """Count by queue the workers online that consume from it, and what these can run at a time."""
@@ -91,7 +102,7 @@ class Readings:
                 label = clean_label(name)
                 workers, processes = found.get(label, (0, 0))
                 found[label] = (workers + alive, processes + ((inspection.pool_size or 0) if alive else 0))
-        return found
+        return _fit(found, lambda one, other: (one[0] + other[0], one[1] + other[1]))
 
     def _add_up(self, values: Iterable[tuple[str, int]]) -> dict[str, int]:
         total: dict[str, int] = {}
@@ -115,4 +126,17 @@ class Readings:
             if value is not None:
                 label = clean_label(name)
                 found[label] = found.get(label, 0) + value
-        return found
+        return _fit(found, add)
+
+
+def _fit(values: dict[str, Value], merge: Callable[[Value, Value], Value]) -> dict[str, Value]:
+    """Keep the values that fit into a scrape, by label; all others are one, under `OTHER`."""
+    budget = ByteBudget(MAX_QUEUE_BYTES)
+    kept: dict[str, Value] = {}
+    for label, value in values.items():
+        if not budget.has_room(1, (label,)):
+            kept[OTHER] = merge(kept[OTHER], value) if OTHER in kept else value
+        else:
+            budget.spend(1, (label,))
+            kept[label] = merge(kept[label], value) if label in kept else value
+    return kept

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from prometheus_client.utils import floatToGoString
 
-from .labels import braced
+from .labels import ByteBudget, braced
 from .table import RATE_SECONDS
 
 #: What an event of a series does besides being counted.
@@ -87,9 +87,9 @@ class Series:
     where that is wanted. `repeats` are events that tell of a failure again: of a hard time limit Celery tells twice.
     """
 
-    __slots__ = ("count", "exceptions", "kind", "label", "labels", "pair", "repeats", "times")
+    __slots__ = ("count", "exceptions", "kind", "label", "labels", "pair", "repeats", "times", "worker")
 
-    def __init__(self, kind: int, label: str, labels: str, times: Histogram, pair: Pair) -> None:
+    def __init__(self, kind: int, label: str, labels: str, times: Histogram, pair: Pair, worker: str) -> None:
         self.count = 0
         self.repeats = 0
         self.kind = kind
@@ -97,6 +97,7 @@ class Series:
         self.labels = labels
         self.times = times
         self.pair = pair
+        self.worker = worker
         self.exceptions: dict[str, int] | None = None
 
 
@@ -104,25 +105,40 @@ Item = TypeVar("Item")
 
 
 class Table(Generic[Item]):
-    """Things by their label values, made when they are first asked for: at most `limit`, then one for the rest."""
+    """Things by their label values, made when they are first asked for: at most `limit`, then one for the rest.
 
-    def __init__(self, limit: int, make: Callable[..., Item]) -> None:
+    A scrape writes `lines` lines for each key: one that the budget has no room for is one of the rest too.
+    """
+
+    def __init__(self, limit: int, make: Callable[..., Item], lines: int, budget: ByteBudget) -> None:
         self.items: dict[tuple[str, ...], Item] = {}
         self._limit = limit
         self._make = make
+        self._lines = lines
+        self._budget = budget
+        self._keys_by_first: dict[str, list[tuple[str, ...]]] = {}
+
+    def has_room(self, key: tuple[str, ...]) -> bool:
+        """Whether a key is there, or can be added."""
+        return key in self.items or (len(self.items) < self._limit and self._budget.has_room(self._lines, key))
 
     def get(self, key: tuple[str, ...], beyond: tuple[str, ...]) -> Item:
-        """Give the thing of a key, or that of `beyond` if it is new and there is no room."""
-        if key not in self.items and len(self.items) >= self._limit:
-            key = beyond
+        """Return the thing of a key, or that of `beyond` if it is new and there is no room."""
         item = self.items.get(key)
+        if item is None and not self.has_room(key):
+            key = beyond
+            item = self.items.get(key)
         if item is None:
+            self._budget.spend(self._lines, key)
             item = self.items[key] = self._make(*key)
+            self._keys_by_first.setdefault(key[0], []).append(key)
         return item
 
     def drop(self, first: str) -> None:
-        """Drop everything whose key begins with that value."""
-        self.items = {key: item for key, item in self.items.items() if key[0] != first}
+        """Drop everything whose key begins with that value; takes time for what is dropped alone."""
+        for key in self._keys_by_first.pop(first, ()):
+            self._budget.spend(-self._lines, key)
+            del self.items[key]
 
 
 class Rate:

@@ -37,7 +37,7 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
             for pair in list(counts.pairs.items.values())
             if pair.waited is not None
         ),
-        "worker_prefetched_tasks": later(lambda: _as_floats(readings.prefetched())),
+        "worker_prefetched_tasks": _prefetched(readings),
         "worker_online": later(lambda: _of_workers(counts, readings.online(now), number)),
         "worker_number_of_currently_executing_tasks": later(
             lambda: _of_workers(counts, readings.executing(now), number)
@@ -132,6 +132,12 @@ def in_steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
     items = iter(items)
     while step := tuple(islice(items, _STEP)):
         yield step
+
+
+def _prefetched(readings: Readings) -> Iterator[str | None]:
+    waiting: dict[str, int] = {}
+    yield from readings.prefetched(waiting)
+    yield from _as_floats(waiting)
 
 
 def _events(counts: Counts) -> Iterator[str | None]:

@@ -10,7 +10,7 @@ import pytest
 from serving import AWAY, Served, close, event, make_app, parse, serving
 from waiting import eventually
 
-from taskmon.api import listing, turns
+from taskmon.api import listing, tasks, turns
 from taskmon.records import Task
 from taskmon.serializers import Links
 
@@ -225,6 +225,20 @@ async def test_types() -> None:
         served.apply(*(event("task-received", f"t{n}", name=name) for n, name in enumerate(names)))
         served.apply(event("task-received", "nameless"))
         assert (await served.get("/api/task/types")).json() == {"task-types": ["Z", "tasks.a", "tasks.b", "ä"]}
+
+
+async def test_types_are_bounded_in_number_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "MAX_NAMES", 3)
+    async with serving() as served:
+        served.apply(*(event("task-succeeded", f"t{n}", name=f"name{n}") for n in range(10)))
+        while served.state.tidy():
+            pass
+        assert (await served.get("/api/task/types")).json() == {"task-types": ["name0", "name1", "name2"], "other": 7}
+        monkeypatch.setattr(tasks, "MAX_NAMES", 100)
+        monkeypatch.setattr(tasks, "MAX_NAMES_BYTES", 20)
+        found = (await served.get("/api/task/types")).json()
+        assert len(found["task-types"]) == 4
+        assert found["other"] == 6
 
 
 # Listings
