@@ -63,12 +63,23 @@ def compare(request: Request, flower: Answer, taskmon: Answer, names: Collection
         return set() if flower.body == taskmon.body else {"error"}
     if "/metrics" in request.line:
         return set(_of_metrics(_read_metrics(flower.body), _read_metrics(taskmon.body)))
+    if " /workers?" in request.line:
+        flower.body["data"].sort(key=len)  # first the one of which Flower says the least
+        _put_in_order(taskmon.body["data"], flower.body["data"], "hostname")
+    elif "/api/queues/length" in request.line:
+        _put_in_order(taskmon.body["active_queues"], flower.body["active_queues"], "name")
     found = {"type"} if flower.content_type.lower() != taskmon.content_type.lower() else set()
     if "/api/tasks" in request.line and [n for n in flower.body if n in taskmon.body] != [
         n for n in taskmon.body if n in flower.body
     ]:
         found.add("order")
     return found | set(_differences(flower.body, taskmon.body, "", names, request.shape_only))
+
+
+def _put_in_order(rows: list[dict[str, Any]], others: list[dict[str, Any]], key: str) -> None:
+    """Put rows in the order of others, by a key; those without another come last."""
+    places = {row[key]: place for place, row in enumerate(others)}
+    rows.sort(key=lambda row: places.get(row[key], len(places)))
 
 
 def is_error(answer: Answer) -> bool:

@@ -43,8 +43,8 @@ GET /api/tasks/
 GET /api/task/types
 shape GET /workers?json=1
 shape GET /workers?json=true
-GET /tasks/datatable?draw=7&start=0&length=3&search[value]=state:FAILURE&order[0][column]=1&columns[1][data]=received
-GET /tasks/datatable?draw=7&start=1&length=2&search[value]=echo&order[0][column]=0&columns[0][data]=name
+shape GET /tasks/datatable?draw=7&start=0&length=3&search[value]=fail&order[0][column]=1&columns[1][data]=received
+shape GET /tasks/datatable?draw=7&start=1&length=2&search[value]=echo&order[0][column]=0&columns[0][data]=name
 GET /tasks/datatable?draw=7&start=0&length=0&search[value]=name:add&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=7&start=0&length=1&search[value]=unheard-of&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=7&start=0&length=1&search[value]=ab&order[0][column]=0&columns[0][data]=started
@@ -52,7 +52,7 @@ GET /tasks/datatable?draw=7&start=0&length=1&search[value]=NOT x&order[0][column
 GET /tasks/datatable?start=0&length=1&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=x&start=0&length=1&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=1&start=0&length=1
-form POST /tasks/datatable?draw=7&start=0&length=9&search[value]=fail&order[0][column]=0&columns[0][data]=received
+form POST /tasks/datatable?draw=7&start=0&length=9&search[value]=unheard-of&order[0][column]=0&columns[0][data]=name
 anonymous GET /workers?json=1
 anonymous GET /tasks/datatable?draw=7&start=0&length=1&order[0][column]=0
 GET /api/task/info/<success>

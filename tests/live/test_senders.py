@@ -41,9 +41,13 @@ def test_a_hard_time_limit_is_one_failure(
     assert sum_metric(monitor, "taskmon_events_total", "project.sleep", "task-failed") >= 1
 
 
-def test_a_retry_keeps_its_parent(project: Project, start_worker: Callable[..., Any], monitor: Monitor) -> None:
+def test_a_retry_keeps_its_parent(
+    project: Project, start_worker: Callable[..., Any], monitor: Monitor, tmp_path: Path
+) -> None:
     start_worker(project)
-    task = project.send("retry_then_succeed", 1)
+    task = project.send("retry_then_succeed", 1, str(tmp_path / "go"))
+    wait_until(lambda: monitor.task(task.id).get("sent"), timeout=PATIENCE, what="the client has told of it")
+    (tmp_path / "go").touch()
     monitor.wait_for(task.id, "SUCCESS")
     info = monitor.task(task.id)
     assert (info["retries"], info["parent_id"], info["children"]) == (1, None, [])
