@@ -36,6 +36,7 @@ from .errors import Unavailable
 from .events import EventConsumer
 from .login.building import build_entrance
 from .logs import reopen_log_file
+from .masker import Masker
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
@@ -45,7 +46,7 @@ from .routes import API
 from .server import Listeners, listeners
 from .services import Services
 from .settings import Settings
-from .showing import Masker, Showing, load_function
+from .showing import Showing, load_function
 from .signals import Signals
 from .state import State
 from .transports import protect_messages

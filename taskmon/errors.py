@@ -11,6 +11,7 @@ TaskmonError
 ├── UnknownWorker         no worker of that hostname is known
 ├── UnknownTaskName       the Celery app has no task of that name
 ├── Refused               a worker, or what is known of a task, does not allow a command
+│   └── UnreadableArguments  what is recorded of a task's arguments cannot be published again
 ├── NoAnswer              a worker did not answer in time
 ├── NotAuthenticated      no credentials, or wrong ones
 ├── LoginFailed           a login with a provider did not come to its end
@@ -111,6 +112,14 @@ class UnknownTaskName(TaskmonError):
 
 class Refused(TaskmonError):
     """A command cannot be carried out, and trying again would not help."""
+
+
+class UnreadableArguments(Refused):
+    """The recorded arguments of a task cannot be published again; `general` is for those who may not see them."""
+
+    general = (
+        "The arguments of the task cannot be published again; what they are is not shown to this role (--show-args)"
+    )
 
 
 class NoAnswer(TaskmonError):

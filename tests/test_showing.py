@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -14,10 +15,12 @@ from serving import Headers, Served, event, make_app, serving
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
+from taskmon.masker import Masker
+from taskmon.masking import MASK
 from taskmon.records import Task
 from taskmon.search import parse_search
 from taskmon.settings import Settings
-from taskmon.showing import MASK, Masker, Showing, load_function
+from taskmon.showing import HIDDEN, Showing, load_function
 
 MASKER = Masker(Settings().mask_keys)
 
@@ -101,7 +104,7 @@ def test_who_sees_arguments() -> None:
         shown = [showing.show(plain, role) for role in Role]
         assert [one is plain for one in shown] == [False] * (3 - seen) + [True] * seen
         for one in shown[: 3 - seen]:
-            assert (one.args, one.kwargs, one.result) == (None, None, None)
+            assert [getattr(one, name) for name in HIDDEN] == [None] * 5
         assert plain.args == "('x1',)"
 
 
@@ -131,8 +134,8 @@ def test_a_search_does_not_tell_what_is_hidden(text: str, raw: bool, hidden: boo
     one = task(name="add", args="('x1y',)", kwargs="{'password': 'hunter2'}")
     search = parse_search(text)
     assert search.matches(one) is raw
-    assert Showing(MASKER, None).guard(search, Role.VIEWER).matches(one) is hidden
-    assert Showing(MASKER, Role.VIEWER).guard(search, Role.VIEWER).matches(one) is masked
+    assert Showing(MASKER, None).restrict(search, Role.VIEWER).matches(one) is hidden
+    assert Showing(MASKER, Role.VIEWER).restrict(search, Role.VIEWER).matches(one) is masked
 
 
 PIECES = ["hunter2", "other", "***", "x1y", "'password': *", "name:add", "kwargs:password=hunter2", "args:x1y"]
@@ -146,7 +149,7 @@ def test_no_search_tells_two_secrets_apart(asked: list[tuple[str, str]]) -> None
     text = "".join(f'{sign}"{piece}"' if ":" not in piece or "'" in piece else sign + piece for sign, piece in asked)
     search = parse_search(text.removeprefix(" OR ").strip())
     for showing in (Showing(MASKER, Role.VIEWER), Showing(MASKER, None), Showing(MASKER, Role.VIEWER, cover)):
-        guarded = showing.guard(search, Role.VIEWER)
+        guarded = showing.restrict(search, Role.VIEWER)
         told = {
             guarded.matches(task(name="add", args="('x1y',)", kwargs=f"{{'password': '{secret}'}}"))
             for secret in ("hunter2", "other", "x1y")
@@ -211,17 +214,82 @@ async def test_every_way_out(tmp_path: Path) -> None:
             assert len(answer.json()) == found, (search, token)
 
 
+@pytest.mark.parametrize("show_args", ["none", "operator"])
+@pytest.mark.parametrize(
+    "asked", ["kwargs:\"'password': 'h\"", "kwargs:password=hunter2", "exception:hunter2", "hunter2"]
+)
+async def test_revoking_does_not_tell_what_is_hidden(show_args: str, asked: str) -> None:
+    token, line = new_token("operator", Role.OPERATOR)
+    headers = bearer(token) | {"Content-Type": "application/json"}
+    async with serving(token=line, show_args=show_args) as served:
+        served.apply(
+            event(
+                "task-retried", "a", name="app.add", kwargs="{'password': 'hunter2'}", exception="E(pin='hunter2')"
+            ),
+            event("task-received", "b", name="app.add", kwargs="{'n': 1}"),
+        )
+        for search, found in ((asked, []), (f"name:app -{asked}", ["a", "b"]), (f"name:app OR {asked}", ["a", "b"])):
+            body = json.dumps({"search": search, "dry_run": True}).encode()
+            answer = await served.request("POST", "/api/tasks/revoke", headers, body)
+            assert sorted(answer.json()["matched"]) == found, search
+            listed = await served.get(f"/api/tasks?search={quote(search)}", bearer(token))
+            assert sorted(listed.json()) == found, search
+
+
+async def test_a_retry_does_not_tell_what_is_hidden() -> None:
+    token, line = new_token("operator", Role.OPERATOR)
+    for show_args in ("none", "operator"):
+        async with serving(token=line, show_args=show_args) as served:
+            said = set()
+            for task_id, args in (
+                ("a", "(<Card hunter2>,)"),
+                ("b", "('hunter2...')"),
+                ("c", None),
+                ("d", "(<Key: a>,)"),
+            ):
+                served.apply(
+                    event("task-received", task_id, name="app.add", args=args, kwargs="{}", queue="celery"),
+                    event("task-failed", task_id, exception="E('hunter2')"),
+                )
+                answer = await served.request("POST", f"/api/task/retry/{task_id}", bearer(token))
+                assert answer.status == 409
+                assert b"hunter2" not in answer.body
+                said.add(answer.error["message"])
+            assert len(said) == (1 if show_args == "none" else 3)
+
+
+async def test_errors_of_tasks_are_hidden_and_masked_as_arguments_are() -> None:
+    viewer, viewer_line = new_token("viewer", Role.VIEWER)
+    operator, operator_line = new_token("operator", Role.OPERATOR)
+    async with serving(token=(viewer_line, operator_line), show_args="operator") as served:
+        lines = "line 1\n    connect('redis://:hunter2@host/0', password='hunter2')\nBad: hunted"
+        served.apply(event("task-failed", "a", name="app.add", exception="Bad('Bearer hunter2.x')", traceback=lines))
+        for path in ("/api/task/info/a", "/api/tasks"):
+            body = (await served.get(path, bearer(operator))).json()
+            body = body.get("a", body)
+            assert body["exception"] == "Bad('Bearer ***')"
+            assert body["traceback"] == "line 1\n    connect('redis://:***@host/0', password=***)\nBad: hunted"
+            body = (await served.get(path, bearer(viewer))).json()
+            body = body.get("a", body)
+            assert (body["exception"], body["traceback"]) == (None, None)
+
+
 async def test_results(memory_broker: str) -> None:
     viewer, line = new_token("viewer", Role.VIEWER)
     app = make_app(memory_broker, result_backend="cache+memory://")
     app.backend.store_result("masked", {"token": "hunter2", "n": 1}, "SUCCESS")
+    app.backend.store_result("bad", ValueError("x"), "FAILURE", traceback="x\n  login(password='hunter2')")
     async with serving(app, token=line) as served:
         answer = await served.get("/api/task/result/masked", bearer(viewer))
         assert answer.json()["result"] == {"token": MASK, "n": 1}
+        body = (await served.get("/api/task/result/bad", bearer(viewer))).json()
+        assert body["traceback"] == "x\n  login(password=***)"
     async with serving(app, token=line, show_args="none") as served:
         body = (await served.get("/api/task/result/masked", bearer(viewer))).json()
         assert body["result"] is None
         assert "--show-args" in body["reason"]
+        body = (await served.get("/api/task/result/bad", bearer(viewer))).json()
+        assert (body["result"], body["traceback"]) == (None, None)
 
 
 FUNCTIONS = """

@@ -11,8 +11,9 @@ from tornado.httputil import HTTPServerRequest
 
 from ..auth import Role
 from ..errors import InvalidArgument
+from ..masking import MASK
 from ..parameters import Parameter
-from ..showing import MASK, Showing
+from ..showing import Showing
 from .arguments import read_parts
 
 log = logging.getLogger("taskmon.audit")

@@ -12,6 +12,7 @@ from http.client import responses
 from types import TracebackType
 from typing import Any, ClassVar, Final
 
+from msgspec.structs import replace
 from tornado.httputil import HTTPHeaders
 from tornado.web import Finish, HTTPError, RequestHandler
 
@@ -33,6 +34,7 @@ from ..errors import (
 )
 from ..parameters import MAX_NAME_LENGTH, Parameter, parse_id, read_parameters
 from ..peers import read_address
+from ..query import TaskQuery
 from ..serializers import encode, error_body
 from ..services import Services
 from . import audit
@@ -196,7 +198,7 @@ class ApiHandler(RequestHandler):
             method=user.method,
             client=self.request.remote_ip or "",
             action=type(self).__name__,
-            target=self.request.path,
+            target=self.services.showing.masker.text(self.request.path) or "",
             status=self.get_status(),
             **more,
         )
@@ -237,6 +239,12 @@ class ApiHandler(RequestHandler):
         given = read_given(self.request, self.takes, self.json_only) if changes else read_query(self.request)
         return read_parameters(self.takes, given, self.services.zone)
 
+    def restrict(self, query: TaskQuery) -> TaskQuery:
+        """Return a query whose search looks only at what the user may see: every query goes through here."""
+        if query.search is None:
+            return query
+        return replace(query, search=self.services.showing.restrict(query.search, self.current_user.role))
+
     def answer(self, body: Any) -> None:
         """Finish with a JSON body."""
         self.finish(encode(body))
@@ -255,7 +263,8 @@ class ApiHandler(RequestHandler):
         if isinstance(error, TaskmonError):
             status_code = status_of(error)
             self.set_status(status_code)
-            message = str(error)
+            user = getattr(self, "current_user", None)
+            message = self.services.showing.error(error, None if user is None else user.role)
             more = self._explain(error)
         elif isinstance(error, HTTPError):
             message = error.log_message or error.reason or message

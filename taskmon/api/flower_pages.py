@@ -123,8 +123,7 @@ class TasksDataTable(ApiHandler):
         text = given["search[value]"]
         if text is None or not text.strip():
             return query
-        search = self.services.showing.guard(parse_search(text), self.current_user.role)
-        return structs.replace(query, search=search)
+        return self.restrict(structs.replace(query, search=parse_search(text)))
 
     async def _find_page(self, query: TaskQuery, start: int, length: int) -> tuple[list[Task], int]:
         """Return the tasks of a page, and how many there are in all; a search has to look at all of them for that."""

@@ -21,8 +21,6 @@ from .base import ApiHandler
 DEFAULT_TIMEOUT: Final = 30.0
 MOST_TIMEOUT: Final = 60.0
 
-_HIDDEN: Final = "hidden: results are not shown to this role (--show-args)"
-
 _TIMEOUT: Final = Seconds(MOST_TIMEOUT)
 
 
@@ -169,6 +167,11 @@ class TaskAbort(ApiHandler):
 def _to_body(handler: ApiHandler, result: Result) -> ResultObject:
     """Give a result as far as who asks may see it."""
     showing, role = handler.services.showing, handler.current_user.role
-    reason = result.reason if showing.sees(role) else _HIDDEN
-    about = {"value": showing.value(result.value, role), "traceback": result.traceback, "reason": reason}
-    return result_body(result.task_id, result.state, ready=result.ready, **about)
+    return result_body(
+        result.task_id,
+        result.state,
+        ready=result.ready,
+        value=showing.value(result.value, role),
+        traceback=showing.text(result.traceback, role),
+        reason=showing.reason(result.reason, role),
+    )

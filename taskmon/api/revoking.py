@@ -129,7 +129,7 @@ class TasksRevoke(ApiHandler):
             raise InvalidArgument("The request", "must have ids or a filter: it does not mean all tasks")
         if ids is not None and (filters or paging):
             raise InvalidArgument("ids", "cannot stand together with filters")
-        query = make_query(given)
+        query = self.restrict(make_query(given))
         found = await self._find(query) if ids is None else [task_id for task_id in ids if self._is_open(task_id)]
         matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
         if matched and not dry_run:

@@ -5,8 +5,6 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from ..answers import TaskNames, TaskObject
 from ..auth import Role
 from ..errors import Unavailable, UnknownTask
@@ -118,8 +116,4 @@ class Tasks(ApiHandler):
 
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
-        query = make_query(self.given())
-        if query.search is not None:
-            guarded = self.services.showing.guard(query.search, self.current_user.role)
-            query = msgspec.structs.replace(query, search=guarded)
-        await send_listing(self, query)
+        await send_listing(self, self.restrict(make_query(self.given())))

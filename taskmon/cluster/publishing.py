@@ -19,7 +19,7 @@ from kombu.exceptions import EncodeError
 from kombu.messaging import Producer
 
 from ..broker_faults import is_blocked
-from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
+from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName, UnreadableArguments
 from ..records import Task
 from .calling import Call
 from .calls import LIMIT, Lane
@@ -98,7 +98,12 @@ class Publisher:
 
         def publish() -> PublishedTask:
             args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)
-            return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send)
+            try:
+                return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send)
+            except Refused as exc:
+                if isinstance(exc.__cause__, EncodeError):
+                    raise UnreadableArguments(str(exc)) from exc
+                raise
 
         return await self._call(publish)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.utils.saferepr import saferepr
 
-from ..errors import InvalidArgument, Refused
+from ..errors import InvalidArgument, Refused, UnreadableArguments
 from ..outcomes import ORPHANED
 from ..records import CUT_MARK, READY_STATES, Task
 from .calling import PARAMETERS, parse_name
@@ -39,16 +39,16 @@ def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
 
 
 def read_recorded(what: str, text: str | None) -> Any:
-    """Read the arguments that an event recorded as text; raises Refused for what is cut or no literal.
+    """Read the arguments that an event recorded as text; raises UnreadableArguments for what is cut or no literal.
 
     Celery writes strings without escapes but for quotes, so the text is escaped before it is read. What is read must
     give the same text again: what it would silently read as something else is refused.
     """
     kind: type = tuple if what == "args" else dict
     if text is None:
-        raise Refused(f"The {what} of the task are not known: no event told them")
+        raise UnreadableArguments(f"The {what} of the task are not known: no event told them")
     if text.endswith(CUT_MARK):
-        raise Refused(f"The {what} of the task are cut: they were longer than --max-text allows")
+        raise UnreadableArguments(f"The {what} of the task are cut: they were longer than --max-text allows")
     escaped = re.sub(r"\\(?!')", r"\\\\", text).replace("\n", r"\n").replace("\r", r"\r")
     value = _read_literal(escaped)
     if value is None or saferepr(value, maxlevels=0) != text:
@@ -58,11 +58,11 @@ def read_recorded(what: str, text: str | None) -> Any:
     if isinstance(value, list) and what == "args":
         value = tuple(value)
     if _holds_a_cut(value) or (value is None and "..." in text):
-        raise Refused(f"The {what} of the task are cut: Celery shortens long ones in its events")
+        raise UnreadableArguments(f"The {what} of the task are cut: Celery shortens long ones in its events")
     if not isinstance(value, kind):
-        raise Refused(f"The {what} of the task are no literals: {text[:100]}")
+        raise UnreadableArguments(f"The {what} of the task are no literals, such as the repr of an object")
     if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-        raise Refused(f"The {what} of the task have names that are no texts")
+        raise UnreadableArguments(f"The {what} of the task have names that are no texts")
     return value
 
 

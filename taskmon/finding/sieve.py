@@ -50,7 +50,7 @@ _ONE_VALUE, _TEXT, _OTHER = range(3)
 _ID: Final = frozenset(PLAIN)
 
 #: The texts, None for what a plain term looks into, that may be hidden, or have something masked in them.
-_MASKED: Final = frozenset({None, "args", "kwargs", "result"})
+_MASKED: Final = frozenset({None, "args", "kwargs", "result", "exception"})
 
 
 class Sieve(NamedTuple):

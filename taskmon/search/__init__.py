@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .language import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, MIN_SUBSTRING, Node, Term, Terms, only_wanted, parse_terms
-from .matching import compile_terms, compile_twice
+from .matching import compile_terms
 from .pairs import pair_pattern, pair_words
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "Term",
     "Terms",
     "compile_terms",
-    "compile_twice",
     "only_wanted",
     "pair_pattern",
     "pair_words",
@@ -33,9 +32,9 @@ __all__ = [
 class Search:
     """A search that follows the grammar; two are equal when their texts are. None as terms matches every task.
 
-    `matches` is what counts, and may see less of a task than the terms look into: with `hides`, no args, kwargs and
-    result. Of these it may see others where one of the `hints` is in them, folded: there, what must not be in them
-    may be hidden from it.
+    `matches` is what counts, and may see less of a task than the terms look into: with `hides`, no args, kwargs,
+    result and exception. Of these it may see others where one of the `hints` is in them, folded: there, what must not
+    be in them may be hidden from it.
     """
 
     text: str

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .language import EXACT_FIELDS, Node, Term, Terms
+from .language import EXACT_FIELDS, Node, Terms
 from .pairs import make_pair_check
 
 if TYPE_CHECKING:
@@ -23,22 +23,6 @@ def compile_terms(node: Node) -> Callable[["Task"], bool]:
     """Make the question whether a task matches."""
     check = _compile(node).check
     return lambda task: check(task, "")
-
-
-def compile_twice(node: Node) -> Callable[["Task", "Task"], bool]:
-    """Make the question whether a task matches both as it is and as it is shown, the two in this order.
-
-    Each term asks by itself, and one that must not match only as it is shown: taken together they would tell by
-    what is shown of one thing whether another is there.
-    """
-    if isinstance(node, Term):
-        check = _compile(node).check
-        if node.wanted:
-            return lambda task, shown: check(shown, "") and (shown is task or check(task, ""))
-        return lambda task, shown: check(shown, "")
-    members = [compile_twice(member) for member in node.members]
-    quantify = all if node.every else any
-    return lambda task, shown: quantify(member(task, shown) for member in members)
 
 
 class _Compiled(NamedTuple):

@@ -66,8 +66,12 @@ _ROLES = choice("ROLE", "viewer", "operator", "admin")
 _TEXT = Kind("TEXT", read_text)
 _HEADER, _CLAIM = Kind("HEADER", HEADER), Kind("CLAIM", CLAIM)
 _SECRET_KEYS = (
-    *("*password*", "*passwd*", "*passphrase*", "*secret*", "token", "*_token", "api_key", "*_api_key", "apikey"),
-    *("authorization", "*credential*", "*private_key*", "*access_key*"),
+    *("*password*", "*passwd*", "*passphrase*", "*passcode*", "pass", "*_pass", "pwd", "*_pwd"),
+    *("*secret*", "*token", "*api_key", "*apikey", "*authorization", "auth", "*_auth", "*credential*"),
+    *("*private_key*", "*access_key*", "*account_key*", "*signing_key*", "*encryption_key*", "*ssh_key*"),
+    *("pin", "*_pin", "pin_code", "otp", "*_otp", "cvv", "*_cvv", "cvc", "*_cvc", "dsn", "*_dsn", "jwt", "*_jwt"),
+    *("cookie", "*_cookie", "cookies", "*_cookies", "session", "*_session", "session_id", "*_session_id"),
+    *("sessionid", "session_key"),
 )
 _LEVELS = Kind("LEVEL", read_level)
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
@@ -188,12 +192,12 @@ class Settings:
     show_args: Literal["none", "viewer", "operator"] = _access(
         "viewer",
         choice("ROLE", "none", "viewer", "operator"),
-        "Least role that sees arguments and results of tasks; none: nobody.",
+        "Least role that sees arguments, results and errors of tasks; none: no role.",
     )
     mask_keys: tuple[str, ...] = _access(
         _SECRET_KEYS,
         listing("PATTERN", KEY_PATTERN),
-        "Keys whose values are masked in arguments and results; * is anything.",
+        "Keys whose values are masked in arguments, results and errors; * is anything.",
     )
     format_task: str | None = _access(
         None,

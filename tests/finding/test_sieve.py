@@ -16,11 +16,12 @@ from taskmon.finding import finder, look
 from taskmon.finding.look import Look
 from taskmon.finding.sieve import MOST_VALUES, Sieve, let_all, let_none, make_sieve
 from taskmon.finding.store import PLAIN
+from taskmon.masker import Masker
 from taskmon.query import SORT_KEYS, TaskQuery
 from taskmon.records import Event, Task
 from taskmon.search import only_wanted, parse_search
 from taskmon.settings import Settings
-from taskmon.showing import Masker, Showing
+from taskmon.showing import Showing
 from taskmon.state import State
 
 #: What texts and terms are made of: letters that fold to others, the words of fields, what separates texts.
@@ -185,7 +186,7 @@ def veiled_tasks(draw: st.DrawFn) -> list[Task]:
 @pytest.mark.parametrize("guard", GUARDS)
 @given(search=SEARCHES, tasks=veiled_tasks())
 def test_what_matches_as_it_is_shown_goes_through(guard: str, search: str, tasks: list[Task]) -> None:
-    asked = GUARDS[guard].guard(parse_search(search), Role.VIEWER)
+    asked = GUARDS[guard].restrict(parse_search(search), Role.VIEWER)
     plain_ids = all(set(task.uuid) <= set(PLAIN) for task in tasks)
     values = {field: {getattr(task, field) for task in tasks} for field in ("name", "state", "worker", "queue")}
     values["queue"] -= {None}
@@ -204,7 +205,7 @@ def test_what_matches_as_it_is_shown_goes_through(guard: str, search: str, tasks
         ("hidden", "abc", []),
         ("hidden", "-abc", [0, 1, 2, 3]),
         ("hidden", "kwargs:password=abc", []),
-        ("hidden", "exception:abc", [0]),
+        ("hidden", "exception:abc", []),
         ("hidden", "12345", [1]),
     ],
 )
@@ -215,7 +216,7 @@ def test_a_sieve_knows_what_is_veiled(guard: str, search: str, let: list[int]) -
         Task("2", kwargs="{'password': 'xyz'}"),
         Task("3", args="('abc',)", kwargs="{'mode': 'abc'}"),
     ]
-    asked = GUARDS[guard].guard(parse_search(search), Role.VIEWER)
+    asked = GUARDS[guard].restrict(parse_search(search), Role.VIEWER)
     sieve = make_sieve(asked, lambda field: {None} if field != "state" else {"PENDING"}, True)
     assert sieve is not None
     assert [tasks.index(task) for task in sieve.sift(tasks)] == let

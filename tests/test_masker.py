@@ -1,0 +1,160 @@
+"""What is masked in a text: values by the names of their keys, in the forms of real code, and secrets by shape."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmon import masker, masking, values
+from taskmon.masker import Masker
+from taskmon.masking import MASK
+from taskmon.settings import Settings
+
+MASKER = Masker(Settings().mask_keys)
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("{'token': <Token: hunter2 abc def>, 'n': 1}", "{'token': ***, 'n': 1}"),
+        ("{'token': <Token: (a, 'hunter2)>, 'n': 1}", "{'token': ***, 'n': 1}"),
+        ("{'token': <Token: <b>, hunter2>, 'n': 1}", "{'token': ***, 'n': 1}"),
+        ("{'password': Secret hunter2 text, 'n': 1}", "{'password': ***, 'n': 1}"),
+        ("{'pwd': datetime.date(2020, 1, hunter2), 'n': 1}", "{'pwd': ***, 'n': 1}"),
+        ("{'auth': ('user', 'hunter2'), 'n': 1}", "{'auth': ***, 'n': 1}"),
+        ("{'password': 'it\\'s hunter2', 'n': 1}", "{'password': ***, 'n': 1}"),
+        ("{'token': \"\"\"hunter2\"\"\", 'n': 1}", "{'token': ***, 'n': 1}"),
+        ("('password', 'hunter2')", "('password', ***)"),
+        ("[('user', 'a'), ('pin', 'hunter2'), ('n', 1)]", "[('user', 'a'), ('pin', ***), ('n', 1)]"),
+        ("['cmd', '--password', 'hunter2', 'x']", "['cmd', '--password', ***, 'x']"),
+        ("{'name': 'password', 'value': 'hunter2', 'n': 1}", "{'name': 'password', 'value': ***, 'n': 1}"),
+        ("('fields', 'password', 'x')", "('fields', 'password', 'x')"),
+        ("Authorization: Basic aHVudGVyMg==\nHost: y", "Authorization: ***\nHost: y"),
+        ("GET /\\r\\nCookie: a=b; c=hunter2\\r\\nHost: y", "GET /\\r\\nCookie: ***\\r\\nHost: y"),
+        ("['Authorization: Digest response=\"hunter2\"', 'b']", "['Authorization: ***', 'b']"),
+        ("sent Bearer hunter2.abc to x", "sent Bearer *** to x"),
+        ("run --password hunter2 x --token=hunter2", "run --password *** x --token=***"),
+        ("password = 'hunter2'  # x", "password = ***  # x"),
+        ('data["password"] = "hunter2" ; ok', 'data["password"] = *** ; ok'),
+        ("user[password]=hunter2&b=1", "user[password]=***&b=1"),
+        ("self.token='hunter2', n=1", "self.token=***, n=1"),
+        ("User(name=Ann, password=hunter two hunter2, n=1)", "User(name=Ann, password=***, n=1)"),
+        ("host=db password=hunter2 dbname=foo", "host=db password=*** dbname=foo"),
+        ("password: hunter2, user: ann", "password: ***, user: ann"),
+        ('{"password": \n  "hunter2", "n": 1}', '{"password": \n  ***, "n": 1}'),
+        ("{'url': 'postgres://u:hunter2@db/x'}", "{'url': 'postgres://u:***@db/x'}"),
+        ("https://hunter2hunter2@github.com/x", "https://***@github.com/x"),
+        ("https://hooks.slack.com/services/T/B/hunter2", "https://hooks.slack.com/***"),
+        ("https://example.com/webhook/hunter2 x", "https://example.com/webhook/*** x"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY----- x", "*** x"),
+        ("{'a': '-----BEGIN PRIVATE KEY-----\\nhunter2 and the rest is cut", "{'a': '***"),
+        ("AKIAIOSFODNN7EXAMPLE ghp_hunter2hunter2 sk_live_hunter2", "*** *** ***"),
+        ("xoxb-12-hunter2 eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.hunter2 x", "*** *** x"),
+        ("sessionid=hunter2; csrftoken=hunter2", "sessionid=***; csrftoken=***"),
+        ("KeyError: 'password'", "KeyError: 'password'"),
+        *[(text, text) for text in ("pinned=1, passenger: 2, compass=3", "{'spin': 4, 'bypass': 5, 'keypin': 6}")],
+        ("{'cardPin': 4, 'max_tokens': 5, 'session_no': 1}", "{'cardPin': ***, 'max_tokens': 5, 'session_no': 1}"),
+        ("a task- and b--pass", "a task- and b--pass"),
+    ],
+)  # fmt: skip
+def test_the_forms_that_real_code_has(text: str, masked: str) -> None:
+    assert MASKER.text(text) == masked
+    assert SECRET not in str(MASKER.text(f"{text}; {text} and more of it"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pwd",
+        "pass",
+        "pin",
+        "otp",
+        "cvv",
+        "dsn",
+        "jwt",
+        "cookie",
+        "session",
+        "signing_key",
+        "encryptionKey",
+        "SSH_KEY",
+    ],
+)
+def test_names_that_are_masked_by_default(name: str) -> None:
+    for text in (f"{{'{name}': 'hunter2'}}", f'{{"{name}": "hunter2"}}', f"{name}=hunter2", f"('{name}', 'hunter2')"):
+        assert SECRET not in str(MASKER.text(text)), text
+    assert MASKER.value({name: SECRET, "a": [[name, SECRET], {"key": name, "value": SECRET}]}) == {
+        name: MASK,
+        "a": [[name, MASK], {"key": name, "value": MASK}],
+    }
+
+
+@given(st.integers(1, 6), st.text(st.characters(exclude_characters="\\"), max_size=8), st.booleans())
+def test_json_within_json_to_any_depth(depth: int, more: str, as_repr: bool) -> None:
+    text = json.dumps({"a": 1, "password": f"{SECRET}'\"{more}", "kept": 5})
+    for level in range(depth):
+        text = repr({"inner": text}) if as_repr and level == depth - 1 else json.dumps({"inner": text, "n": level})
+    masked = str(MASKER.text(text))
+    assert SECRET not in masked
+    assert "kept" in masked
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "password",
+                "'",
+                '"',
+                "\\",
+                ": ",
+                "=",
+                "(",
+                ")",
+                "<",
+                ">",
+                ", ",
+                "\n",
+                "x",
+                "://",
+                "@",
+                "Bearer ",
+                "hook/",
+            ]
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_left_is_what_was_there(parts: list[str]) -> None:
+    """With a mark that no text has, what is around the marks is the text itself, in its order."""
+    text = "".join(parts)
+    masked = MASKER.text(text, "\0")
+    assert masked is not None
+    at = 0
+    for piece in masked.split("\0"):
+        assert piece.removesuffix("@") in text or piece in text
+        at = text.index(piece.removesuffix("@"), at)
+    assert masked == text or "\0" in masked
+
+
+LONG = 65_536
+
+
+@pytest.mark.parametrize("piece", ["'password': 'x', ", "pin=1 ", "token=((()))", "'token': ", "://a:b"])
+def test_a_text_with_very_many_secrets_is_masked_from_some_place_on(piece: str) -> None:
+    text = (piece * LONG)[:LONG] + SECRET
+    masked = MASKER.text("password='a' " + text)
+    assert masked is not None
+    assert SECRET not in masked
+    assert len(masked) <= len(text) + LONG
+
+
+def test_no_pattern_gives_back_what_it_took() -> None:
+    """Time is proportional to length: no repetition without a bound may be tried again from each of its characters."""
+    for module in (masker, masking, values):
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        assert "*+" in source or "{0,100}+" in source
+    shapes = [shape.pattern.pattern for shape in masking._SHAPES]
+    assert not [pattern for pattern in shapes if ".*" in pattern or ".+" in pattern]
