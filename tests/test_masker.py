@@ -1,13 +1,11 @@
 """What is masked in a text: values by the names of their keys, in the forms of real code, and secrets by shape."""
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon import masker, masking, values
 from taskmon.masker import Masker
 from taskmon.masking import MASK
 from taskmon.settings import Settings
@@ -65,23 +63,23 @@ def test_the_forms_that_real_code_has(text: str, masked: str) -> None:
     assert SECRET not in str(MASKER.text(f"{text}; {text} and more of it"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "pwd",
-        "pass",
-        "pin",
-        "otp",
-        "cvv",
-        "dsn",
-        "jwt",
-        "cookie",
-        "session",
-        "signing_key",
-        "encryptionKey",
-        "SSH_KEY",
-    ],
-)
+NAMES = [
+    "pwd",
+    "pass",
+    "pin",
+    "otp",
+    "cvv",
+    "dsn",
+    "jwt",
+    "cookie",
+    "session",
+    "signing_key",
+    "encryptionKey",
+    "SSH-KEY",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_that_are_masked_by_default(name: str) -> None:
     for text in (f"{{'{name}': 'hunter2'}}", f'{{"{name}": "hunter2"}}', f"{name}=hunter2", f"('{name}', 'hunter2')"):
         assert SECRET not in str(MASKER.text(text)), text
@@ -149,12 +147,3 @@ def test_a_text_with_very_many_secrets_is_masked_from_some_place_on(piece: str) 
     assert masked is not None
     assert SECRET not in masked
     assert len(masked) <= len(text) + LONG
-
-
-def test_no_pattern_gives_back_what_it_took() -> None:
-    """Time is proportional to length: no repetition without a bound may be tried again from each of its characters."""
-    for module in (masker, masking, values):
-        source = Path(str(module.__file__)).read_text(encoding="utf-8")
-        assert "*+" in source or "{0,100}+" in source
-    shapes = [shape.pattern.pattern for shape in masking._SHAPES]
-    assert not [pattern for pattern in shapes if ".*" in pattern or ".+" in pattern]
