@@ -212,7 +212,7 @@ class WhoIsIt(Struct, frozen=True):
     """Who asks; from `issuer` on, what a login said of them."""
 
     name: str
-    role: Annotated[str, Meta(description="viewer, operator or admin.")]
+    role: Annotated[str, Meta(description="viewer, operator or admin; limited: what the scopes of the token allow.")]
     authenticated_by: Annotated[
         str, Meta(description="How they are known: basic, token, session, proxy or anonymous.")
     ]
@@ -223,6 +223,7 @@ class WhoIsIt(Struct, frozen=True):
     )
     groups: Annotated[tuple[str, ...], Meta(description="Those that rules for roles name.")] | UnsetType = UNSET
     session_ends: Annotated[float, Meta(description="Seconds since 1970, in UTC.")] | UnsetType = UNSET
+    scopes: Annotated[tuple[str, ...], Meta(description="What a token with scopes may do.")] | UnsetType = UNSET
 
 
 class Readiness(Struct, frozen=True):

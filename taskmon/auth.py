@@ -6,6 +6,7 @@ fall back to another kind.
 
 from collections.abc import Awaitable, Collection, Iterable
 from enum import IntEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ _NO_WAY: Final = 'Login realm="taskmon"'
 class Role(IntEnum):
     """What a user may do; a higher role may all that a lower one may."""
 
+    LIMITED = 0  # what a token has that may do nothing but what its scopes say
     VIEWER = 1
     OPERATOR = 2
     ADMIN = 3
@@ -30,20 +32,24 @@ class Role(IntEnum):
     @classmethod
     def parse(cls, text: str) -> "Role":
         """Read viewer, operator or admin; raise InvalidArgument."""
-        try:
-            return cls[text.upper()]
-        except KeyError:
-            raise InvalidArgument("role", "must be viewer, operator or admin", text) from None
+        for role in ROLES:
+            if str(role) == text.lower():
+                return role
+        raise InvalidArgument("role", "must be viewer, operator or admin", text)
 
     def __str__(self) -> str:
         return self.name.lower()
+
+
+#: The roles that can be given.
+ROLES: Final = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 
 
 class User(Struct, frozen=True):
     """Somebody who asks; `method` is how they were known: basic, token, session, proxy or anonymous.
 
     `set_cookie` is the Set-Cookie that keeps their session alive, where one is due; `address` is their e-mail
-    address, where a proxy says it.
+    address, where a proxy says it; `scopes` are those of a token that has some, and may do nothing else.
     """
 
     name: str
@@ -51,6 +57,20 @@ class User(Struct, frozen=True):
     method: str
     set_cookie: str | None = None
     address: str | None = None
+    scopes: tuple[str, ...] = ()
+
+    def may_read(self) -> bool:
+        """Whether the scopes, if there are any, allow what a viewer may read."""
+        return not self.scopes or "read" in self.scopes or "read:no-args" in self.scopes
+
+    def may_scrape(self) -> bool:
+        """Whether they allow the metrics."""
+        return self.may_read() or "metrics" in self.scopes
+
+    def may_publish(self, task_name: str) -> bool:
+        """Whether they allow to publish a task of this name: `publish:shop.*` allows all that begin with `shop.`."""
+        patterns = (scope.removeprefix("publish:") for scope in self.scopes if scope.startswith("publish:"))
+        return not self.scopes or any(fnmatchcase(task_name, each.replace("[", "[[]")) for each in patterns)
 
 
 class Authenticator(Protocol):

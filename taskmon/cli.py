@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from errno import EEXIST
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from click.core import ParameterSource
@@ -136,27 +136,44 @@ def _describe_token(command: Callable[..., None]) -> Callable[..., None]:
     role = click.option(
         "--role",
         type=click.Choice(["viewer", "operator", "admin"], case_sensitive=False),
-        default="viewer",
         help="What it allows: viewer (the default), operator or admin.",
     )
+    return name(role(_describe_expiry(command)))
+
+
+def _describe_expiry(command: Callable[..., None]) -> Callable[..., None]:
     expires = click.option(
         "--expires",
-        type=click.DateTime(["%Y-%m-%d"]),
-        metavar="DATE",
-        help="First day it no longer works, in UTC.",
+        metavar="DATE|TIME",
+        help="First day it no longer works, in UTC, or for how long it works: 2030-12-31, 30d. [90d]",
     )
-    return name(role(expires(command)))
+    never = click.option("--never", is_flag=True, help="Let it work for ever.")
+    return expires(never(command))
+
+
+def _describe_scopes(command: Callable[..., None]) -> Callable[..., None]:
+    scope = click.option(
+        "--scope",
+        "scopes",
+        multiple=True,
+        metavar="SCOPE",
+        help="All that it allows, in place of --role: metrics, read, read:no-args, or publish:shop.* for the tasks "
+        "whose names begin with shop.; repeat it for several.",
+    )
+    rate = click.option("--rate-limit", metavar="RATE", help="How many requests it may make, such as 600/m.")
+    return scope(rate(command))
 
 
 @main.group("token", cls=Group, context_settings=_CONTEXT, invoke_without_command=True)
 @_describe_token
 @click.pass_context
-def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> None:
+def token(ctx: click.Context, /, name: str | None, role: str | None, expires: str | None, never: bool) -> None:
     """Make a token; shows it once, and what to configure.
 
     The commands keep tokens in the file of --token-file, where they can be revoked without a restart.
     """
     from .auth import Role
+    from .credentials.token_commands import read_expiry
     from .credentials.tokens import new_token
 
     if ctx.invoked_subcommand is not None:
@@ -164,7 +181,8 @@ def token(ctx: click.Context, /, name: str | None, role: str, expires: Any) -> N
     if name is None:
         raise BadUsage("Missing option '--name'.")
     try:
-        secret, line = new_token(name, Role.parse(role), expires.date() if expires else None)
+        ends = read_expiry(expires, never=never)
+        secret, line = new_token(name, Role.parse(role or "viewer"), ends.date() if ends else None)
     except InvalidArgument as exc:
         raise BadUsage(f"--{exc}") from None
     click.echo(
@@ -182,14 +200,45 @@ _FILE: Final = click.option("--file", metavar="PATH", help="The file; without it
 
 @token.command("create", cls=Command, context_settings=_CONTEXT)
 @_describe_token
+@_describe_scopes
 @_FILE
-def create_token(name: str | None, role: str, expires: Any, file: str | None) -> None:
+def create_token(
+    name: str | None,
+    role: str | None,
+    expires: str | None,
+    never: bool,
+    scopes: tuple[str, ...],
+    rate_limit: str | None,
+    file: str | None,
+) -> None:
     """Make a token in the file; shows it once."""
-    from .credentials.token_commands import create
+    from .credentials.token_commands import create, read_expiry
 
     if name is None:
         raise BadUsage("Missing option '--name'.")
-    _in_token_file(file, lambda path: create(path, name, role, expires))
+    if role and scopes:
+        raise BadUsage("--scope says all that a token allows; it cannot stand beside --role")
+    _in_token_file(
+        file,
+        lambda path: create(path, name, role or "viewer", read_expiry(expires, never=never), scopes, rate_limit),
+    )
+
+
+@token.command("rotate", cls=Command, context_settings=_CONTEXT)
+@click.argument("which", metavar="ID|NAME")
+@click.option(
+    "--overlap", default="7d", metavar="TIME", help="How long the old one goes on, such as 12h; 0: not at all. [7d]"
+)
+@_describe_expiry
+@_FILE
+def rotate_token(which: str, overlap: str, expires: str | None, never: bool, file: str | None) -> None:
+    """Replace a token of the file by a new one; the old one works on for a while.
+
+    Without --expires and --never the new one lasts as long as the old one did.
+    """
+    from .credentials.token_commands import rotate
+
+    _in_token_file(file, lambda path: rotate(path, which, overlap, expires, never=never))
 
 
 @token.command("list", cls=Command, context_settings=_CONTEXT)

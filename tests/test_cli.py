@@ -377,7 +377,7 @@ def test_token_shows_the_secret_once_and_the_line_to_configure(served: list[tupl
 
 
 def test_token_is_a_viewer_unless_said() -> None:
-    assert ":viewer:x\n" in run("token", "--name", "x").output
+    assert ":viewer:x\n" in run("token", "--name", "x", "--never").output
 
 
 @pytest.mark.parametrize("command", ["hash-password", "hash_password"])

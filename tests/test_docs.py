@@ -738,6 +738,7 @@ def test_no_page_names_an_option_or_variable_that_there_is_not() -> None:
         CliRunner().invoke(main, [*command, "--help"]).output
         for command in (
             [],
+            ["token", "rotate"],
             ["demo"],
             ["convert-config"],
             ["token"],

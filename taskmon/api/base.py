@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from http.client import responses
 from types import TracebackType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec.structs import replace
 from tornado.httputil import HTTPHeaders
@@ -61,9 +61,14 @@ _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _NOBODY: Final = User("", Role.VIEWER, "none")
 
 
+#: What the scopes of a token must allow.
+Scope = Literal["read", "metrics", "publish", "any"]
+
+
 class ApiHandler(RequestHandler):
     """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
 
+    `scope` is what a token with scopes needs instead of a role: no scope allows a change but to publish.
     A `probe` answers under any host name, too; a POST is let through `despite_read_only` where it changes nothing but
     for who sends it.
     The rest says what a route takes and answers, for the OpenAPI document too: its arguments, of which a body is JSON
@@ -74,6 +79,7 @@ class ApiHandler(RequestHandler):
     public: ClassVar[bool] = False
     probe: ClassVar[bool] = False
     despite_read_only: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "read"
     takes: ClassVar[tuple[Parameter, ...]] = ()
     json_only: ClassVar[bool] = False
     answer_type: ClassVar[Any] = None
@@ -141,12 +147,26 @@ class ApiHandler(RequestHandler):
             self.add_header("Set-Cookie", user.set_cookie)
         if self.request.method not in _SAFE:
             self._check_origin(user)
-        if user.role < self.role:
+        if user.scopes:
+            self._check_scopes(user)
+        elif user.role < self.role:
             raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
         if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
             raise Forbidden("taskmon is read-only (--read-only)")
         for part in self.path_args:
             self._check_part(part)
+
+    def _check_scopes(self, user: User) -> None:
+        """Raise Forbidden for what the scopes of a token do not allow; no scope allows a change but publishing."""
+        changes = self.request.method not in _SAFE and not self.despite_read_only
+        allowed = {
+            "read": user.may_read() and not changes,
+            "metrics": user.may_scrape() and not changes,
+            "publish": changes and bool(self.path_args) and user.may_publish(self.path_args[0]),
+            "any": True,
+        }[self.scope]
+        if not allowed:
+            raise Forbidden(f"The scopes of the token {user.name} do not allow this: {', '.join(user.scopes)}")
 
     def _check_part(self, part: str) -> None:
         """Refuse a part of the path that can be no id and no name; raises InvalidArgument, or what is 404 here.

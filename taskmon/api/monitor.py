@@ -14,6 +14,7 @@ class Metrics(ApiHandler):
     """GET `/metrics`: metrics for Prometheus."""
 
     role = Role.VIEWER
+    scope = "metrics"
     answer_type = str
     media_type = "text/plain"
 

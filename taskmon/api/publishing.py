@@ -15,7 +15,7 @@ from ..cluster.stored import Result
 from ..errors import ForeignTask, InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
 from ..parameters import Flag, Parameter, Seconds
 from ..serializers import message_body, published_body, result_body
-from .base import ApiHandler
+from .base import ApiHandler, Scope
 
 #: Seconds that `apply` waits for a result: when nothing else is asked for, and at the most.
 DEFAULT_TIMEOUT: Final = 30.0
@@ -28,6 +28,7 @@ class Publishing(ApiHandler):
     """What the routes that publish have in common."""
 
     role = Role.OPERATOR
+    scope: ClassVar[Scope] = "publish"
     takes: ClassVar[tuple[Parameter, ...]] = PARAMETERS
     json_only = True
     answer_type: ClassVar[Any] = Published
@@ -117,6 +118,7 @@ class TaskSend(Publishing):
 class TaskRetry(Publishing):
     """POST `/api/task/retry/<id>`: publishes a finished or orphaned task again."""
 
+    scope: ClassVar[Scope] = "read"  # no scope allows it: it would publish arguments that others wrote
     takes = (Parameter("again", Flag(), "Whether to publish it even if it was retried before.", default=False),)
     json_only = False
     errors = (UnknownTask, Refused, Unavailable)

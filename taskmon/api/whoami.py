@@ -11,6 +11,7 @@ class WhoAmI(ApiHandler):
     """GET `/api/whoami`: who you are, and what you may do."""
 
     role = Role.VIEWER
+    scope = "any"
     answer_type = WhoIsIt
 
     def get(self) -> None:
@@ -18,7 +19,8 @@ class WhoAmI(ApiHandler):
         user, sessions = self.current_user, self.services.sessions
         session = sessions.find(self.request) if sessions is not None and user.method == "session" else None
         if sessions is None or session is None:
-            self.answer(WhoIsIt(user.name, str(user.role), user.method, email=user.address or UNSET))
+            email, scopes = user.address or UNSET, user.scopes or UNSET
+            self.answer(WhoIsIt(user.name, str(user.role), user.method, email=email, scopes=scopes))
             return
         who = session.identity
         self.answer(

@@ -23,7 +23,9 @@ def build_authenticators(
         lines = (line,)
     # Where a proxy signs a Bearer of its own, only what looks like taskmon's is judged here.
     leave_others = bool(getattr(proxy, "reads_bearer", False))
-    authenticators: list[Authenticator] = [TokenAuthenticator(lines, file, leave_others=leave_others)]
+    authenticators: list[Authenticator] = [
+        TokenAuthenticator(lines, file, leave_others=leave_others, rate_limit=settings.token_rate_limit)
+    ]
     if has_users:
         authenticators.insert(0, BasicAuthenticator(users.passwords, users))
     if sessions is not None:

@@ -1,4 +1,4 @@
-"""Throttle: failures counted by key, in a window. Event loop only."""
+"""How often is too often: failures counted by key in a window, and requests of a token. Event loop only."""
 
 import math
 import time
@@ -52,3 +52,25 @@ class Throttle:
         self._failures[key] = (count + 1, ends)
         while len(self._failures) > self._most_keys:
             del self._failures[next(iter(self._failures))]
+
+
+class RateLimit:
+    """So many requests in a second, a minute or an hour: `600/m`; unused ones gather up to that number."""
+
+    def __init__(self, rate: str, clock: Callable[[], float] = time.monotonic) -> None:
+        count, _, unit = rate.partition("/")
+        self.rate = rate
+        self._most = int(count)
+        self._a_second = self._most / {"s": 1, "m": 60, "h": 3600}[unit]
+        self._clock = clock
+        self._left, self._at = float(self._most), clock()
+
+    def take(self, who: str) -> None:
+        """Count a request; raise TooManyRequests for one too many."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._at) * self._a_second)
+        self._at = now
+        if self._left < 1:
+            wait = math.ceil((1 - self._left) / self._a_second)
+            raise TooManyRequests(f"The token {who} may make {self.rate} requests", max(1, wait))
+        self._left -= 1

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,17 @@ import msgspec
 
 from ..errors import InvalidArgument, InvalidSetting
 from ..private_files import open_private
+from ..settings import RATE, SCOPE
 
 MAX_FILE: Final = 4 << 20
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class StoredToken(msgspec.Struct, forbid_unknown_fields=True):
-    """What is stored of a token; it works until `expires` or `revoked`, whichever is there and past."""
+    """What is stored of a token; it works until `expires` or `revoked`, whichever is there and past.
+
+    A token with `scopes` may do what they say, whatever its role; `used` is when it was used last.
+    """
 
     id: Annotated[str, msgspec.Meta(pattern="^tm_[0-9a-f]{8}$")]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -28,6 +32,9 @@ class StoredToken(msgspec.Struct, forbid_unknown_fields=True):
     created: _Time
     expires: _Time | None = None
     revoked: _Time | None = None
+    scopes: tuple[Annotated[str, msgspec.Meta(pattern=f"^(?:{SCOPE})$")], ...] = ()
+    rate_limit: Annotated[str, msgspec.Meta(pattern=f"^(?:{RATE})$")] | None = None
+    used: _Time | None = None
 
     def state(self, now: datetime) -> str:
         """Say valid, expired or revoked."""
@@ -69,9 +76,26 @@ class TokenFile:
         return list(self._parse(content))
 
     def add(self, token: StoredToken) -> None:
-        """Add a token; makes the file where there is none."""
+        """Add a token; makes the file where there is none. Raises InvalidArgument for a name that a valid one has."""
         with self._changing() as tokens:
+            taken = next((t for t in tokens if t.name == token.name and t.state(token.created) == "valid"), None)
+            if taken is not None:
+                raise InvalidArgument("name", f"is that of {taken.id}; revoke or rotate that one", token.name)
             tokens.append(token)
+
+    def rotate(self, which: str, fresh: Callable[[StoredToken], StoredToken], ends: datetime) -> StoredToken:
+        """Add the token that `fresh` makes of the newest valid one of an id or a name, which ends at `ends`.
+
+        Returns the old one; raises InvalidArgument where there is none.
+        """
+        with self._changing() as tokens:
+            found = [t for t in tokens if which in (t.id, t.name) and t.state(now_utc()) == "valid"]
+            if not found:
+                raise InvalidArgument("token", "is no valid token of this file", which)
+            old = found[-1]
+            tokens.append(fresh(old))
+            old.expires = min(old.expires or ends, ends)
+            return old
 
     def revoke(self, token_id: str, now: datetime) -> StoredToken:
         """Revoke a token by its id; raise InvalidArgument for an unknown one."""
@@ -80,7 +104,16 @@ class TokenFile:
                 if token.id == token_id:
                     token.revoked = token.revoked or now
                     return token
-        raise InvalidArgument("id", "is no token of this file", token_id)
+            raise InvalidArgument("id", "is no token of this file", token_id)
+
+    def note_used(self, used: Mapping[str, datetime]) -> None:
+        """Note when tokens were used last, by their ids; raise OSError, or InvalidSetting for a broken file."""
+        if not self.version():
+            return
+        with self._changing() as tokens:
+            for token in tokens:
+                if token.id in used:
+                    token.used = max(token.used or used[token.id], used[token.id])
 
     @contextmanager
     def _changing(self) -> Iterator[list[StoredToken]]:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 from ..auth import Role, User, authorization, client_of
 from ..errors import InvalidArgument, InvalidSetting, NotAuthenticated
 from ..settings import TOKEN_LINE
-from .throttle import Throttle
+from .throttle import RateLimit, Throttle
 from .token_file import StoredToken, TokenFile
+from .token_use import TokenUse
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -34,6 +35,8 @@ class _Stored(NamedTuple):
     digest: bytes
     expires: float
     until: str
+    rate_limit: str | None = None
+    in_file: bool = False
 
 
 class TokenAuthenticator:
@@ -41,8 +44,9 @@ class TokenAuthenticator:
 
     The line is `tm_<id>:<SHA-256 of the whole token, hex>:<role>:<name>`, and where the token shall end
     `:<date>`, as in `tm_0123abcd:…:viewer:grafana:2030-12-31`; from 0:00 UTC of that date on it is refused.
-    The tokens of `file` are read again within a second of a change. With `leave_others` a Bearer that does not begin
-    as taskmon's do is left to other authenticators.
+    The tokens of `file` are read again within a second of a change; when they were used last is written into it. A
+    token may make as many requests as its own rate limit says, else as `rate_limit`. With `leave_others` a Bearer
+    that does not begin as taskmon's do is left to other authenticators.
     """
 
     kind = "token"
@@ -55,6 +59,7 @@ class TokenAuthenticator:
         file: TokenFile | None = None,
         *,
         leave_others: bool = False,
+        rate_limit: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._leave_others = leave_others
@@ -62,7 +67,10 @@ class TokenAuthenticator:
         self._tokens = self._configured
         self._clock = clock
         self._throttle = Throttle()
+        self._rate_limit = rate_limit
+        self._rates: dict[str, RateLimit] = {}
         self._file = file
+        self._use = TokenUse(file, clock) if file is not None else None
         self._look_again = 0.0
         self._version: tuple[int, ...] = ()
         if file is not None:
@@ -88,6 +96,10 @@ class TokenAuthenticator:
             self._refuse(client_of(request), match)
         if stored.expires <= self._clock():
             raise NotAuthenticated(f"The token ended {stored.until}")
+        assert match is not None
+        self._check_rate(match[1], stored)
+        if stored.in_file and self._use is not None:
+            self._use.note(f"tm_{match[1]}")
         return stored.user
 
     def reload(self) -> str | None:
@@ -99,7 +111,19 @@ class TokenAuthenticator:
         return "--token-file"
 
     def close(self) -> None:
-        """Do nothing: there are no threads."""
+        """Write when tokens were used last."""
+        if self._use is not None:
+            self._use.close()
+
+    def _check_rate(self, token_id: str, stored: _Stored) -> None:
+        """Raise TooManyRequests for a request too many."""
+        rate = stored.rate_limit or self._rate_limit
+        if rate is None:
+            return
+        limit = self._rates.get(token_id)
+        if limit is None or limit.rate != rate:
+            limit = self._rates[token_id] = RateLimit(rate)
+        limit.take(stored.user.name)
 
     def _with_file(self, file: TokenFile) -> dict[str, _Stored]:
         return {token.id.removeprefix("tm_"): _from_file(token) for token in file.read()} | self._configured
@@ -112,11 +136,14 @@ class TokenAuthenticator:
             return
         self._version = version
         try:
-            self._tokens = self._with_file(file)
+            tokens = self._with_file(file)
         except InvalidSetting as exc:
             logger.error("The tokens are not read again: %s", exc)
-        else:
-            logger.info("The tokens were read again: %d", len(self._tokens))
+            return
+        if tokens != self._tokens:  # else only their last use has changed
+            self._tokens = tokens
+            self._rates = {token_id: rate for token_id, rate in self._rates.items() if token_id in tokens}
+            logger.info("The tokens were read again: %d", len(tokens))
 
     def _refuse(self, client: str, match: re.Match[str] | None) -> NoReturn:
         self._throttle.check(client, self.client_limit)
@@ -165,5 +192,10 @@ def _from_file(token: StoredToken) -> _Stored:
     until = f"on {min(ends):%Y-%m-%d at %H:%M} UTC" if ends else ""
     if token.revoked is not None and token.revoked == min(ends):
         until = f"when it was revoked {until}"
-    user = User(token.name, Role.parse(token.role), "token")
-    return _Stored(user, bytes.fromhex(token.sha256), min(ends).timestamp() if ends else math.inf, until)
+    role = Role.parse(token.role)
+    if token.scopes:
+        # With a role below viewer, everything that hides arguments from some hides them here.
+        role = Role.VIEWER if "read" in token.scopes else Role.LIMITED
+    user = User(token.name, role, "token", scopes=token.scopes)
+    expires = min(ends).timestamp() if ends else math.inf
+    return _Stored(user, bytes.fromhex(token.sha256), expires, until, token.rate_limit, in_file=True)

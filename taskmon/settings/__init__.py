@@ -1,9 +1,9 @@
 """The options of taskmon: one table, their rules, and where their values come from."""
 
-from .access import MAX_NAME, ROLE_RULE, SCRYPT_HASH, TOKEN_LINE, is_name
+from .access import MAX_NAME, RATE, ROLE_RULE, SCOPE, SCRYPT_HASH, TOKEN_LINE, is_name
 from .flower import ALIASES, CELERY_ONLY, CELERY_SHORT, FLOWER_ONLY, INSTEAD
 from .flower_file import FLOWER_FILE, FlowerFile, read_flower_file
-from .kinds import format_size, is_switch_word, parse_switch
+from .kinds import format_size, is_switch_word, parse_switch, read_age
 from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
 from .sources import Loaded, UnknownSetting, load_settings
@@ -20,7 +20,9 @@ __all__ = [
     "MAX_NAME",
     "OPTION",
     "OPTIONS",
+    "RATE",
     "ROLE_RULE",
+    "SCOPE",
     "SCRYPT_HASH",
     "TOKEN_LINE",
     "FlowerFile",
@@ -36,5 +38,6 @@ __all__ = [
     "is_switch_word",
     "load_settings",
     "parse_switch",
+    "read_age",
     "read_flower_file",
 ]

@@ -18,6 +18,11 @@ ROLE_RULE: Final = re.compile(
 )
 #: Characters of a secret that sessions are signed with, at the least.
 MIN_SECRET: Final = 16
+#: What a token may be limited to; a pattern of task names has * for anything.
+SCOPE: Final = r"metrics|read|read:no-args|publish:[!-+\--~]{1,200}"
+#: How many requests a token may make in a second, a minute or an hour.
+RATE: Final = r"[1-9][0-9]{0,6}/[smh]"
+TOKEN_RATE: Final = (re.compile(RATE), "must be a number of requests in a second, a minute or an hour: 600/m")
 #: Characters of a user's name, at the most.
 MAX_NAME: Final = 256
 _DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"

@@ -12,6 +12,7 @@ from .access import (
     CREDENTIAL_COMMA,
     OIDC_CLAIM,
     OIDC_SCOPE,
+    TOKEN_RATE,
     read_allowed,
     read_cookie_secret,
     read_issuer,
@@ -167,6 +168,11 @@ class Settings:
     )
     token_file: Path | None = _access(  # noqa: RUF009
         None, Kind("PATH", read_path), "File of tokens, kept by `taskmon token create` and `taskmon token revoke`."
+    )
+    token_rate_limit: str | None = _access(
+        None,
+        Kind("RATE", matching(*TOKEN_RATE)),
+        "Requests that each token may make, such as 600/m; a token's own limit goes first.",
     )
     htpasswd: Path | None = _access(  # noqa: RUF009
         None,

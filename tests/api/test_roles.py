@@ -10,13 +10,13 @@ from serving import Response, Served, serving
 
 from taskmon import server
 from taskmon.api.base import ApiHandler
-from taskmon.auth import Role
+from taskmon.auth import ROLES, Role
 from taskmon.credentials.tokens import new_token
 from taskmon.routes import ROUTES
 
-TOKENS = {role: new_token(str(role), role) for role in Role}
+TOKENS = {role: new_token(str(role), role) for role in ROLES}
 LINES = tuple(line for _, line in TOKENS.values())
-WHO: tuple[Role | None, ...] = (None, *Role)
+WHO: tuple[Role | None, ...] = (None, *ROLES)
 
 
 def reach(self: ApiHandler, *args: str) -> None:

@@ -13,7 +13,7 @@ from serving import AWAY, Response, Served, event, make_app, serving, silent_ser
 from waiting import eventually, given_time
 
 from taskmon.api import turns
-from taskmon.auth import Role
+from taskmon.auth import ROLES, Role
 from taskmon.cluster import inspection, mailbox
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspector
 from taskmon.credentials.tokens import new_token
@@ -218,7 +218,7 @@ async def test_bad_arguments(path: str) -> None:
 
 
 async def test_a_viewer_reads_and_does_not_refresh(memory_broker: str) -> None:
-    tokens = {role: new_token(f"a-{role}", role) for role in Role}
+    tokens = {role: new_token(f"a-{role}", role) for role in ROLES}
     async with watching(memory_broker, timeout=50, token=tuple(line for _, line in tokens.values())) as served:
         beat(served)
 
