@@ -44,7 +44,7 @@ GET /api/task/types
 shape GET /workers?json=1
 shape GET /workers?json=true
 shape GET /tasks/datatable?draw=7&start=0&length=3&search[value]=fail&order[0][column]=1&columns[1][data]=received
-shape GET /tasks/datatable?draw=7&start=1&length=2&search[value]=echo&order[0][column]=0&columns[0][data]=name
+shape GET /tasks/datatable?draw=7&start=1&length=2&search[value]=name:add&order[0][column]=0&columns[0][data]=received
 GET /tasks/datatable?draw=7&start=0&length=0&search[value]=name:add&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=7&start=0&length=1&search[value]=unheard-of&order[0][column]=0&columns[0][data]=started
 GET /tasks/datatable?draw=7&start=0&length=1&search[value]=ab&order[0][column]=0&columns[0][data]=started
