@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run all tests in eight runs side by side, as the live ones mostly wait, and put their coverage together. A few that
+# Run all tests in eleven runs side by side, as the live ones mostly wait, and put their coverage together. A few that
 # fail there are run once more, alone: what fails then too fails all.
 # usage: scripts/run-tests.sh VENV
 set -euo pipefail
@@ -14,13 +14,16 @@ commanding=(tests/live/test_commands.py)
 applying=(tests/live/test_applying.py tests/live/test_receiving.py)
 comparing=(tests/live/test_flower.py tests/live/test_fuzzing.py tests/live/test_brokers.py)
 trouble=(tests/live/test_robustness.py tests/live/test_missed_ends.py tests/live/test_durable_queue.py)
-named=("${commanding[@]}" "${applying[@]}" "${comparing[@]}" "${trouble[@]}")
+silence=(tests/live/test_deaf.py tests/live/test_silence.py tests/live/test_messages.py)
+storing=(tests/live/test_history.py tests/live/test_history_away.py tests/live/test_history_rows.py)
+named=("${commanding[@]}" "${applying[@]}" "${comparing[@]}" "${trouble[@]}" "${silence[@]}" "${storing[@]}")
 
 api=(tests/api tests/metrics)
+modules=(tests/cluster tests/credentials tests/history tests/login tests/receiving)
 computing=(tests/finding tests/test_merging_oracle.py tests/test_query.py tests/test_reconciled.py tests/test_search.py tests/test_state.py)
-unnamed=(--ignore=tests/live "${api[@]/#/--ignore=}" "${computing[@]/#/--ignore=}")
+unnamed=(--ignore=tests/live "${api[@]/#/--ignore=}" "${modules[@]/#/--ignore=}" "${computing[@]/#/--ignore=}")
 
-runs=(computing unit api watching commanding applying comparing trouble)
+runs=(computing unit api modules watching commanding applying comparing trouble silence storing)
 most=5 # so many are run again: where more fail, it is not that the machine was busy
 
 run() { # name, arguments of pytest
@@ -41,11 +44,14 @@ show() { # name
 (renice -n 10 "$BASHPID" >/dev/null && run computing "${computing[@]}") &
 run unit "${unnamed[@]}" &
 run api "${api[@]}" &
+run modules "${modules[@]}" &
 run watching tests/live "${named[@]/#/--ignore=}" &
 run commanding "${commanding[@]}" &
 run applying "${applying[@]}" &
 run comparing "${comparing[@]}" &
 run trouble "${trouble[@]}" &
+run silence "${silence[@]}" &
+run storing "${storing[@]}" &
 wait
 
 failed=() # runs
