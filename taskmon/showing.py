@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from .masker import Masker
 from .masking import MASK
 from .records import Task
 from .search import Search, compile_terms, only_wanted
+from .worker_answers import hide_arguments, limit_answer
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,12 @@ Show = Callable[[Task], Task]
 #: The texts of a task that are hidden from some, and masked for the others.
 HIDDEN: Final = ("args", "kwargs", "result", "exception", "traceback")
 _NOTHING: Final = dict.fromkeys(HIDDEN)
-_ARGUMENTS: Final = frozenset(("args", "kwargs", "argsrepr", "kwargsrepr"))
+
+#: Answers to inspects that have arguments of tasks in them, and those of which only admins see all.
+_WITH_ARGUMENTS: Final = frozenset(("conf", "active", "reserved", "scheduled"))
+_LIMITED: Final = frozenset(("conf", "stats", "active_queues"))
+_MAX_CACHED_ANSWERS: Final = 4096
+
 _WARN_EVERY: Final = 60.0
 
 _RESULTS_HIDDEN: Final = "hidden: results are not shown to this role (--show-args)"
@@ -44,6 +51,7 @@ class Showing:
         self._least = least
         self._format = format_task
         self._warn_after = float("-inf")
+        self._inspected = lru_cache(maxsize=_MAX_CACHED_ANSWERS)(self._inspect)
 
     def sees(self, role: Role) -> bool:
         """Whether arguments, results and errors of tasks are shown to a role."""
@@ -111,23 +119,21 @@ class Showing:
         return self.masker.value(value) if self.sees(role) else None
 
     def inspected(self, answers: Mapping[str, msgspec.Raw], role: Role) -> dict[str, msgspec.Raw]:
-        """Give what a worker says of its tasks as this role may see it."""
-        return {name: self._inspected(raw, self.sees(role)) for name, raw in answers.items()}
+        """Return what a worker has answered to inspects, by method, as this role may see it."""
+        sees, is_admin = self.sees(role), role >= Role.ADMIN
+        return {method: self._inspected(method, bytes(raw), sees, is_admin) for method, raw in answers.items()}
 
-    def _inspected(self, raw: msgspec.Raw, sees: bool) -> msgspec.Raw:
-        if b'args"' not in bytes(raw):
-            return raw
-        return msgspec.Raw(msgspec.json.encode(self._tasks(msgspec.json.decode(raw), sees)))
-
-    def _tasks(self, value: Any, sees: bool) -> Any:
-        if isinstance(value, list):
-            return [self._tasks(inner, sees) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        return {
-            key: (self.masker.value(inner) if sees else None) if key in _ARGUMENTS else self._tasks(inner, sees)
-            for key, inner in value.items()
-        }
+    def _inspect(self, method: str, raw: bytes, sees: bool, is_admin: bool) -> msgspec.Raw:
+        hides = not sees and method in _WITH_ARGUMENTS
+        limits = not is_admin and method in _LIMITED
+        if not hides and not limits and not self.masker.may_mask(raw.decode()):
+            return msgspec.Raw(raw)
+        answer = msgspec.json.decode(raw)
+        if limits:
+            answer = limit_answer(method, answer)
+        if hides:
+            answer = hide_arguments(method, answer)
+        return msgspec.Raw(msgspec.json.encode(self.masker.value(answer)))
 
     def _formatted(self, task: Task) -> Task:
         """Let the function of --format-task change a copy; where it fails, arguments, result and error are hidden."""

@@ -166,16 +166,70 @@ def test_what_a_worker_says_of_its_tasks() -> None:
     raw = msgspec.Raw(
         b'[{"id":"a","args":["x1"],"kwargs":{"password":"x1","n":1},"request":{"kwargs":"{\'token\': 1}"}}]'
     )
-    other = msgspec.Raw(b'{"total":{}}')
-    shown = Showing(MASKER, Role.OPERATOR).inspected({"active": raw, "stats": other}, Role.OPERATOR)
+    shown = Showing(MASKER, Role.OPERATOR).inspected({"active": raw}, Role.OPERATOR)
     assert msgspec.json.decode(shown["active"]) == [
         {"id": "a", "args": ["x1"], "kwargs": {"password": MASK, "n": 1}, "request": {"kwargs": "{'token': ***}"}}
     ]
-    assert shown["stats"] is other
     hidden = Showing(MASKER, Role.OPERATOR).inspected({"active": raw}, Role.VIEWER)
     assert msgspec.json.decode(hidden["active"]) == [
         {"id": "a", "args": None, "kwargs": None, "request": {"kwargs": None}}
     ]
+
+
+CONF = {
+    "timezone": "UTC",
+    "broker_url": "redis://:***@host/0",
+    "my_hook": "https://hooks.slack.com/services/T/B/x1",
+    "jwt_pem": "-----BEGIN PRIVATE KEY-----x1",
+    "beat_scheduler": "celery.beat:PersistentScheduler",
+    "beat_schedule": {
+        "nightly": {"task": "app.add", "schedule": 5.0, "args": ["plain"], "kwargs": {"pin": 51}, "options": {}},
+        "odd": "<ScheduleEntry: odd app.add(plain)>",
+    },
+    "worker_concurrency": {"odd": "plain"},
+}
+
+
+def test_what_a_worker_says_of_its_configuration() -> None:
+    answers = {"conf": msgspec.Raw(msgspec.json.encode(CONF))}
+
+    def conf(least: Role | None, role: Role) -> Any:
+        return msgspec.json.decode(Showing(MASKER, least).inspected(answers, role)["conf"])
+
+    for least in (None, Role.VIEWER, Role.OPERATOR):
+        for role in (Role.VIEWER, Role.OPERATOR):
+            assert conf(least, role) == {"timezone": "UTC", "beat_scheduler": "celery.beat:PersistentScheduler"}
+    masked = CONF | {"my_hook": "https://hooks.slack.com/***", "jwt_pem": MASK}
+    entries = masked["beat_schedule"]
+    assert isinstance(entries, dict)
+    shown = {"nightly": entries["nightly"] | {"kwargs": {"pin": MASK}}, "odd": entries["odd"]}
+    assert conf(Role.VIEWER, Role.ADMIN) == masked | {"beat_schedule": shown}
+    hidden = {"nightly": {"task": "app.add", "schedule": 5.0}, "odd": None}
+    assert conf(None, Role.ADMIN) == masked | {"beat_schedule": hidden}
+
+
+def test_what_a_worker_says_of_its_statistics_and_queues() -> None:
+    stats = {
+        "total": {"app.add": 5, "odd": "x1"},
+        "pid": 7,
+        "broker": {"transport": "redis", "userid": "x1", "transport_options": {"a": "x1"}, "hostname": "h"},
+        "pool": {"max-concurrency": 4, "processes": [1, 2], "writes": {"total": 5, "odd": "x1"}, "odd": "x1"},
+        "more": "x1",
+    }
+    queues = [{"name": "q", "exchange": {"name": "e", "arguments": None}, "queue_arguments": {"x-ttl": 5, "y": "x1"}}]
+    answers = {"stats": stats, "active_queues": queues}
+    raws = {name: msgspec.Raw(msgspec.json.encode(answer)) for name, answer in answers.items()}
+    showing = Showing(MASKER, Role.VIEWER)
+    shown = {name: msgspec.json.decode(raw) for name, raw in showing.inspected(raws, Role.VIEWER).items()}
+    assert shown["stats"] == {
+        "total": {"app.add": 5},
+        "pid": 7,
+        "broker": {"transport": "redis", "hostname": "h"},
+        "pool": {"max-concurrency": 4, "processes": [1, 2], "writes": {"total": 5}},
+    }
+    exchange = {"name": "e", "arguments": None}
+    assert shown["active_queues"] == [{"name": "q", "exchange": exchange, "queue_arguments": {"x-ttl": 5}}]
+    assert {name: msgspec.json.decode(raw) for name, raw in showing.inspected(raws, Role.ADMIN).items()} == answers
 
 
 # Over HTTP
