@@ -6,6 +6,7 @@ Pure but for the file of `--htpasswd`; hashing takes some 50 ms.
 import base64
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..auth import Role
 from ..errors import InvalidSetting
 from ..settings import SCRYPT_HASH, Settings, is_name
+
+logger = logging.getLogger(__name__)
 
 _BCRYPT = re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}")
 _ARGON2 = re.compile(r"\$argon2(?:id|i|d)\$v=19\$m=(?P<memory>\d{1,7}),t=(?P<time>\d{1,3}),p=\d{1,3}\$[^$]+\$[^$]+")
@@ -129,6 +132,7 @@ def read_passwords(settings: Settings, again: bool = False) -> dict[str, Passwor
     """
     entries = (entry.partition(":") for entry in settings.basic_auth)
     hashes: dict[str, Hash] = {name: read_hash(secret) for name, _, secret in entries}
+    own = frozenset(hashes)
     if settings.htpasswd is not None:
         for name, found in _read_file(settings.htpasswd):
             if name in hashes:
@@ -138,7 +142,18 @@ def read_passwords(settings: Settings, again: bool = False) -> dict[str, Passwor
     for user in roles:
         if user not in hashes and not again:
             raise InvalidSetting("basic_roles", "names a user who has no password", user)
-    return {name: Password(found, roles.get(name, Role.ADMIN)) for name, found in hashes.items()}
+    others = Role.parse(settings.basic_role)
+    unnamed = len(hashes.keys() - own - roles.keys())
+    if unnamed and not again:
+        logger.info(
+            "%d users of --htpasswd are not named by --basic-roles, so each is %s by --basic-role; "
+            "earlier versions made them admins",
+            unnamed,
+            others,
+        )
+    for name in hashes:
+        roles.setdefault(name, Role.ADMIN if name in own else others)
+    return {name: Password(found, roles[name]) for name, found in hashes.items()}
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Hash]]:

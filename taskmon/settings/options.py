@@ -180,7 +180,12 @@ class Settings:
         "File of users and hashes, as of htpasswd: bcrypt, argon2 or scrypt.",
     )
     basic_roles: tuple[str, ...] = _access(
-        (), listing("USER=ROLE", read_user_role), "Role of a user with a password, in place of admin: ann=viewer."
+        (),
+        listing("USER=ROLE", read_user_role),
+        "Role of a user with a password, in place of the usual one: ann=operator.",
+    )
+    basic_role: Literal["viewer", "operator", "admin"] = _access(
+        "viewer", _ROLES, "Role of a user of --htpasswd whom --basic-roles does not name."
     )
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
         None, _ROLES, "Role of those who give no credentials: viewer, operator or admin."

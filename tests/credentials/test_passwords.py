@@ -69,7 +69,7 @@ async def test_users_of_a_file(tmp_path: Path) -> None:
     lines = ("# comment", "", f"bea:{BCRYPT}", f"cid:{ARGON2}:extra", f"ann:{HASH}")
     with closing(BasicAuthenticator(read_passwords(write(tmp_path / "users", *lines)))) as authenticator:
         for name, password in (("bea", "open"), ("cid", "sesame"), ("ann", "s3cret")):
-            assert await ask(authenticator, basic(name, password)) == User(name, Role.ADMIN, "basic")
+            assert await ask(authenticator, basic(name, password)) == User(name, Role.VIEWER, "basic")
             for wrong in ("wrong", "", "open\0", "x" * 100):
                 with pytest.raises(NotAuthenticated):
                     await ask(authenticator, basic(name, wrong, client=f"192.0.2.{len(wrong)}"))
@@ -122,7 +122,8 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_passwords(write(tmp_path / "users", f"bea:{BCRYPT}"))
 
 
-async def test_roles_of_users(tmp_path: Path) -> None:
+async def test_roles_of_users(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "taskmon")
     write(tmp_path / "users", f"bea:{BCRYPT}")
     settings = Settings(
         htpasswd=tmp_path / "users", basic_auth=("ann:s3cret", "cid:x"), basic_roles="bea=viewer,ann=operator"
@@ -135,6 +136,11 @@ async def test_roles_of_users(tmp_path: Path) -> None:
     }
     with closing(BasicAuthenticator(passwords)) as authenticator:
         assert await ask(authenticator, basic("bea", "open")) == User("bea", Role.VIEWER, "basic")
+    for options, role in (({}, Role.VIEWER), ({"basic_role": "operator"}, Role.OPERATOR)):
+        caplog.clear()
+        found = read_passwords(Settings(htpasswd=tmp_path / "users", basic_auth="ann:s3cret", **options))
+        assert (found["bea"].role, found["ann"].role) == (role, Role.ADMIN)
+        assert f"1 users of --htpasswd are not named by --basic-roles, so each is {role}" in caplog.text
     with pytest.raises(InvalidSetting, match="--basic-roles names a user who has no password, not 'eve'"):
         read_passwords(Settings(basic_auth="ann:x", basic_roles="eve=admin"))
     for wrong in ("ann", "ann=", "=admin", "ann=root"):

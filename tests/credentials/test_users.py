@@ -39,7 +39,7 @@ class Scene:
     async def lets_in(self, name: str, password: str) -> bool:
         self.clock.now += 1.0
         try:
-            return await ask(self.authenticator, basic(name, password)) == User(name, Role.ADMIN, "basic")
+            return await ask(self.authenticator, basic(name, password)) == User(name, Role.VIEWER, "basic")
         except NotAuthenticated:
             return False
 
@@ -94,7 +94,7 @@ async def test_a_file_that_breaks_a_rule_leaves_who_there_was(
 
 
 async def test_a_user_who_has_a_role_can_go(tmp_path: Path) -> None:
-    with scene(tmp_path / "users", f"ann:{OPEN}", f"bea:{OPEN}", roles="ann=admin") as made:
+    with scene(tmp_path / "users", f"ann:{OPEN}", f"bea:{OPEN}", roles="ann=viewer") as made:
         assert await made.lets_in("ann", "open")
         made.write(f"bea:{OPEN}")
         assert not await made.lets_in("ann", "open")
