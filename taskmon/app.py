@@ -21,6 +21,7 @@ from .cluster.calls import Lane
 from .cluster.connections import find_rabbitmq_host
 from .cluster.consumers import Consumers
 from .cluster.control import Control
+from .cluster.destinations import Destinations
 from .cluster.enabling import Cluster, EventEnabler
 from .cluster.inspection import Inspector
 from .cluster.known_queues import MAX_QUEUES, KnownQueues
@@ -105,6 +106,7 @@ class Taskmon:
         )
         self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
         results = Results(celery_app, reading)
+        destinations = self._make_destinations(celery_app, inspector, queues)
         diagnostics = Diagnostics(
             *(self.state, settings, _facts(celery_app, results), broker, metrics, mailbox, inspector),
             exchange=celery_app.conf.event_exchange,
@@ -122,9 +124,9 @@ class Taskmon:
             authentication=Authentication(authenticators),
             broker=broker,
             diagnostics=diagnostics,
-            control=Control(Mailbox(celery_app, commands, silence, settings.max_message)),
+            control=Control(Mailbox(celery_app, commands, silence, settings.max_message), destinations),
             inspector=inspector,
-            publisher=Publisher(celery_app, publishing, results.reply_queue),
+            publisher=Publisher(celery_app, publishing, destinations, results.reply_queue),
             results=results,
             queues=queues,
             document=Document(API, settings.url_prefix, __version__),
@@ -215,6 +217,18 @@ class Taskmon:
         )
         consumers = Consumers(self.state.workers, inspector.inspections)
         return Queues(celery_app, lane, known, consumers, self._make_management(celery_app))
+
+    def _make_destinations(self, celery_app: Celery, inspector: Inspector, queues: Queues) -> Destinations:
+        """Make what knows where tasks may be sent."""
+        settings, workers = self.settings, self.state.workers
+        return Destinations(
+            *(celery_app, inspector, queues),
+            patterns=settings.publish_queues,
+            named=settings.queues,
+            own=[settings.durable_queue] if settings.durable_queue is not None else [],
+            seen=queues.known.names,
+            online=lambda: [name for name, worker in workers.items() if worker.alive(time.time())],
+        )
 
     def _make_management(self, celery_app: Celery) -> ManagementApi | None:
         """Make what asks RabbitMQ's management API; on another broker --broker-api has no meaning."""

@@ -196,7 +196,12 @@ class Running:
     def __init__(self, with_shop: bool = False, **options: Any) -> None:
         self.token, line = new_token("docs", Role.VIEWER)
         settings = Settings(
-            port=0, basic_auth=("user:pass",), token=(line,), inspect_timeout=5000, **(PROVIDER | options)
+            port=0,
+            basic_auth=("user:pass",),
+            token=(line,),
+            inspect_timeout=5000,
+            publish_queues=("refunds",),
+            **(PROVIDER | options),
         )
         celery_app = make_shop()
         if with_shop:

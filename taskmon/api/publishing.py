@@ -1,6 +1,7 @@
 """The endpoints that publish tasks and answer results. Event loop only."""
 
 from collections.abc import Awaitable
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
@@ -12,7 +13,17 @@ from ..cluster.calling import PARAMETERS, make_call
 from ..cluster.calls import Deadline
 from ..cluster.publishing import PublishedTask
 from ..cluster.stored import Result
-from ..errors import ForeignTask, InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTask, UnknownTaskName
+from ..errors import (
+    Forbidden,
+    ForeignTask,
+    InvalidArgument,
+    NoAnswer,
+    Refused,
+    Unavailable,
+    UnknownTask,
+    UnknownTaskName,
+    shown,
+)
 from ..parameters import Flag, Parameter, Seconds
 from ..serializers import message_body, published_body, result_body
 from .base import ApiHandler, Scope
@@ -32,6 +43,19 @@ class Publishing(ApiHandler):
     takes: ClassVar[tuple[Parameter, ...]] = PARAMETERS
     json_only = True
     answer_type: ClassVar[Any] = Published
+
+    def require_allowed(self, task_name: str) -> None:
+        """Raise Forbidden where --publish-tasks does not list a task for the role of who asks, or one below it."""
+        rules = self.services.settings.publish_tasks
+        user = self.current_user
+        role = max(user.role, Role.OPERATOR) if user.scopes else user.role  # a scope that allows it has been found
+        if rules and not any(
+            Role.parse(name) <= role and fnmatchcase(task_name, pattern)
+            for name, _, pattern in (rule.partition("=") for rule in rules)
+        ):
+            raise Forbidden(
+                f"The role {role} may not publish the task {shown(task_name)}: --publish-tasks lists what it may"
+            )
 
     async def publish(self, task_id: str, publishing: Awaitable[PublishedTask]) -> PublishedTask:
         """Wait until a task is published; the audit log names it, also where it cannot be known whether it is."""
@@ -68,6 +92,7 @@ class TaskApply(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has, and answer its result."""
         given = self.given()
+        self.require_allowed(task_name)
         call, timeout = make_call(task_name, given), given["timeout"]
         self.services.publisher.require(task_name)
         deadline = Deadline()
@@ -98,6 +123,7 @@ class TaskAsyncApply(Publishing):
 
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
+        self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.given()), Deadline()
         task = await self.publish(call.task_id, self.services.publisher.apply_async(call))
         await self.answer_published(task, deadline)
@@ -110,6 +136,7 @@ class TaskSend(Publishing):
 
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
+        self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.given()), Deadline()
         task = await self.publish(call.task_id, self.services.publisher.send_task(call))
         await self.answer_published(task, deadline)
@@ -132,6 +159,7 @@ class TaskRetry(Publishing):
                 task = await self.services.find_task(task_id)
             except ForeignTask as exc:
                 raise Refused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
+            self.require_allowed(task.name or "")
             published = await self.publish(new_id, self.services.publisher.publish_again(task, new_id))
             retries.note(task_id, published.task_id)
         await self.answer_published(published, deadline)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..errors import NoAnswer, Refused, UnknownTaskName
 from ..masking import mask_passwords
+from .destinations import Destinations
 from .mailbox import Command, Mailbox
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,9 @@ _UNKNOWN_TASK: Final = "unknown task"
 class Control:
     """Commands to the workers of one Celery app. A hostname given must be that of a known worker."""
 
-    def __init__(self, mailbox: Mailbox) -> None:
+    def __init__(self, mailbox: Mailbox, destinations: Destinations) -> None:
         self._mailbox = mailbox
+        self._destinations = destinations
 
     async def revoke(
         self,
@@ -74,11 +76,13 @@ class Control:
         return await self._order(hostname, "autoscale", min=minimum, max=maximum)
 
     async def add_consumer(self, hostname: str, queue: str) -> str:
-        """Have a worker consume from a queue."""
+        """Have a worker consume from a queue; raises Forbidden for one that is not for tasks."""
+        await self._destinations.require_queue(queue)
         return await self._order(hostname, "add_consumer", queue=queue)
 
     async def cancel_consumer(self, hostname: str, queue: str) -> str:
-        """Have a worker no longer consume from a queue."""
+        """Have a worker no longer consume from a queue; raises Forbidden for one that it does not consume from."""
+        await self._destinations.require_consumed(hostname, queue)
         return await self._order(hostname, "cancel_consumer", queue=queue)
 
     async def time_limit(

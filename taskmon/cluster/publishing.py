@@ -32,6 +32,7 @@ from .connections import (
     open_connection,
     say_why,
 )
+from .destinations import Destinations
 from .recorded import find_destination, read_recorded
 from .replies import declare_result_queue, remove_result_queue
 
@@ -62,10 +63,16 @@ class _SilentBackend(DisabledBackend):  # type: ignore[misc]
 
 
 class Publisher:
-    """Publishes tasks for one Celery app; workers send results to `reply_queue`, if there is one."""
+    """Publishes tasks for one Celery app, to `destinations` alone.
 
-    def __init__(self, celery_app: Celery, lane: Lane, reply_queue: Queue | None = None) -> None:
+    Workers send results to `reply_queue`, if there is one.
+    """
+
+    def __init__(
+        self, celery_app: Celery, lane: Lane, destinations: Destinations, reply_queue: Queue | None = None
+    ) -> None:
         self._app = celery_app
+        self._destinations = destinations
         self._lane = lane
         self._reply_queue = reply_queue
         self._connection: Connection | None = None
@@ -80,21 +87,24 @@ class Publisher:
     async def apply_async(self, call: Call, limit: float = LIMIT) -> PublishedTask:
         """Publish a task that the Celery app has, with all that the app says of it, within `limit` seconds.
 
-        Raises UnknownTaskName, InvalidArgument, Refused, Unavailable: then it is not published, or, when the broker
-        goes just then, perhaps not.
+        Raises UnknownTaskName, Forbidden, InvalidArgument, Refused, Unavailable: then it is not published, or, when
+        the broker goes just then, perhaps not.
         """
         self.require(call.name)
         if self._app.conf.task_always_eager:
             raise Refused("The Celery app runs tasks where they are called (task_always_eager): taskmon runs none")
+        await self._destinations.require(call.options)
         return await self._call(partial(self._publish, call, self._apply), limit)
 
     async def send_task(self, call: Call) -> PublishedTask:
         """Publish a task of any name; raises as `apply_async` does."""
+        await self._destinations.require(call.options)
         return await self._call(partial(self._publish, call, self._send))
 
     async def publish_again(self, task: Task, task_id: str) -> PublishedTask:
         """Publish a task again under a new id, from what events recorded; raises Refused if that is too little."""
         name, options = find_destination(task)
+        await self._destinations.require(options, is_seen=True)
 
         def publish() -> PublishedTask:
             args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)

@@ -62,7 +62,7 @@ class Evidence:
 
 
 @dataclass(slots=True)
-class _Bindings:
+class Bindings:
     """The queues that are bound to exchanges in Redis, read once for each exchange."""
 
     channel: Any
@@ -122,7 +122,7 @@ def _is_gone(connection: Connection, exc: Exception) -> bool:
 def _measure_redis(connection: Connection, names: Sequence[str], evidence: Evidence) -> Iterator[QueueLength]:
     """Add up the lists of all priorities. A passive declaration is no use: kombu looks there without the prefix."""
     channel: Any = connection.default_channel
-    bindings = _Bindings(channel)
+    bindings = Bindings(channel)
     steps = sorted({*PRIORITIES, *channel.priority_steps})
     keys = [lambda name: name, *(_key_of(channel.sep, step) for step in steps if step)]
     for start in range(0, len(names), QUEUES_PER_PIPELINE):
@@ -142,7 +142,7 @@ def _key_of(sep: str, step: int) -> Callable[[str], str]:
 
 
 def _judge_redis(
-    connection: Connection, name: str, found: Sequence[Any], bindings: _Bindings, evidence: Evidence
+    connection: Connection, name: str, found: Sequence[Any], bindings: Bindings, evidence: Evidence
 ) -> QueueLength:
     for answer in found:
         if isinstance(answer, Exception):

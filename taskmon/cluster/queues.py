@@ -18,6 +18,7 @@ from .consumers import Consumers
 from .known_queues import MAX_QUEUES, KnownQueues, is_queue_name
 from .mailbox import SEND_LIMIT
 from .management import ManagementApi
+from .queue_keys import QueueKeys, look_at_keys
 from .queue_lengths import Evidence, QueueLength, measure
 
 #: The lengths for the metrics are asked for this often, in seconds.
@@ -79,6 +80,10 @@ class Queues:
             task.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(task)
 
+    async def look_at_keys(self, name: str) -> QueueKeys | None:
+        """Return what Redis holds under the keys of a queue, None on another broker; raises Unavailable."""
+        return await self._lane.call(partial(self._look, name), SEND_LIMIT)
+
     def watch(self) -> None:
         """Keep `latest` fresh from now on, for all known queues."""
         self._watch = asyncio.create_task(self._refresh_for_ever())
@@ -121,6 +126,12 @@ class Queues:
         del self._asked[key]
         if not task.cancelled():
             task.exception()  # somebody has looked: those who asked may be gone
+
+    def _look(self, name: str) -> QueueKeys | None:
+        try:
+            return self._connection.call(lambda connection: look_at_keys(connection, name, self._exchanges))
+        except BrokerAway as exc:
+            raise Unavailable("The broker", str(exc)) from exc
 
     def _ask(self, names: Sequence[str], evidence: Evidence) -> list[QueueLength]:
         try:

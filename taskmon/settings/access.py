@@ -4,6 +4,7 @@ import re
 from datetime import date
 from typing import Final
 
+from ..errors import InvalidSetting
 from .kinds import read_public_url, read_text
 
 SCRYPT_HASH: Final = re.compile(
@@ -16,6 +17,7 @@ TOKEN_LINE: Final = re.compile(
 ROLE_RULE: Final = re.compile(
     r"(?P<role>viewer|operator|admin)=(?P<kind>group|address|domain):(?P<name>\S(?:.{0,254}\S)?)"
 )
+_PUBLISH_RULE: Final = re.compile(r"(?:(?:operator|admin)=)?[^\s=,]{1,255}")
 #: Characters of a secret that sessions are signed with, at the least.
 MIN_SECRET: Final = 16
 #: What a token may be limited to; a pattern of task names has * for anything.
@@ -88,6 +90,26 @@ def read_token_line(value: object) -> str:
     except ValueError:
         raise ValueError("must end in a date such as 2030-12-31, or have none") from None
     return match[0]
+
+
+def read_publish_rule(value: object) -> str:
+    """Read `role=pattern`, or a further pattern for the role before it."""
+    text = read_text(value)
+    if not _PUBLISH_RULE.fullmatch(text):
+        raise ValueError("must be like operator=proj.*, and further patterns after it; * is anything")
+    return text
+
+
+def complete_publish_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
+    """Put before each pattern the role that was named last; raises InvalidSetting where none was."""
+    role, complete = "", []
+    for rule in rules:
+        named, equals, pattern = rule.rpartition("=")
+        role = named if equals else role
+        if not role:
+            raise InvalidSetting("publish_tasks", "must begin with a role, as in operator=proj.*", rule)
+        complete.append(f"{role}={pattern}")
+    return tuple(complete)
 
 
 def read_role_rule(value: object) -> str:

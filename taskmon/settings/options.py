@@ -13,10 +13,12 @@ from .access import (
     OIDC_CLAIM,
     OIDC_SCOPE,
     TOKEN_RATE,
+    complete_publish_rules,
     read_allowed,
     read_cookie_secret,
     read_issuer,
     read_provider,
+    read_publish_rule,
     read_role_rule,
     read_token_line,
     read_user_and_password,
@@ -216,6 +218,16 @@ class Settings:
         "Function that changes tasks before they are shown: module:function.",
         flower=True,
     )
+    publish_queues: tuple[str, ...] = _access(
+        (),
+        listing("PATTERN", read_queue_name),
+        "Further queues and exchanges that tasks may be published to; * is anything.",
+    )
+    publish_tasks: tuple[str, ...] = _access(
+        (),
+        listing("ROLE=PATTERN", read_publish_rule),
+        "Names of tasks that a role may publish, all without it: operator=proj.*,other.",
+    )
     read_only: bool = _access(False, SWITCH, "Refuse every request that would change something.", flower=True)
     allowed_hosts: tuple[str, ...] = _access(
         (), listing("HOST", read_host), "Further host name under which taskmon may be asked."
@@ -378,6 +390,7 @@ class Settings:
             object.__setattr__(self, option.name, checked(option, getattr(self, option.name)))
         if self.persistent and self.history is None:
             object.__setattr__(self, "history", self._db_url)
+        object.__setattr__(self, "publish_tasks", complete_publish_rules(self.publish_tasks))
         bounds = self.task_runtime_metric_buckets
         if not bounds or list(bounds) != sorted(set(bounds)):
             raise InvalidSetting("task_runtime_metric_buckets", "must be numbers, each greater than the one before")

@@ -57,6 +57,7 @@ EVERY = pytest.mark.parametrize("path", COMMANDS)
 @asynccontextmanager
 async def watching(broker: str, timeout: float = LONG, **options: Any) -> AsyncIterator[Served]:
     """Serve, with two workers known."""
+    options = {"publish_queues": "mail", **options}
     async with serving(make_app(broker), inspect_timeout=timeout, enable_events=False, **options) as served:
         served.apply(event("worker-heartbeat", hostname=W1), event("worker-heartbeat", hostname=W2))
         yield served

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from destinations import anywhere
 from patience import PATIENCE
 from remote import answering, fine, refusing, saying
 from serving import make_app
@@ -26,7 +27,7 @@ def app(memory_broker: str) -> Celery:
 @pytest.fixture
 def make(app: Celery) -> Iterator[Callable[..., Control]]:
     lane = Lane("The broker", threads=2, waiting=2)
-    yield lambda timeout=PATIENCE: Control(Mailbox(app, lane, timeout))
+    yield lambda timeout=PATIENCE: Control(Mailbox(app, lane, timeout), anywhere(app, "q"))
     lane.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 from celery import Celery
 from celery.backends.redis import RedisBackend
+from destinations import anywhere
 from kombu import Connection, Exchange, Queue
 from kombu.messaging import Producer
 from patience import PATIENCE
@@ -40,7 +41,7 @@ def make_project(broker: str = "memory://", **conf: Any) -> Celery:
 async def publishing_for(app: Celery, reply_queue: Queue | None = None) -> AsyncIterator[Publisher]:
     """A publisher with a lane of its own."""
     lane = Lane("The broker", threads=1, waiting=8)
-    publisher = Publisher(app, lane, reply_queue)
+    publisher = Publisher(app, lane, anywhere(app), reply_queue)
     try:
         yield publisher
     finally:

@@ -26,8 +26,8 @@ def start_monitor(tmp_path: Path) -> Iterator[Callable[..., Monitor]]:
     """A factory of running taskmons that have the app of a project: `start_monitor(project)`."""
     with ExitStack() as running:
 
-        def start(project: Project, program: Sequence[str] = PATIENT) -> Monitor:
-            options = ["--app", "project"]
+        def start(project: Project, program: Sequence[str] = PATIENT, *more: str) -> Monitor:
+            options = ["--app", "project", *more]
             monitor = Monitor(tmp_path, None, options=options, program=program, environment=project.environment())
             running.callback(monitor.kill)
             monitor.start()
@@ -255,7 +255,7 @@ def test_what_rabbitmq_refuses(
     rabbitmq_broker: RabbitBroker, new_project: Callable[..., Project], start_monitor: Callable[..., Monitor]
 ) -> None:
     project = new_project(rabbitmq_broker, "none")
-    monitor = start_monitor(project)
+    monitor = start_monitor(project, PATIENT, "--publish-queues=no-such,*-other")
     body = {"args": [1, 2], "exchange": "no-such", "routing_key": "x"}
     status, answer = post(monitor, "/api/task/async-apply/project.add", body)
     assert (status, "no-such" in answer["error"]["message"]) == (409, True)

@@ -29,7 +29,7 @@ SILENCE = 1.0
 HELD_UP = 0.5
 
 #: Waits for a worker about as long as it takes; one that has begun to listen too late is asked again after that.
-LONG = ["--inspect-timeout=20000"]
+LONG = ["--inspect-timeout=20000", "--publish-queues=live-other"]
 
 
 @pytest.fixture

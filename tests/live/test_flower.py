@@ -35,6 +35,7 @@ OPTIONS = [
     "--metrics-prefix=flower",
     "--metrics-celery-exporter",
     "--inspect-timeout=20000",
+    "--publish-queues=*-other",
 ]
 
 

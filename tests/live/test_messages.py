@@ -34,10 +34,11 @@ VISIBILITY_TIMEOUT = 43_200
 TAKEN_AGO = 7_200
 
 SETTINGS = {"task_acks_late": True, "broker_transport_options": {"visibility_timeout": VISIBILITY_TIMEOUT}}
-BACKGROUND = ("--orphan-after=1", "--purge-offline-workers=1")
 
 #: What taskmon is told to publish goes here; nothing consumes from it.
 MINE = "published-by-taskmon"
+
+BACKGROUND = ("--orphan-after=1", "--purge-offline-workers=1", f"--publish-queues={MINE}")
 
 Snapshot = dict[str, Any]
 
