@@ -1,5 +1,6 @@
 """Celery's own settings, from --celery-config and --set: read, checked by names and types, and put into an app."""
 
+import logging
 import runpy
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ from celery.app.defaults import NAMESPACES, flatten
 from kombu.transport.virtual import Channel
 
 from .errors import InvalidSetting
-from .settings import Settings, parse_switch
+from .masking import mask_passwords
+from .settings import Settings, check_trusted, is_readable_by_others, parse_switch
+
+logger = logging.getLogger(__name__)
 
 #: What an app keeps of its settings: made anew after they have changed.
 _CACHED: Final = ("amqp", "control", "events", "timezone")
@@ -64,6 +68,7 @@ def apply_celery_settings(celery_app: Celery, settings: Settings) -> None:
 
 
 def _read_file(path: Path, names: _Names) -> dict[str, Any]:
+    check_trusted("celery_config", path)
     is_toml = path.suffix == ".toml"
     found: dict[str, Any] = {}
     for key, value in (_load_toml(path) if is_toml else _run(path)).items():
@@ -75,7 +80,15 @@ def _read_file(path: Path, names: _Names) -> dict[str, Any]:
         near = names.nearest(key, 0.5 if is_toml else 0.85)
         if is_toml or near:
             raise _unknown("celery_config", f"has {key[:80]!a}, which is", near, f" (in {path})")
+    logger.info("Settings of Celery were read from %s", path)
+    if is_readable_by_others(path) and any(map(_has_secret, found.items())):
+        logger.warning("Others may read the file that holds a secret: --celery-config; chmod go-r takes that away")
     return found
+
+
+def _has_secret(setting: tuple[str, Any]) -> bool:
+    name, value = setting
+    return bool(value) and ("password" in name or "secret" in name or mask_passwords(str(value)) != str(value))
 
 
 def _load_toml(path: Path) -> dict[str, Any]:

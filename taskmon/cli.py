@@ -17,8 +17,8 @@ from click.core import ParameterSource
 from . import __version__
 from .celery_app import adopt_app, load_app
 from .errors import HistoryRefused, InvalidArgument, InvalidSetting
-from .settings import DEFAULT_FILE, FLOWER_FILE, OPTION, OPTIONS, Option, Settings, load_settings
-from .usage import NOT_NEEDED, BadUsage, Command, Group, NotStarted, SectionOption
+from .settings import DEFAULT_FILE, FLOWER_FILE, OPTION, OPTIONS, Option, Settings, check_directories, load_settings
+from .usage import AS_FLOWER, NOT_NEEDED, BadUsage, Command, Group, NotStarted, SectionOption
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -305,9 +305,12 @@ def _is_given(value: object) -> bool:
 
 def _change_directory(path: str) -> None:
     try:
+        check_directories("workdir", Path(path))
         os.chdir(path)
     except OSError as exc:
         raise BadUsage(f"--workdir must be a directory one may enter: {exc.strerror}") from None
+    except InvalidSetting as exc:
+        raise BadUsage(str(exc)) from None
 
 
 def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callable[[Settings], int | None]) -> int:
@@ -319,8 +322,12 @@ def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callabl
     settings = Settings()
     try:
         with Signals():
-            settings, notes = load_settings(flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()))
+            settings, notes, files = load_settings(
+                flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()), ctx.meta.get(AS_FLOWER, ())
+            )
             configure_logging(settings)
+            if files:
+                logger.info("Options were read from %s", ", ".join(map(str, files)))
             for note in notes:
                 logger.warning(note)
             if settings.anonymous_role:

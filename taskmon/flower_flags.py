@@ -17,7 +17,8 @@ _SHORT: Final = re.compile(r"-(?P<name>[A-Za-z])(?P<value>.*)", re.DOTALL)
 
 
 class Rewriter:
-    """Rewrites the arguments of one command; `not_needed` are the options that were left out, as they were written.
+    """Rewrites the arguments of one command; `not_needed` are the options that were left out, as they were written,
+    and `as_flower` the names of those that are spelled as in Flower's manual, with _ for -.
 
     A group's own arguments end before the name of a command.
     """
@@ -33,6 +34,7 @@ class Rewriter:
         self._rewrites = "log_level" in self._takes_value
         self._ends = isinstance(command, click.Group)
         self.not_needed: list[str] = []
+        self.as_flower: list[str] = []
 
     def rewrite(self, args: list[str]) -> list[str]:
         """Return the arguments as click shall read them; raises InvalidSetting for a bad value of a switch."""
@@ -53,6 +55,8 @@ class Rewriter:
             name = long["name"].replace("-", "_")
             name = ALIASES.get(name, name) if name not in self._takes_value else name
             if name in self._takes_value:
+                if "_" in long["name"]:
+                    self.as_flower.append(name)
                 return self._take_own(name, long["value"], rest)
             if self._leave_out(name, long["value"], rest, {**FLOWER_ONLY, **CELERY_ONLY}):
                 self.not_needed.append(f"--{long['name']}")

@@ -14,6 +14,8 @@ _COLUMN: Final = 31
 
 #: Under this name a context keeps the options that were left out.
 NOT_NEEDED: Final = "taskmon.not_needed"
+#: Under this one those that were spelled as in Flower's manual.
+AS_FLOWER: Final = "taskmon.as_flower"
 
 
 class BadUsage(click.ClickException):
@@ -52,6 +54,7 @@ class Command(click.Command):
             rewriter = Rewriter(self)
             rewritten = rewriter.rewrite(args)
             ctx.meta.setdefault(NOT_NEEDED, []).extend(rewriter.not_needed)
+            ctx.meta.setdefault(AS_FLOWER, []).extend(rewriter.as_flower)
             return super().parse_args(ctx, rewritten)
         except InvalidSetting as exc:
             raise BadUsage(str(exc)) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from secret_samples import with_secrets
 from serving import repository
 from tls import make_certificates
 
@@ -31,7 +32,7 @@ def settings_of(block: str, folder: Path) -> Settings:
     text = block.replace("/etc/taskmon/tls.pem", str(files.certificate)).replace(
         "/etc/taskmon/tls.key", str(files.key)
     )
-    text = text.replace("/etc/taskmon/", f"{folder}/")
+    text = with_secrets(text, folder).replace("/etc/taskmon/", f"{folder}/")
     path = folder / "taskmon.toml"
     path.write_text(text, encoding="utf-8")
     return load_settings({"conf": str(path)}, {}, folder).settings

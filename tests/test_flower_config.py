@@ -40,6 +40,7 @@ cookie_secret = "short,{SECRET[:8]}"
 def write(folder: Path, text: str, name: str = FLOWER_FILE) -> Path:
     path = folder / name
     path.write_text(text)
+    path.chmod(0o600)
     return path
 
 
@@ -49,7 +50,7 @@ def load(folder: Path, flags: dict[str, object] | None = None, **environ: str) -
 
 def test_literals_are_taken(tmp_path: Path) -> None:
     path = write(tmp_path, LITERALS)
-    for settings, notes in (
+    for settings, notes, _ in (
         load(tmp_path),
         load(tmp_path, {"conf": str(path)}),
         load(tmp_path, FLOWER_CONF=str(path)),
@@ -86,7 +87,7 @@ task_runtime_metric_buckets = [1]
 task_runtime_metric_buckets.append(2)
 """,
     )
-    settings, notes = load(tmp_path)
+    settings, notes, _ = load(tmp_path)
     assert not (tmp_path / "ran").exists()
     (note,) = notes
     for name in (
@@ -98,7 +99,7 @@ task_runtime_metric_buckets.append(2)
         assert flag in note
     assert "PASSWORD" not in note
     assert (settings.port, settings.max_tasks, settings.basic_auth) == (5555, 100_000, ())
-    settings, notes = load(tmp_path, {"max_workers": "7"}, FLOWER_PORT="5558", TASKMON_DB="x")
+    settings, notes, _ = load(tmp_path, {"max_workers": "7"}, FLOWER_PORT="5558", TASKMON_DB="x")
     note = next(text for text in notes if "not run" in text)
     assert not {"port", "max_workers", "db"} & set(note.partition(": ")[2].partition(";")[0].split(", "))
 
@@ -115,12 +116,12 @@ task_runtime_metric_buckets.append(2)
 )
 def test_what_cannot_be_read_stays_closed(tmp_path: Path, text: str, option: str, closed: object) -> None:
     path = write(tmp_path, text)
-    settings, notes = load(tmp_path)
+    settings, notes, _ = load(tmp_path)
     assert getattr(settings, option) == closed
     assert any(f"--{option.replace('_', '-')} is " in note for note in notes)
     name = read_flower_file(path).computed
     given = {"read_only": "no", "auth": "ann@example.com", "format_task": "m:f"}
-    settings, notes = load(tmp_path, {key: given[key] for key in name})
+    settings, notes, _ = load(tmp_path, {key: given[key] for key in name})
     assert getattr(settings, option) != closed
     assert notes == ()
 
@@ -134,7 +135,7 @@ def test_variables_go_before_a_flowerconfig(tmp_path: Path) -> None:
 def test_toml_takes_its_place(tmp_path: Path) -> None:
     write(tmp_path, "port = 1\nmax_tasks = 2\n")
     write(tmp_path, "port = 3\n", "taskmon.toml")
-    settings, notes = load(tmp_path)
+    settings, notes, _ = load(tmp_path)
     assert (settings.port, settings.max_tasks) == (3, 100_000)
     assert notes == ("flowerconfig.py is not read, as there is taskmon.toml",)
     assert load(tmp_path, {"conf": "taskmon.toml"}).notes == ()
@@ -170,7 +171,7 @@ def test_a_flowerconfig_that_is_wrong(tmp_path: Path, text: str, reason: str) ->
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="No such file"):
         load(tmp_path, {"conf": "other.py"})
-    settings, notes = load(tmp_path, {"conf": FLOWER_FILE})
+    settings, notes, _ = load(tmp_path, {"conf": FLOWER_FILE})
     assert settings.port == 5555
     assert len(notes) == 1
 
@@ -195,7 +196,7 @@ def test_converting_gives_what_reading_gives(tmp_path: Path) -> None:
     text = convert(path)
     (tmp_path / "new").mkdir()
     write(tmp_path / "new", text, "taskmon.toml")
-    converted, notes = load(tmp_path / "new")
+    converted, notes, _ = load(tmp_path / "new")
     assert notes == ()
     for option in OPTIONS:
         if option.name != "conf":
@@ -205,7 +206,7 @@ def test_converting_gives_what_reading_gives(tmp_path: Path) -> None:
     number = LITERALS.splitlines().index(next(line for line in LITERALS.splitlines() if "task_runtime" in line)) + 1
     assert f"# task_runtime_metric_buckets is computed in line {number}: set it here" in text
     assert "# natural_time is not needed." in text
-    assert "# cookie_secret must be at least 16 characters long: it is left out." in text
+    assert "# cookie_secret must be at least 32 bytes long; make one with" in text
     assert "short," not in text
     assert f'broker_api = "http://guest:{SECRET}@rabbitmq:15672/api/"' in text
 

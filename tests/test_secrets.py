@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -134,6 +135,7 @@ async def test_credentials_in_a_url_are_none(query: str) -> None:
 
 def test_settings_show_no_secret() -> None:
     _, line = new_token("ci", Role.ADMIN)
-    shown = repr(Settings(basic_auth="ann:hunter2", token=line, broker=AWAY, cookie_secret="hunter2" * 4))
+    cookie_secret = f"hunter2{token_urlsafe(32)}"
+    shown = repr(Settings(basic_auth="ann:hunter2", token=line, broker=AWAY, cookie_secret=cookie_secret))
     for secret in ("hunter2", line.split(":")[1], "wrong-horse"):
         assert secret not in shown

@@ -1,6 +1,9 @@
 """The rules of every option, the order of their sources, and that no secret gets out."""
 
+import base64
 import math
+import secrets
+import string
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from taskmon.settings import (
 
 SECRET = "hunter2horse"
 HASH = f"$scrypt$ln=14,r=8,p=1${'s' * 22}${'d' * 43}"
+GOOD = secrets.token_urlsafe(32)
 LINE = f"tm_0123abcd:{'ab' * 32}:viewer:grafana"
 FOREIGN_HASHES = ("$2y$10$abc", "$apr1$x$y", "{SHA}abc", "$argon2id$v=19$x", "$scrypt$ln=2,r=8,p=1$x$y")
 
@@ -306,7 +310,7 @@ def test_sources_in_order(tmp_path: Path) -> None:
         "FLOWER_MAX_TASKS": "3",
         "FLOWER_MAX_WORKERS": "3",
     }
-    settings, notes = load({"port": "1", "max_text": None, "basic_auth": ()}, environ, tmp_path)
+    settings, notes, _ = load({"port": "1", "max_text": None, "basic_auth": ()}, environ, tmp_path)
     assert (settings.port, settings.max_tasks, settings.max_workers, settings.max_text) == (1, 2, 3, 44)
     assert settings.max_connections == 1000
     assert settings.conf == tmp_path / "taskmon.toml"
@@ -314,7 +318,7 @@ def test_sources_in_order(tmp_path: Path) -> None:
 
 
 def test_nothing_given_is_the_default() -> None:
-    assert load() == (Settings(), ())
+    assert load() == Loaded(Settings(), ())
 
 
 def test_repeated_flags_and_commas() -> None:
@@ -331,7 +335,7 @@ def test_array_of_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_empty_variables_count_as_not_set() -> None:
     environ = {"TASKMON_BROKER": "", "FLOWER_PORT": "", "FLOWER_DB": "", "CELERY_BROKER_URL": ""}
-    assert load(environ=environ) == (Settings(), ())
+    assert load(environ=environ) == Loaded(Settings(), ())
 
 
 def test_flower_variables_that_work() -> None:
@@ -341,7 +345,7 @@ def test_flower_variables_that_work() -> None:
         "flower_port": "1",
         "FLOWER_X": "1",
     }
-    settings, notes = load(environ=environ)
+    settings, notes, _ = load(environ=environ)
     assert settings.basic_auth == (f"u:{SECRET}",)
     assert settings.log_level == "debug"
     assert notes == ("Taken from the environment under Flower's names: FLOWER_BASIC_AUTH, FLOWER_LOGGING",)
@@ -349,7 +353,7 @@ def test_flower_variables_that_work() -> None:
 
 def test_flower_options_that_taskmon_does_not_have_are_named() -> None:
     environ = {f"FLOWER_{name.upper()}": SECRET for name in FLOWER_ONLY}
-    settings, notes = load(environ=environ)
+    settings, notes, _ = load(environ=environ)
     assert settings == Settings()
     assert len(notes) == 1
     assert all(f"FLOWER_{name.upper()}" in notes[0] for name in FLOWER_ONLY)
@@ -369,7 +373,7 @@ def test_flower_options_that_taskmon_does_not_have_are_named() -> None:
     ],
 )
 def test_unauthenticated_api(environ: dict[str, str], role: str | None, note: str | None) -> None:
-    settings, notes = load(environ={"FLOWER_UNAUTHENTICATED_API": "true", **environ})
+    settings, notes, _ = load(environ={"FLOWER_UNAUTHENTICATED_API": "true", **environ})
     assert settings.anonymous_role == role
     about = [text for text in notes if "UNAUTHENTICATED" in text]
     assert [note in text for text in about] == ([True] if note else [])
@@ -399,7 +403,7 @@ def test_service_links_of_kubernetes_are_no_options() -> None:
         "TASKMON_API_PORT": "udp://10.0.0.1:1",
         "FLOWER_PORT": "tcp://10.0.0.2:5555",
     }
-    assert load(environ=links) == (Settings(), ())
+    assert load(environ=links) == Loaded(Settings(), ())
 
 
 @pytest.mark.parametrize(
@@ -467,25 +471,49 @@ def test_file_named_by_flag_or_variable(tmp_path: Path) -> None:
     ("flags", "environ", "kept", "named"),
     [
         ({}, {"FLOWER_COOKIE_SECRET": "short"}, (), "FLOWER_COOKIE_SECRET is ignored"),
-        ({"cookie_secret": ("short",)}, {}, (), "--cookie-secret is ignored"),
-        ({}, {"FLOWER_COOKIE_SECRET": "a,b,c,d,e,f,g,h,i"}, ("a,b,c,d,e,f,g,h,i",), "Taken from the environment"),
-        ({"cookie_secret": ("short", "0123456789abcdef")}, {}, ("0123456789abcdef",), "--cookie-secret is ignored"),
+        ({}, {"FLOWER_COOKIE_SECRET": "x" * 40}, (), "FLOWER_COOKIE_SECRET is ignored"),
+        ({"cookie_secret": ("short",)}, {}, (), "--cookie_secret is ignored"),
+        ({}, {"FLOWER_COOKIE_SECRET": f"a,b,{GOOD}"}, (f"a,b,{GOOD}",), "Taken from the environment"),
+        ({"cookie_secret": ("short", GOOD)}, {}, (GOOD,), "--cookie_secret is ignored"),
     ],
 )
 def test_a_short_cookie_secret_of_flower_is_a_warning(
     flags: dict[str, object], environ: dict[str, str], kept: tuple[str, ...], named: str
 ) -> None:
-    settings, notes = load(flags, environ)
+    settings, notes, _ = load_settings(flags, environ, Path("/nonexistent"), as_flower=["cookie_secret"])
     assert settings.cookie_secret == kept
     assert len([note for note in notes if note.startswith(named)]) == 1
 
 
-def test_a_short_cookie_secret_of_taskmon_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="must be at least 16 characters"):
-        load({}, {"TASKMON_COOKIE_SECRET": "short"})
-    write(tmp_path, "cookie_secret = ['short']")
-    with pytest.raises(InvalidSetting, match="must be at least 16 characters"):
+@pytest.mark.parametrize(
+    "weak",
+    [
+        "short",
+        "a random text of 16 characters or more",
+        "32 random bytes, in base64",
+        *("a" * 40, "changeme" * 5, "secret" * 8, "0123456789abcdef" * 3, "abcdefghijklmnopqrstuvwxyz0123456789"),
+        *("the-quick-brown-fox-jumps-over-the-lazy-dog", "password123" * 3, "deadbeef" * 8, "CHANGE_ME-" * 4),
+        *("MySuperSecretCookieKey1234567890", "qwertyuiopasdfghjklzxcvbnm1234567", "\u00e9" * 20),
+    ],
+)
+def test_a_weak_cookie_secret_is_an_error(tmp_path: Path, weak: str) -> None:
+    write(tmp_path, f"cookie_secret = [{weak!r}]")
+    flags: dict[str, object] = {"cookie_secret": (weak,)}
+    for sources in ((flags, {}), ({}, {"TASKMON_COOKIE_SECRET": weak})):
+        with pytest.raises(InvalidSetting, match="token_urlsafe") as caught:
+            load(*sources)
+        assert weak not in str(caught.value)
+    with pytest.raises(InvalidSetting, match="token_urlsafe"):
         load({}, {}, tmp_path)
+
+
+def test_a_generated_cookie_secret_is_taken() -> None:
+    alphabet = string.ascii_letters + string.digits
+    for made in (
+        *(secrets.token_urlsafe(32), secrets.token_hex(32), secrets.token_hex(16)),
+        *(base64.b64encode(secrets.token_bytes(32)).decode(), "".join(secrets.choice(alphabet) for _ in range(48))),
+    ):
+        assert load(environ={"TASKMON_COOKIE_SECRET": made}).settings.cookie_secret == (made,)
 
 
 def test_bad_conf_is_one_sentence() -> None:

@@ -8,6 +8,7 @@ from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
 from .sources import Loaded, UnknownSetting, load_settings
 from .table import Option, checked
+from .trusted_files import check_directories, check_trusted, is_readable_by_others
 
 __all__ = [
     "ALIASES",
@@ -32,9 +33,12 @@ __all__ = [
     "Option",
     "Settings",
     "UnknownSetting",
+    "check_directories",
+    "check_trusted",
     "checked",
     "format_size",
     "is_name",
+    "is_readable_by_others",
     "is_switch_word",
     "load_settings",
     "parse_switch",

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..errors import InvalidSetting
 from .kinds import read_public_url, read_text
+from .secret_rules import is_sample
 
 SCRYPT_HASH: Final = re.compile(
     r"\$scrypt\$ln=(1[4-8]),r=([1-9]|1[0-6]),p=([1-4])\$([A-Za-z0-9+/]{22}|[A-Za-z0-9+/]{43})\$([A-Za-z0-9+/]{43})"
@@ -18,8 +19,6 @@ ROLE_RULE: Final = re.compile(
     r"(?P<role>viewer|operator|admin)=(?P<kind>group|address|domain):(?P<name>\S(?:.{0,254}\S)?)"
 )
 _PUBLISH_RULE: Final = re.compile(r"(?:(?:operator|admin)=)?[^\s=,]{1,255}")
-#: Characters of a secret that sessions are signed with, at the least.
-MIN_SECRET: Final = 16
 #: What a token may be limited to; a pattern of task names has * for anything.
 SCOPE: Final = r"metrics|read|read:no-args|publish:[!-+\--~]{1,200}"
 #: How many requests a token may make in a second, a minute or an hour.
@@ -64,6 +63,8 @@ def read_user_and_password(value: object) -> str:
         raise ValueError("must be user:password")
     if not is_name(user):
         raise ValueError(f"must have a user of at most {MAX_NAME} printable characters, none of them a comma")
+    if is_sample(password):
+        raise ValueError("holds the sample of a manual, which everybody knows; make one with `taskmon hash-password`")
     if not SCRYPT_HASH.fullmatch(password):
         if _FOREIGN_HASH.match(password):
             raise ValueError("holds a hash taskmon cannot check; make one with `taskmon hash-password`")
@@ -85,6 +86,8 @@ def read_token_line(value: object) -> str:
     match = TOKEN_LINE.fullmatch(read_text(value))
     if not match:
         raise ValueError("must be a line printed by `taskmon token`, which holds a hash and not the token")
+    if is_sample(match["digest"]):
+        raise ValueError("is the sample of a manual, which everybody knows; make one with `taskmon token`")
     try:
         date.fromisoformat(match["expires"] or "2000-01-01")
     except ValueError:
@@ -152,11 +155,3 @@ def read_allowed(value: object) -> str:
     if not _ROLE_NAMES["address"].fullmatch(text) or re.search(r"[?()\[\]{}^$|\\]", name):
         raise ValueError(_ALLOWED_RULE)
     return text.lower()
-
-
-def read_cookie_secret(value: object) -> str:
-    """Read a secret that sessions are signed with."""
-    text = read_text(value)
-    if len(text) < MIN_SECRET:
-        raise ValueError(f"must be at least {MIN_SECRET} characters long")
-    return text

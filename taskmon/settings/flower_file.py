@@ -11,6 +11,7 @@ from typing import Any, Final
 from ..errors import InvalidSetting
 from .flower import FLOWER_ONLY
 from .options import OPTIONS
+from .trusted_files import open_trusted
 
 FLOWER_FILE: Final = "flowerconfig.py"
 MAX_BYTES: Final = 1 << 20
@@ -30,11 +31,14 @@ class FlowerFile:
     misspelt: dict[str, str] = field(default_factory=dict)
 
 
-def read_flower_file(path: Path) -> FlowerFile:
-    """Read a file; raises InvalidSetting where it cannot be read, or is not Python."""
+def read_flower_file(path: Path, *, trusted: bool = True) -> FlowerFile:
+    """Read a file; raises InvalidSetting where it cannot be read, is not Python, or somebody else may change it.
+
+    One that is only shown need not be `trusted`.
+    """
     found: dict[str, Any] = {}
     computed: dict[str, int] = {}
-    for name, node in _assignments(_parse(path).body):
+    for name, node in _assignments(_parse(path, trusted).body):
         try:
             found[name] = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -42,9 +46,9 @@ def read_flower_file(path: Path) -> FlowerFile:
     return _sort(path, found, computed)
 
 
-def _parse(path: Path) -> ast.Module:
+def _parse(path: Path, trusted: bool) -> ast.Module:
     try:
-        with path.open("rb") as file:
+        with open_trusted("conf", path) if trusted else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise InvalidSetting("conf", f"must name a file of at most {MAX_BYTES >> 20} MiB", str(path))

@@ -15,7 +15,6 @@ from .access import (
     TOKEN_RATE,
     complete_publish_rules,
     read_allowed,
-    read_cookie_secret,
     read_issuer,
     read_provider,
     read_publish_rule,
@@ -58,6 +57,7 @@ from .kinds import (
 )
 from .listeners import LISTENER_COMMA, Listener, Network, find_too_wide, read_listener, read_network
 from .proxies import CLAIM, HEADER, PRESETS, read_algorithm, read_https, read_signer
+from .secret_rules import MIN_SECRET, read_client_secret, read_cookie_secret
 from .table import SWITCH, checked, describe, shown, to_option
 
 DEFAULT_FILE: Final = "taskmon.toml"
@@ -246,7 +246,9 @@ class Settings:
         None, Kind("URL", read_issuer), "The provider, by its issuer's URL.", flower="oauth2_okta_base_url"
     )
     oauth2_key: str | None = _login(None, _TEXT, "Client id that the provider gave.", flower=True)
-    oauth2_secret: str | None = _login(None, _TEXT, "Client secret that the provider gave.", secret=True, flower=True)
+    oauth2_secret: str | None = _login(
+        None, Kind("TEXT", read_client_secret), "Client secret that the provider gave.", secret=True, flower=True
+    )
     oauth2_redirect_uri: str | None = _login(
         None,
         Kind("URL", read_public_url),
@@ -267,7 +269,7 @@ class Settings:
     cookie_secret: tuple[str, ...] = _login(
         (),
         listing("TEXT", read_cookie_secret),
-        "Secret to sign sessions with; the first signs, all are taken.",
+        f"Secret to sign sessions with, of {MIN_SECRET} random bytes; the first signs, all are taken.",
         secret=True,
         flower=True,
     )

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import Field, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidSetting
 from ..masking import mask_passwords
@@ -80,6 +80,13 @@ class Option:
                 shown = (each if isinstance(each, str) else f"{each:g}" for each in self.default if each != math.inf)
                 return ", ".join(shown)
         return str(self.default or "")
+
+
+class Given(NamedTuple):
+    """A value and where it was given: a variable, a file, or empty for a flag."""
+
+    value: object
+    source: str
 
 
 def to_option(entry: Field[Any]) -> Option:

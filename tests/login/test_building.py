@@ -1,6 +1,7 @@
 """What the settings ask for, Flower's among them, and what is refused at the start."""
 
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_providers(options: dict[str, Any], provider: str) -> None:
 
 def test_without_one_there_is_no_login() -> None:
     assert build_entrance(Settings()) is None
-    assert build_entrance(Settings(cookie_secret=("x" * 16,), roles=("admin=group:ops",))) is None
+    assert build_entrance(Settings(cookie_secret=(secrets.token_urlsafe(32),), roles=("admin=group:ops",))) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_without_one_there_is_no_login() -> None:
         ({"oidc_issuer": "https://id.example.com?x=1"}, "--oidc-issuer must be"),
         ({"oidc_scope": "email"}, "--oidc-scope must be scopes"),
         ({"oidc_groups_claim": "a b"}, "--oidc-groups-claim must be"),
-        ({"cookie_secret": ("short",)}, "--cookie-secret must be at least 16 characters long"),
+        ({"cookie_secret": ("short",)}, "--cookie-secret must be at least 32 bytes long"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(options: dict[str, Any], sentence: str) -> None:
@@ -106,14 +107,16 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 def test_without_a_secret_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    build(cookie_secret=("a random text of mine",))
+    build(cookie_secret=(secrets.token_urlsafe(32),))
     assert not caplog.records
     build()
     assert caplog.messages == ["Sessions end with this process, as there is no --cookie-secret"]
 
 
 def test_no_secret_shows_in_the_settings() -> None:
-    shown = repr(Settings(**OIDC, cookie_secret=("another nobody sees",)))
+    hidden = secrets.token_urlsafe(32)
+    shown = repr(Settings(**OIDC, cookie_secret=(hidden,)))
+    assert hidden not in shown
     assert "nobody sees" not in shown
 
 
@@ -127,7 +130,7 @@ def test_variables_of_flower_are_enough(tmp_path: Path) -> None:
         "FLOWER_OAUTH2_KEY": "key",
         "FLOWER_OAUTH2_SECRET": "secret",
         "FLOWER_OAUTH2_REDIRECT_URI": "https://flower.example.com/login",
-        "FLOWER_COOKIE_SECRET": "a random text of mine",
+        "FLOWER_COOKIE_SECRET": secrets.token_urlsafe(32),
     }
     settings = load_settings({}, environ, tmp_path).settings
     assert settings.auth == ("@example.com", "bob@example.org")

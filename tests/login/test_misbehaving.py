@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -327,7 +328,7 @@ def test_any_other_cookie_of_an_attempt_is_refused(text: str) -> None:
 
 
 async def test_a_session_is_no_attempt_and_an_attempt_no_session() -> None:
-    async with openid_scene(cookie_secret=("s" * 32,)) as scene:
+    async with openid_scene(cookie_secret=(token_urlsafe(32),)) as scene:
         back = await scene.callback()
         scene.browser.cookies[SESSION] = scene.browser.cookies[ATTEMPT]
         assert (await scene.browser.go("/api/whoami")).status == 401
@@ -341,7 +342,7 @@ async def test_a_session_is_no_attempt_and_an_attempt_no_session() -> None:
 
 @pytest.mark.parametrize("content", [b"{}", b"[1]", b"\xff", b"["])
 async def test_an_attempt_that_another_version_signed(content: bytes) -> None:
-    secret = "s" * 32
+    secret = token_urlsafe(32)
     async with openid_scene(cookie_secret=(secret,)) as scene:
         back = await scene.callback()
         scene.browser.cookies[ATTEMPT] = Sealer([secret], "login").seal(content)
@@ -435,7 +436,7 @@ def test_nothing_is_500_whatever_the_query(query: bytes | list[bytes], path: str
 
 async def test_no_secret_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    cookie_secret = "a secret for cookies"
+    cookie_secret = token_urlsafe(32)
     async with openid_scene(cookie_secret=(cookie_secret,), debug=True) as scene:
         back = await scene.callback("/login?next=/api/whoami")
         query = {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
