@@ -38,6 +38,7 @@ from .events import EventConsumer
 from .login.building import build_entrance
 from .logs import reopen_log_file
 from .masker import Masker
+from .memory import MemoryBudget, default_limit
 from .metrics import Metrics as MetricsRegistry
 from .openapi import Document
 from .peers import Peers
@@ -79,7 +80,8 @@ class Taskmon:
     def __init__(self, settings: Settings, celery_app: Celery) -> None:
         protect_messages(celery_app)
         self.settings = settings
-        self.state = State(settings.max_tasks, settings.max_workers)
+        memory = MemoryBudget(settings.max_memory or default_limit())
+        self.state = State(settings.max_tasks, settings.max_workers, memory)
         entrance = build_entrance(settings)
         sessions = entrance.sessions if entrance else None
         authenticators, self.generated_token = build_authenticators(settings, sessions)
@@ -279,6 +281,7 @@ class Taskmon:
         """Tidy in idle moments; under load State does most of what it must by itself."""
         applied, self._applied = self._applied, self.state.task_events_total
         came = self._applied - applied
+        self.state.relieve_memory()
         if came <= _BUSY:
             self.state.tidy()
         elif came <= _FLOODED:  # in a burst every microsecond counts

@@ -88,6 +88,8 @@ class Services:
         since = datetime.fromtimestamp(self.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if reason == "evicted" and self.history is not None:
             return "deleted: neither in memory nor in the history any more (--history-max-age, --history-max-tasks)"
+        if reason == "evicted" and self.state.evicted_for_memory:
+            return f"evicted: only the latest {len(self.state)} tasks fit into memory (--max-memory)"
         if reason == "evicted":
             return f"evicted: only the latest {self.settings.max_tasks} tasks are held (--max-tasks)"
         if not self.broker.connected:

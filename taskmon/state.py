@@ -5,7 +5,7 @@ Only the event loop may touch it. It knows neither the broker nor HTTP. Reading 
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
@@ -21,6 +21,7 @@ from .finding.finder import Finder
 from .finding.indexes import FLUSH_AT, LINGER, Indexes
 from .finding.loading import load_tasks
 from .finding.store import SHELF, TaskStore
+from .memory import MemoryBudget
 from .outcomes import ORPHANED
 from .prefetched import Prefetched
 from .query import TaskQuery
@@ -42,29 +43,41 @@ _REMEMBERED: Final = 10_000
 #: So many blocks of the index by time are looked at in an idle moment, to know more of their tasks.
 _ZONED: Final = 3
 
+#: Tasks that are evicted for want of memory: how many together, and in one call; so many always stay.
+_EVICTED_TOGETHER: Final = 20
+_EVICTED_AT_ONCE: Final = 2_000
+_LEAST: Final = 100
+
 #: The last so many blocks of that index change under load.
 _CHANGING: Final = 16
 
 
 class State:
-    """The tasks and workers, bounded by `max_tasks` and `max_workers`.
+    """The tasks and workers, bounded by `max_tasks`, `max_workers` and what `memory` allows.
 
     At the bound the task longest without an event goes first, finished ones before unfinished ones, and the worker
     longest unheard of. `horizon` is the latest `timestamp` of a task that went, -inf while none has: all the newer
     ones there are, are held.
     """
 
-    def __init__(self, max_tasks: int = 100_000, max_workers: int = 5_000) -> None:
+    def __init__(
+        self, max_tasks: int = 100_000, max_workers: int = 5_000, memory: MemoryBudget | None = None
+    ) -> None:
         self.max_tasks = max_tasks
         self.max_workers = max_workers
         self.workers: dict[str, Worker] = {}
         self.evicted_total = 0
+        #: Whether tasks were evicted for the bytes that they take.
+        self.evicted_for_memory = False
+        self._memory = memory
         self.horizon = -inf
         self.failed_total = 0
         self.task_events_total = 0
         #: While subscribers are told: the `id()` of each event that tells again of a failure that was told before.
         self.repeated: set[int] = set()
         self._tasks = TaskStore()
+        #: The workers to be dropped next, each with when it was heard of last.
+        self._unheard: deque[tuple[Worker, float]] = deque()
         self._evicted: OrderedDict[str, None] = OrderedDict()
         self._prefetched = Prefetched()
         self._indexes = Indexes(self._tasks)
@@ -216,7 +229,7 @@ class State:
         logged; it costs the others nothing.
         """
         changes, of_workers = self._merge_all(events, time.time())
-        self._make_room()
+        self._make_room(changes)
         self._prefetched.forget_zeros()
         if self._indexes.due:
             self._indexes.pay()
@@ -333,10 +346,34 @@ class State:
         merge_worker(worker, event)
         return worker
 
-    def _make_room(self) -> None:
-        """Evict the tasks longest without an event while there are too many."""
+    def _make_room(self, changes: list[Change]) -> None:
+        """Evict the tasks longest without an event while there are too many, or they take too much memory."""
         surplus = len(self._tasks) - self.max_tasks
-        for _ in range(surplus):
+        if surplus > 0:
+            self._evict(surplus)
+        if self._memory is not None:
+            if self._memory.is_tight:
+                self._indexes.weights.note([record for _, record in changes if type(record) is Task])
+            self.relieve_memory()
+
+    def relieve_memory(self) -> bool:
+        """Evict some of the tasks that take too much memory; return whether more have to go."""
+        memory, indexes = self._memory, self._indexes
+        if memory is None:
+            return False
+        memory.check(indexes.weigh_all)
+        if not memory.is_tight:
+            return False
+        evicted = 0
+        while indexes.held > memory.room and len(self._tasks) > _LEAST and evicted < _EVICTED_AT_ONCE:
+            self._evict(_EVICTED_TOGETHER)
+            evicted += _EVICTED_TOGETHER
+        self.evicted_for_memory = self.evicted_for_memory or evicted > 0
+        return evicted >= _EVICTED_AT_ONCE
+
+    def _evict(self, count: int) -> None:
+        crowded = self._indexes.crowded()
+        for _ in range(count):
             task = self._tasks.pop()
             if self._indexes.walks:
                 self._indexes.remember(task.uuid, task)
@@ -348,20 +385,30 @@ class State:
             if task.timestamp is not None and task.timestamp > self.horizon:
                 self.horizon = task.timestamp
             self._indexes.forget(task.uuid)
+            for facet in crowded:
+                facet.forget(task)
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:
                 self._evicted.popitem(last=False)
-        if surplus > 0:
-            self._tasks.clear(shelves=1 + surplus // SHELF)
+        self._tasks.clear(shelves=1 + count // SHELF)
 
     def _new_worker(self, hostname: str) -> Worker:
-        """Add a worker; at the bound, the hundredth that was longest unheard of makes room, one at least."""
-        if len(self.workers) >= self.max_workers:
-            for old in nsmallest(1 + self.max_workers // 100, self.workers.values(), key=_last_seen):
-                self._drop_worker(old)
+        """Add a worker; at the bound, the one that was longest unheard of makes room."""
+        while len(self.workers) >= self.max_workers:
+            self._drop_worker(self._find_unheard())
         hostname = intern(hostname)
         worker = self.workers[hostname] = Worker(hostname)
         return worker
+
+    def _find_unheard(self) -> Worker:
+        """Return the worker that was longest unheard of; some are found together, to be dropped one by one."""
+        while True:
+            while self._unheard:
+                worker, seen = self._unheard.popleft()
+                if worker.seen == seen and self.workers.get(worker.hostname) is worker:
+                    return worker
+            some = nsmallest(1 + self.max_workers // 5, self.workers.values(), key=_last_seen)
+            self._unheard.extend([(worker, worker.seen) for worker in some])
 
     def hear_of(self, hostname: str) -> None:
         """Take note of a worker that answered a question: one that sends no events is known only by that."""

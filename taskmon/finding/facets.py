@@ -18,6 +18,10 @@ FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "pare
 #: The facets without a group for the tasks that lack a value: nothing is sorted by them.
 _SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 
+#: A group of so many entries is looked at when one of its tasks is evicted, where there are more groups than this.
+_SMALL: Final = 8
+CROWDED: Final = 1_000
+
 #: What it costs to visit a group, in entries looked at: most are small.
 _VISIT: Final = 8
 
@@ -112,6 +116,12 @@ class Facet:
     def new_group(self, value: Value) -> Group:
         """Make a group without putting it in its place."""
         return Group(self.tasks, self.field, self.get, value)
+
+    def forget(self, task: Task) -> None:
+        """Forget the group of a task that is held no more, if it is small and none of its tasks is held."""
+        group = self.groups.get(self.get(task))
+        if group is not None and len(group) <= _SMALL and self.tasks.have_none(group.recent_ids):
+            del self.groups[group.value]
 
     def sweep(self) -> Iterator[int]:
         """Sweep every group, and forget those in which nothing is left; each step yields what it cost."""

@@ -15,10 +15,11 @@ from typing import Any, Final
 from ..outcomes import ORPHANED
 from ..records import Task
 from .blocks import BLOCK
-from .facets import FACETS, Facet, Group, RootFacet
+from .facets import CROWDED, FACETS, Facet, Group, RootFacet
 from .ordering import FULL, Ordering
 from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
+from .weights import GROUP_BYTES, TASK_BYTES, Weights
 from .zones import MOST_DISTURBED, Zones
 
 #: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
@@ -63,6 +64,7 @@ class Indexes:
         self.changed: dict[str, Task] = {}
         self.created: dict[str, Task] = {}
         self.walks: dict[int, Before] = {}
+        self.weights = Weights()
         self.tidied = True
         self._zoned = True  # no block lacks a zone, as far as nothing has changed
         self.owed = 0  # entries to look at that the flushes have left to `pay`
@@ -109,6 +111,7 @@ class Indexes:
     def _add(self, tasks: list[Task], created: list[Task]) -> None:
         ids = [task.uuid for task in tasks]
         keys: list[Any] = [task.timestamp for task in tasks]
+        self.weights.note(tasks)
         self.by_time.extend(keys, ids)
         self.zones.note(tasks, keys)
         grown: list[Ordering] = list(self._large)
@@ -154,6 +157,11 @@ class Indexes:
         """Let a task that is evicted wait no longer."""
         for waiting in (self.ended, self.changed, self.created):
             waiting.pop(task_id, None)
+        self.weights.forget(task_id)
+
+    def crowded(self) -> list[Facet]:
+        """List the facets with many groups, of which small ones should go with their tasks."""
+        return [facet for facet in self.facets.values() if len(facet.groups) > CROWDED]
 
     def remember(self, task_id: str, task: Task | None) -> None:
         """Let every walk know what a task is like, None for not there, before it is made, changes or is evicted."""
@@ -162,6 +170,17 @@ class Indexes:
             was = None if task is None else copy(task)
             for before in unaware:
                 before[task_id] = was
+
+    @property
+    def held(self) -> int:
+        """About how many bytes the tasks take, with what finds them; not the texts of those that wait unweighed."""
+        groups = sum(len(facet.groups) for facet in self.facets.values())
+        return TASK_BYTES * len(self._tasks) + GROUP_BYTES * groups + self.weights.texts
+
+    def weigh_all(self) -> int:
+        """Return the same with the texts of the tasks that wait to be indexed."""
+        self.weights.note(list(self.waiting()))
+        return self.held
 
     @property
     def due(self) -> bool:

@@ -323,6 +323,11 @@ class Settings:
 
     max_tasks: int = _limits(100_000, count(1, 100_000_000), "Most tasks to remember.", flower=True)
     max_workers: int = _limits(5000, count(1, 1_000_000), "Most workers to remember.", flower=True)
+    max_memory: int | None = _limits(
+        None,
+        size(64 << 20, 1 << 50),
+        "Memory to use at most: tasks are evicted to stay within it; else half of what the machine or container has.",
+    )
     max_text: int = _limits(
         65_536, count(16, 1 << 30), "Longest text in an event, in characters; the rest is cut off."
     )
