@@ -1,16 +1,18 @@
 """How much memory there is for taskmon, how much it has, and how much of it tasks may take. Pure, but for the clock.
 
-What tasks take can only be estimated, what the process has is known: `MemoryBudget` corrects the one by the other.
+What a task takes can only be estimated, what the process has is known: `MemoryBudget` corrects the one by the other.
 """
 
 import ctypes
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Final
 
 #: The share of the machine's or the control group's memory that is taken by default, and the least that is.
@@ -36,24 +38,23 @@ _NUMBER: Final = re.compile(r"\d{1,18}\s*")
 
 
 class MemoryBudget:
-    """How many bytes tasks may take, by an estimate, so that the process stays within `limit` bytes.
+    """How many bytes tasks may take, so that the process stays within `limit` bytes.
 
     While the process is small there is no bound. Once it has nearly reached the limit, tasks may take what they take
-    at that moment, and less whenever it grows all the same.
+    at that moment, and less whenever the process grows all the same.
     """
 
     def __init__(
         self,
         limit: int,
-        read_size: Callable[[], int | None] | None = None,
+        read_size: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limit = limit
         self.room = inf
-        self._read_size = read_size or ProcessSize().read
+        self._read_size = read_size or _ProcessSize().read
         self._clock = clock
         self._next = 0.0
-        self._base = self._read_size() or 0
         self._next_trim = 0.0
         self._grown = 0.0  # a size that is larger than this is one that has grown
 
@@ -62,43 +63,43 @@ class MemoryBudget:
         """Whether the process has nearly reached its limit."""
         return self.room is not inf
 
-    def check(self, estimate: Callable[[], int]) -> None:
-        """Look at the size of the process, at most every 10 ms; `estimate` returns what tasks take at this moment."""
+    def check(self, held: int) -> None:
+        """Look at the size of the process, at most every 10 ms.
+
+        `held` is what tasks take; it may be too much or too little by any number of bytes, always the same.
+        """
         now = self._clock()
         if now < self._next:
             return
         self._next = now + _EVERY
         size = self._read_size()
-        if size is None:  # no way to know on this system
-            self.room = max(0.0, _FULL * self.limit - self._base)
-            return
         full = _FULL * self.limit
         if size > full and now >= self._next_trim:
             self._next_trim = now + _TRIM_EVERY
             release_free_memory()
-            size = self._read_size() or size
+            size = self._read_size()
         if size > full and size > self._grown:
             self._grown = size + _GROWTH * self.limit
-            share = max(0.0, full - self._base) / max(1, size - self._base)
-            self.room = min(self.room, estimate() * min(1.0, share))
+            self.room = min(self.room, held) - (size - full)
         elif size < _ROOMY * self.limit:
             self.room = inf
             self._grown = 0.0
 
 
-class ProcessSize:
-    """The resident size of this process, as Linux says."""
+class _ProcessSize:
+    """The resident size of this process, as Linux says; elsewhere the largest that it has had."""
 
     def __init__(self) -> None:
+        self._page = os.sysconf("SC_PAGE_SIZE")
         self._file = -1
         with suppress(OSError):
             self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        self._page = os.sysconf("SC_PAGE_SIZE")
 
-    def read(self) -> int | None:
-        """Return the bytes in memory, None where that is not known."""
+    def read(self) -> int:
+        """Return the bytes in memory."""
         if self._file < 0:
-            return None
+            largest = getrusage(RUSAGE_SELF).ru_maxrss
+            return largest if sys.platform == "darwin" else largest << 10
         return int(os.pread(self._file, 128, 0).split()[1]) * self._page
 
     def __del__(self) -> None:

@@ -361,8 +361,9 @@ class State:
         memory, indexes = self._memory, self._indexes
         if memory is None:
             return False
-        memory.check(indexes.weigh_all)
+        memory.check(indexes.held)
         if not memory.is_tight:
+            indexes.weights.clear()
             return False
         evicted = 0
         while indexes.held > memory.room and len(self._tasks) > _LEAST and evicted < _EVICTED_AT_ONCE:
@@ -373,6 +374,7 @@ class State:
 
     def _evict(self, count: int) -> None:
         crowded = self._indexes.crowded()
+        weighed = self._memory is not None and self._memory.is_tight
         for _ in range(count):
             task = self._tasks.pop()
             if self._indexes.walks:
@@ -385,12 +387,14 @@ class State:
             if task.timestamp is not None and task.timestamp > self.horizon:
                 self.horizon = task.timestamp
             self._indexes.forget(task.uuid)
+            if weighed:
+                self._indexes.weights.forget(task)
             for facet in crowded:
                 facet.forget(task)
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:
                 self._evicted.popitem(last=False)
-        self._tasks.clear(shelves=1 + count // SHELF)
+        self._tasks.clear(1 + count // SHELF, spare=_EVICTED_TOGETHER if weighed else SHELF)
 
     def _new_worker(self, hostname: str) -> Worker:
         """Add a worker; at the bound, the one that was longest unheard of makes room."""

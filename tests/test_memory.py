@@ -19,21 +19,21 @@ class Process:
     """A process of a size, and a clock."""
 
     def __init__(self, size: int) -> None:
-        self.size: int | None = size
+        self.size = size
         self.now = 0.0
 
     def clock(self) -> float:
         self.now += 1.0
         return self.now
 
-    def read(self) -> int | None:
+    def read(self) -> int:
         return self.size
 
 
 def test_there_is_no_bound_while_the_process_is_small() -> None:
     process = Process(50 * MB)
     budget = MemoryBudget(100 * MB, process.read, process.clock)
-    budget.check(lambda: 10 * MB)
+    budget.check(10 * MB)
     assert budget.room == inf
     assert not budget.is_tight
 
@@ -42,25 +42,17 @@ def test_tasks_have_to_give_way_when_the_process_grows_and_only_then() -> None:
     process = Process(0)
     budget = MemoryBudget(100 * MB, process.read, process.clock)
     process.size = 93 * MB
-    budget.check(lambda: 80 * MB)
+    budget.check(80 * MB)
     first = budget.room
     assert 70 * MB < first < 80 * MB
-    budget.check(lambda: 80 * MB)
+    budget.check(80 * MB)
     assert budget.room == first, "memory that is free may stay with the process"
     process.size = 97 * MB
-    budget.check(lambda: 78 * MB)
+    budget.check(78 * MB)
     assert budget.room < first
     process.size = 60 * MB
-    budget.check(lambda: 60 * MB)
+    budget.check(60 * MB)
     assert budget.room == inf
-
-
-def test_where_the_size_is_not_known_the_estimate_counts() -> None:
-    process = Process(10 * MB)
-    budget = MemoryBudget(100 * MB, process.read, process.clock)
-    process.size = None
-    budget.check(lambda: 80 * MB)
-    assert budget.room == pytest.approx(82 * MB)
 
 
 @pytest.mark.parametrize(
@@ -88,22 +80,22 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, lines: str, name: s
         assert memory_of_machine(tmp_path) == whole
 
 
-def test_what_tasks_take_is_known_as_they_come_change_and_go() -> None:
-    process = Process(0)
+def test_texts_are_weighed_while_memory_is_short() -> None:
+    process = Process(99 * MB)
     state = State(10, memory=MemoryBudget(100 * MB, process.read, process.clock))
-    indexes = state._indexes
+    weights = state._indexes.weights
     for number in range(30):
         state.apply([make_event("task-received", f"t{number}", args="x" * 10_000)])
         state.apply([make_event("task-succeeded", f"t{number}", result="y" * 5_000)])
-    while state.tidy():
-        pass
     assert len(state) == 10
-    assert 10 * 15_000 < indexes.weights.texts < 10 * 16_000
-    for number in range(30, 40):
+    assert 9 * 15_000 < weights.texts < 10 * 16_000
+    for number in range(30, 60):
         state.apply([make_event("task-succeeded", f"t{number}")])
-    while state.tidy():
-        pass
-    assert indexes.weights.texts == 0
+    assert weights.texts < 10 * 1_000
+    process.size = 10 * MB
+    state.relieve_memory()
+    assert weights.texts == 0
+    assert not weights._known
 
 
 def test_the_tasks_longest_without_an_event_go_and_some_always_stay() -> None:
@@ -117,7 +109,6 @@ def test_the_tasks_longest_without_an_event_go_and_some_always_stay() -> None:
     assert state.evicted_for_memory
     assert state.get("t4999")
     for _ in range(100):
-        assert process.size is not None
         process.size += 10 * MB
         state.relieve_memory()
     assert len(state) >= 100
@@ -135,13 +126,13 @@ def test_groups_of_one_task_go_with_it() -> None:
 
 FLOOD = """
 import json, sys
-from taskmon.memory import MemoryBudget, ProcessSize
+from taskmon.memory import MemoryBudget, _ProcessSize
 from taskmon.receiving.decoding import EventDecoder
 from taskmon.settings import Settings
 from taskmon.state import State
 
 kind = sys.argv[1]
-size = ProcessSize()
+size = _ProcessSize()
 settings = Settings()
 refused = []
 decoder = EventDecoder(set(), settings.max_message, settings.max_text, lambda *a: refused.append(a), lambda *a: None)

@@ -111,7 +111,6 @@ class Indexes:
     def _add(self, tasks: list[Task], created: list[Task]) -> None:
         ids = [task.uuid for task in tasks]
         keys: list[Any] = [task.timestamp for task in tasks]
-        self.weights.note(tasks)
         self.by_time.extend(keys, ids)
         self.zones.note(tasks, keys)
         grown: list[Ordering] = list(self._large)
@@ -157,7 +156,6 @@ class Indexes:
         """Let a task that is evicted wait no longer."""
         for waiting in (self.ended, self.changed, self.created):
             waiting.pop(task_id, None)
-        self.weights.forget(task_id)
 
     def crowded(self) -> list[Facet]:
         """List the facets with many groups, of which small ones should go with their tasks."""
@@ -173,14 +171,9 @@ class Indexes:
 
     @property
     def held(self) -> int:
-        """About how many bytes the tasks take, with what finds them; not the texts of those that wait unweighed."""
+        """About how many bytes the tasks take; of texts only what came since memory is short."""
         groups = sum(len(facet.groups) for facet in self.facets.values())
         return TASK_BYTES * len(self._tasks) + GROUP_BYTES * groups + self.weights.texts
-
-    def weigh_all(self) -> int:
-        """Return the same with the texts of the tasks that wait to be indexed."""
-        self.weights.note(list(self.waiting()))
-        return self.held
 
     @property
     def due(self) -> bool:

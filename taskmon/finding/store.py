@@ -108,12 +108,12 @@ class TaskStore:
         else:
             self.shelves.append(tasks)
 
-    def clear(self, shelves: int) -> None:
-        """Drop the evicted tasks from some shelves, the oldest first, once there are many of them.
+    def clear(self, shelves: int, spare: int = SHELF) -> None:
+        """Drop the evicted tasks from some shelves, the oldest first, once there are many of them: `spare` at least.
 
         A shelf is never changed but at its end: whoever goes through one keeps it.
         """
-        allowed = SHELF + len(self) // _DEAD
+        allowed = spare + len(self) // _DEAD
         self._clearing = self._clearing or self._shelved - len(self) > allowed
         while shelves > 0 and self._clearing:
             self._clear_next()

@@ -1,4 +1,4 @@
-"""Weights: about how many bytes the tasks held take. Event loop only."""
+"""Weights: by how many bytes what tasks take has grown since memory is short. Event loop only."""
 
 from operator import attrgetter
 from sys import getsizeof
@@ -10,33 +10,38 @@ from ..records import Task
 TASK_BYTES: Final = 1_150
 GROUP_BYTES: Final = 800
 
-#: A task whose texts take more bytes than this is weighed by itself.
-_LIGHT: Final = 512
-
-_texts: Final = attrgetter("args", "kwargs", "result", "exception", "traceback")
+_texts: Final = attrgetter("args", "kwargs", "result", "exception", "traceback", "name")
 
 
 class Weights:
-    """What the texts of heavy tasks take; all other tasks count alike."""
+    """What has come of texts, less what has gone, in `texts`. To weigh tasks before memory is short would cost time.
 
-    __slots__ = ("_heavy", "texts")
+    A task that came before and changes later counts as new, though it takes no more: too much is evicted then.
+    """
+
+    __slots__ = ("_known", "texts")
 
     def __init__(self) -> None:
         self.texts = 0
-        self._heavy: dict[str, int] = {}
+        self._known: dict[str, int] = {}
 
     def note(self, tasks: list[Task]) -> None:
         """Weigh tasks that are new or have changed."""
-        heavy = self._heavy
+        known = self._known
         for task in tasks:
             weight = weigh(task)
-            if weight > _LIGHT or task.uuid in heavy:
-                self.texts += weight - heavy.get(task.uuid, 0)
-                heavy[task.uuid] = weight
+            self.texts += weight - known.get(task.uuid, 0)
+            known[task.uuid] = weight
 
-    def forget(self, task_id: str) -> None:
+    def forget(self, task: Task) -> None:
         """Leave out a task that is evicted."""
-        self.texts -= self._heavy.pop(task_id, 0)
+        weight = self._known.pop(task.uuid, None)
+        self.texts -= weigh(task) if weight is None else weight
+
+    def clear(self) -> None:
+        """Forget all weights: there is room again."""
+        self.texts = 0
+        self._known.clear()
 
 
 def weigh(task: Task) -> int:
