@@ -33,6 +33,8 @@ def _token(anchor: str, pattern: str, before: int = 0) -> _Shape:
     return _Shape(anchor, re.compile(rf"()(?<![A-Za-z0-9])(?:{pattern})"), before)
 
 
+# In "--token must be …" no value follows.
+_NO_SENTENCE: Final = r"(?!(?:must|is|are|cannot|names|and|or)[ \t])"
 _QUERY: Final = re.compile(
     r"(?i)([?&][a-z_-]{0,64}(?:password|passwd|secret|token|api_?key|signature|credential|sig)=)[^&\s'\"]+"
 )
@@ -45,7 +47,7 @@ _SHAPES: Final = (
     _Shape("bearer", re.compile(r"(?i)(bearer\s{1,8})(?=[\w+/=:~.-]{0,200}[\d=_.~+/-]|\w{20})[\w+/=:~.-]{6,}")),
     _Shape("basic", re.compile(r"((?i:basic)\s{1,8})(?=[\w+/]{0,200}(?:\d|=|[a-z][A-Z]))[\w+/]{6,}={0,2}")),
     *(
-        _Shape(f"--{name}", re.compile(rf"(?i)(--{name}[\w-]{{0,20}}[ \t]{{1,8}}){_UNTIL_BLANK}"))
+        _Shape(f"--{name}", re.compile(rf"(?i)(--{name}[\w-]{{0,20}}[ \t]{{1,8}}){_NO_SENTENCE}{_UNTIL_BLANK}"))
         for name in ("pass", "pwd", "token", "secret", "api")
     ),
     _Shape("hooks.", re.compile(rf"(?i)(hooks\.[\w.-]{{1,100}}+(?::\d+)?/){_UNTIL_BLANK}"), hint="hook"),
