@@ -12,9 +12,11 @@ from secrets import token_urlsafe
 import pytest
 
 from taskmon.auth import Role
+from taskmon.credentials.passwords import hash_password, read_passwords
+from taskmon.credentials.token_file import StoredToken, TokenFile, now_utc
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
-from taskmon.settings import OPTION, OPTIONS, Loaded, Option, load_settings
+from taskmon.settings import OPTION, OPTIONS, Loaded, Option, Settings, load_settings
 from taskmon.settings.secret_files import FILE_VARIABLES
 
 ROOT = Path(__file__).parent.parent
@@ -315,6 +317,18 @@ def test_no_sample_of_the_manual_is_a_secret_that_works() -> None:
         if not file:
             with pytest.raises(InvalidSetting):
                 load(Path("/nonexistent"), {option.name: (value,) if option.multiple else value})
+
+
+def test_no_file_of_users_or_tokens_has_a_sample(tmp_path: Path) -> None:
+    hashed = "$scrypt$ln=14,r=8,p=1$GSGJTcMz0+KMn1/P06YDvA$dmsORyqq5J0sLmAgwj//7NroUomQGsn472wMpWqFAjs"
+    users = write(tmp_path / "users", f"ann:{hash_password('x')}\nbob:{hashed}\n")
+    with pytest.raises(InvalidSetting, match="no sample of a manual, which everybody knows, and line 2"):
+        read_passwords(Settings(htpasswd=users))
+    sha256 = "782c8cf333353d2eed0bba82f58212acacbe05366c6df448ce1e89a12dd56bfe"
+    file = TokenFile(tmp_path / "tokens")
+    file.add(StoredToken("tm_664be2dc", sha256, "grafana", "viewer", now_utc()))
+    with pytest.raises(InvalidSetting, match="no sample of a manual, which everybody knows, as line 1"):
+        file.read()
 
 
 @pytest.mark.parametrize(

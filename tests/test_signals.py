@@ -21,6 +21,7 @@ from tls import make_certificates
 from waiting import wait_until
 
 from taskmon.auth import Role
+from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
 from taskmon.signals import DUMPING, IGNORED, MAX_TASKS_DUMPED, RELOADING, STOPPING, dump
 
@@ -152,8 +153,7 @@ def test_sighup_reloads(run: Any, tmp_path: Path) -> None:
     tokens, log, users = tmp_path / "tokens", tmp_path / "taskmon.log", tmp_path / "users"
     tokens.touch(0o600)
     users.write_text("")
-    hashed = "$scrypt$ln=14,r=8,p=1$GSGJTcMz0+KMn1/P06YDvA$dmsORyqq5J0sLmAgwj//7NroUomQGsn472wMpWqFAjs"
-    users.write_text(f"ann:{hashed}\n")
+    users.write_text(f"ann:{hash_password('pass')}\n")
     program = run(f"--token-file={tokens}", f"--htpasswd={users}", f"--log-file={log}", f"--token={line}")
     wait_until(lambda: log.exists() and "Serving on" in log.read_text())
     log.rename(tmp_path / "old.log")

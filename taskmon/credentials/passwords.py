@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..auth import Role
 from ..errors import InvalidSetting
-from ..settings import SCRYPT_HASH, Settings, is_name
+from ..settings import SCRYPT_HASH, Settings, is_name, is_sample
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +177,8 @@ def _read_foreign(name: str, secret: str) -> Hash:
     """Read a hash of a file; raise ValueError for one that is weak, costs too much, or is none."""
     if not is_name(name):
         raise ValueError("must have a user in each line, in printable characters and without a comma")
+    if is_sample(secret):
+        raise ValueError("must hold no sample of a manual, which everybody knows")
     if SCRYPT_HASH.fullmatch(secret):
         return read_hash(secret)
     bcrypt = _BCRYPT.fullmatch(secret)

@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import InvalidArgument, InvalidSetting
 from ..private_files import open_private
-from ..settings import RATE, SCOPE
+from ..settings import RATE, SCOPE, is_sample
 
 MAX_FILE: Final = 4 << 20
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -139,6 +139,8 @@ class TokenFile:
                 token = _decode(line)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
                 raise self._broken(f"hold a token as JSON in each line; line {number} does not") from exc
+            if is_sample(token.sha256):
+                raise self._broken(f"hold no sample of a manual, which everybody knows, as line {number} is")
             if token.id in seen:
                 raise self._broken(f"hold each token once; line {number} repeats one")
             seen.add(token.id)

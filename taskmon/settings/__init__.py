@@ -6,6 +6,7 @@ from .flower_file import FLOWER_FILE, FlowerFile, read_flower_file
 from .kinds import format_size, is_switch_word, parse_switch, read_age
 from .listeners import Listener, Network
 from .options import DEFAULT_FILE, OPTION, OPTIONS, Settings
+from .secret_rules import is_sample
 from .sources import Loaded, UnknownSetting, load_settings
 from .table import Option, checked
 from .trusted_files import check_directories, check_trusted, is_readable_by_others
@@ -39,6 +40,7 @@ __all__ = [
     "format_size",
     "is_name",
     "is_readable_by_others",
+    "is_sample",
     "is_switch_word",
     "load_settings",
     "parse_switch",
