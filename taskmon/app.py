@@ -32,6 +32,7 @@ from .cluster.publishing import Publisher
 from .cluster.queues import Queues
 from .cluster.results import Results
 from .credentials.building import build_authenticators
+from .credentials.ended_sessions import SessionFile, Store, find_session_file
 from .diagnostics import AppFacts, Diagnostics
 from .errors import Unavailable
 from .events import EventConsumer
@@ -69,6 +70,7 @@ _SWEEP_EVERY: Final = 1.0
 _DIAGNOSE_EVERY: Final = 10.0
 _ASK_UNHEARD_EVERY: Final = 15.0
 _FREEZE_EVERY: Final = 5.0
+_READ_SESSIONS_EVERY: Final = 1.0
 
 
 class Taskmon:
@@ -142,6 +144,8 @@ class Taskmon:
             login=entrance.login if entrance else None,
             sessions=sessions,
         )
+        if sessions is not None:
+            sessions.ended.store = _make_session_store(settings, self.services.history)
         self.listeners = Listeners(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
         self._applied = 0
@@ -154,6 +158,8 @@ class Taskmon:
         """
         began = time.monotonic()
         await self._restore()
+        if self.services.sessions is not None:
+            await self.services.sessions.ended.refresh()
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
         self.services.diagnostics.report_backend()
@@ -164,6 +170,7 @@ class Taskmon:
             asyncio.create_task(self._purge()),
             asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
             asyncio.create_task(self._ask_the_unheard()),
+            asyncio.create_task(self._exchange_sessions()),
             asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
             asyncio.create_task(self._reconciler.run()),
         ]
@@ -287,6 +294,13 @@ class Taskmon:
         elif came <= _FLOODED:  # in a burst every microsecond counts
             self.state.tidy_under_load()
 
+    async def _exchange_sessions(self) -> None:
+        """Learn which sessions were ended elsewhere."""
+        sessions = self.services.sessions
+        while sessions is not None and sessions.ended.store is not None:
+            await asyncio.sleep(_READ_SESSIONS_EVERY)
+            await sessions.ended.refresh()
+
     async def _ask_the_unheard(self) -> None:
         """While no worker is heard, ask all of them what they are: their answers say why."""
         while True:
@@ -302,6 +316,28 @@ class Taskmon:
             before = time.time() - self.settings.purge_offline_workers
             while self.state.purge_workers(before, _WORKERS_PER_PURGE):
                 await asyncio.sleep(0)
+
+
+class _SharedSessions:
+    """Keeps ended sessions in a history that several taskmons share."""
+
+    def __init__(self, history: "History") -> None:
+        self.read = history.read_ended_sessions
+        self.write = history.write_ended_sessions
+
+
+def _make_session_store(settings: Settings, history: "History | None") -> Store | None:
+    """Return where ended sessions outlast the process; None, and say so, where they do not."""
+    path = find_session_file(settings)
+    if path is not None:
+        file = SessionFile(path)
+        file.check()
+        return file
+    if history is not None:
+        return _SharedSessions(history)
+    if settings.cookie_secret:
+        log.info("A session that is ended may be used again after a restart: there is no --session-file or --history")
+    return None
 
 
 def _log_restored(tasks: list[Task], seconds: float) -> None:

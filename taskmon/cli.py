@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from . import __version__
 from .celery_app import adopt_app, load_app
-from .errors import HistoryRefused, InvalidArgument, InvalidSetting
+from .errors import HistoryRefused, InvalidArgument, InvalidSetting, Unavailable
 from .settings import DEFAULT_FILE, FLOWER_FILE, OPTION, OPTIONS, Option, Settings, check_directories, load_settings
 from .usage import AS_FLOWER, NOT_NEEDED, BadUsage, Command, Group, NotStarted, SectionOption
 
@@ -271,6 +271,31 @@ def _in_token_file(file: str | None, command: "Callable[[Path], str]") -> None:
         raise BadUsage(str(exc)) from None
     except OSError as exc:
         raise NotStarted(f"The file of tokens cannot be written: {exc.strerror}") from None
+
+
+@main.group("session", cls=Group, context_settings=_CONTEXT)
+def session() -> None:
+    """End sessions of people who logged in with a provider."""
+
+
+@session.command("revoke", cls=Command, context_settings=_CONTEXT)
+@click.argument("user", metavar="USER")
+@click.option("--file", metavar="PATH", help="The file; without it that of --session-file, or the history.")
+def revoke_sessions(user: str, file: str | None) -> None:
+    """End all sessions that USER has begun until now.
+
+    USER is the name or e-mail address that taskmon shows, or the provider's subject. A taskmon that runs knows of it
+    within seconds.
+    """
+    from .session_commands import revoke_all
+
+    try:
+        settings = Settings() if file else load_settings({}, os.environ, Path.cwd()).settings
+        click.echo(revoke_all(settings, Path(file) if file else None, user))
+    except (InvalidSetting, InvalidArgument) as exc:
+        raise BadUsage(str(exc)) from None
+    except Unavailable as exc:
+        raise NotStarted(str(exc)) from None
 
 
 @click.command("taskmon", cls=Command, help=_HELP, params=[*_params(), _WORKDIR], context_settings=_CONTEXT)

@@ -1,9 +1,11 @@
 """Files that only their owner may read, whatever the umask is: what taskmon writes about tasks and who gets in."""
 
+import fcntl
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -16,6 +18,31 @@ OTHERS: Final = 0o077
 def open_private(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file as `open` does; it is made for its owner only, and one that is there is made so; raise OSError."""
     return open(path, mode, opener=_open, **options)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is replaced as a whole, so that two changes do not meet; raise OSError."""
+    with open_private(path.with_name(path.name + ".lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Replace a file in one step: who reads it sees the old one or the new one. Raises OSError.
+
+    The new one belongs to whom the old one did: root may change files of a taskmon that is not root.
+    """
+    fresh = path.with_name(path.name + ".new")
+    with open_private(fresh, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if os.geteuid() == 0:
+            os.chown(fresh, found.st_uid, found.st_gid)
+    fresh.replace(path)
 
 
 def tighten(path: Path) -> None:

@@ -21,6 +21,7 @@ from .api.monitor import HealthCheck, Metrics, Ready
 from .api.openapi import OpenApi
 from .api.publishing import TaskAbort, TaskApply, TaskAsyncApply, TaskResult, TaskRetry, TaskSend
 from .api.revoking import TaskRevoke, TasksRevoke
+from .api.sessions import SessionRevoke
 from .api.tasks import TaskInfo, Tasks, TaskTypes
 from .api.whoami import WhoAmI
 from .api.workers import QueueLengths, WorkerInfo, Workers
@@ -55,6 +56,7 @@ API: Final[list[tuple[str, type[ApiHandler]]]] = [
     (r"/api/diagnostics", DiagnosticsHandler),
     (r"/api/openapi\.json", OpenApi),
     (r"/api/whoami", WhoAmI),
+    (r"/api/session/revoke", SessionRevoke),
     (r"/metrics", Metrics),
     (r"/healthcheck", HealthCheck),
     (r"/readyz", Ready),

@@ -746,6 +746,7 @@ def test_no_page_names_an_option_or_variable_that_there_is_not() -> None:
         for command in (
             [],
             ["token", "rotate"],
+            ["session", "revoke"],
             ["demo"],
             ["convert-config"],
             ["token"],

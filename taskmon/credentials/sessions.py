@@ -1,6 +1,7 @@
 """Sessions: who logged in, in a signed cookie of the browser's. Event loop only.
 
-Nothing of a session is kept here but which ones were ended. What somebody may do is decided anew at every request.
+Nothing of a session is kept but which ones were ended (ended_sessions.py). What a user may do is decided anew at
+every request.
 """
 
 import secrets
@@ -12,13 +13,13 @@ import msgspec
 
 from ..auth import Role, User, authorization
 from ..errors import Forbidden, NotAuthenticated
-from .sealing import LONGEST, Sealer, Spent
+from .ended_sessions import LONGEST_SESSION, EndedSessions
+from .sealing import LONGEST, Sealer
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 IDLE: Final = 3600.0
-LONGEST_SESSION: Final = 8 * 3600.0
 #: A session that was used is written anew no more often than this.
 RENEW_AFTER: Final = 60.0
 _SLACK: Final = 60.0  # a clock may be set back a little
@@ -100,12 +101,12 @@ class Sessions:
         *,
         secure: bool,
         clock: Callable[[], float] = time.time,
-        most_ended: int = 10_000,
+        ended: EndedSessions | None = None,
     ) -> None:
         self._sealer = Sealer(keys, "session")
         self._role_of = role_of
         self._clock = clock
-        self._ended = Spent(LONGEST_SESSION, most_ended, clock)
+        self.ended = EndedSessions(clock=clock) if ended is None else ended
         self.cookie = Cookie("taskmon", secure=secure)
 
     def begin(self, identity: Identity) -> tuple[User, str]:
@@ -159,7 +160,7 @@ class Sessions:
         except NotAuthenticated:
             return None
         if session is not None:
-            self._ended.add(session.key, session.began)
+            self.ended.end(session.key, session.began)
         return session
 
     def to_user(self, session: Session) -> User | None:
@@ -177,7 +178,8 @@ class Sessions:
     def _lasts(self, session: Session) -> bool:
         now = self._clock()
         in_time = now - session.began < LONGEST_SESSION and -_SLACK <= now - session.seen < IDLE
-        return in_time and not self._ended.holds(session.key, session.began)
+        who = session.identity
+        return in_time and not self.ended.holds(session.key, session.began, (who.name, who.subject, who.address))
 
     def _write(self, session: Session, now: float) -> str:
         return self.cookie.set(self._sealer.seal(_encode(session)), min(IDLE, self.ends(session) - now))

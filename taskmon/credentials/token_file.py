@@ -1,6 +1,5 @@
 """The file of tokens: one JSON object a line, readable for its owner only; holds digests, never a token."""
 
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ..errors import InvalidArgument, InvalidSetting
-from ..private_files import open_private
+from ..private_files import locked, replace_private
 from ..settings import RATE, SCOPE, is_sample
 
 MAX_FILE: Final = 4 << 20
@@ -118,17 +117,10 @@ class TokenFile:
     @contextmanager
     def _changing(self) -> Iterator[list[StoredToken]]:
         """Change the file in one step: who reads sees the old one or the new one, and two changes do not meet."""
-        with open_private(self.path.with_name(self.path.name + ".lock"), "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path):
             tokens = self.read()
             yield tokens
-            fresh = self.path.with_name(self.path.name + ".new")
-            with open_private(fresh, "wb") as file:
-                file.writelines(_encode(token) + b"\n" for token in tokens)
-                file.flush()
-                os.fsync(file.fileno())
-            _keep_owner(fresh, self.path)
-            fresh.replace(self.path)
+            replace_private(self.path, b"".join(_encode(token) + b"\n" for token in tokens))
 
     def _parse(self, content: bytes) -> Iterator[StoredToken]:
         seen: set[str] = set()
@@ -152,16 +144,6 @@ class TokenFile:
 
     def _broken(self, rule: str) -> InvalidSetting:
         return InvalidSetting("token_file", f"must {rule}", str(self.path))
-
-
-def _keep_owner(fresh: Path, old: Path) -> None:
-    """Let the new file belong to whom the old one did: root may change tokens of a taskmon that is not root."""
-    try:
-        found = old.stat()
-    except FileNotFoundError:
-        return
-    if os.geteuid() == 0:
-        os.chown(fresh, found.st_uid, found.st_gid)
 
 
 def now_utc() -> datetime:

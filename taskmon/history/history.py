@@ -7,7 +7,7 @@ else is answered by the database, once what has changed so far is written.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -27,6 +27,7 @@ from .apart import SqliteApart
 from .columns import merge_tasks
 from .databases import Database
 from .driver_errors import Away
+from .ended_sessions import read_ended_sessions, write_ended_sessions
 from .journal import Journal
 from .leftovers import write_leftovers
 from .postgres import PostgresDatabase
@@ -230,6 +231,21 @@ class History:
     async def task_names(self) -> list[str]:
         """List the names of the tasks in the database, sorted; raises Unavailable."""
         return await self._ask(partial(list_names, self._database))
+
+    # What taskmons that share the database tell one another
+
+    @property
+    def shared(self) -> bool:
+        """Whether several taskmons may share the database."""
+        return self._database.shared
+
+    async def read_ended_sessions(self) -> dict[str, float]:
+        """Return the sessions that were ended, see `credentials/ended_sessions.py`; raises Unavailable."""
+        return await self._ask(partial(read_ended_sessions, self._database), _SINGLE)
+
+    async def write_ended_sessions(self, rows: Mapping[str, float]) -> None:
+        """Add sessions that were ended; raises Unavailable."""
+        await self._ask(partial(write_ended_sessions, self._database, rows), _SINGLE)
 
     async def _ask(self, question: Callable[[], T], patience: float = _PATIENCE) -> T:
         if not self.status.available:

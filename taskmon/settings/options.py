@@ -274,6 +274,12 @@ class Settings:
         flower=True,
     )
 
+    session_file: Path | None = _login(  # noqa: RUF009
+        None,
+        Kind("PATH", read_path),
+        "File that remembers which sessions were ended; without it the history does, if there is one.",
+    )
+
     proxy_preset: str | None = _proxy(
         None, choice("NAME", *PRESETS), f"Proxy that knows who asks: {', '.join(PRESETS)}."
     )

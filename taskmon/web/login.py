@@ -3,10 +3,12 @@
 A login ends in a session or in a page with a link; nothing here sends a browser on after an error.
 """
 
+from contextlib import suppress
+
 from ..api import audit
 from ..api.base import status_of
 from ..auth import Role, client_of, printable
-from ..errors import LoginFailed, TaskmonError
+from ..errors import LoginFailed, TaskmonError, Unavailable
 from .pages import PageHandler
 
 
@@ -72,11 +74,13 @@ class Logout(PageHandler):
     role = Role.VIEWER
     despite_read_only = True
 
-    def post(self) -> None:
+    async def post(self) -> None:
         """End the session for good, in every copy of it, and say so."""
         login, sessions = self.login(), self.services.sessions
         if sessions is not None:
             sessions.end(self.request)
+            with suppress(Unavailable):  # it is ended here, and is written once that is possible
+                await sessions.ended.save()
             self.clear_header("Set-Cookie")
             self.add_header("Set-Cookie", sessions.cookie.clear())
         action = f"Log in with {login.provider}"

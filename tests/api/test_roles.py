@@ -80,7 +80,7 @@ def test_who_may_change_what_is_as_the_rules_say() -> None:
         if method == "POST" and not handler.public and not handler.despite_read_only:
             wanted = Role.OPERATOR if re.match(operators, path) else Role.ADMIN
             assert handler.role is wanted, path
-            assert wanted is Role.OPERATOR or path.startswith("/api/worker/"), path
+            assert wanted is Role.OPERATOR or path.startswith(("/api/worker/", "/api/session/")), path
         if method == "GET" and not handler.public:
             assert handler.role is Role.VIEWER, path
 

@@ -1,15 +1,21 @@
 """Sessions: a cookie that was signed, is used, ends, and is ended."""
 
+import json
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from taskmon.auth import Role, User
+from taskmon.cli import main
+from taskmon.credentials.ended_sessions import EndedSessions, SessionFile, row_of_person
 from taskmon.credentials.roles import Admission, Roles
 from taskmon.credentials.sealing import Sealer
 from taskmon.credentials.sessions import Identity, Sessions
-from taskmon.errors import Forbidden, NotAuthenticated
+from taskmon.errors import Forbidden, InvalidSetting, NotAuthenticated, Unavailable
 
 KEY = "k" * 32
 ANN = Identity("https://id.example.com", "1001", "ann@example.com", "ann@example.com", ("ops",))
@@ -172,7 +178,7 @@ def test_ending_it_ends_every_copy() -> None:
 
 def test_what_was_ended_stays_so_however_many_are_ended() -> None:
     clock = Clock()
-    sessions = make(clock, most_ended=3)
+    sessions = make(clock, ended=EndedSessions(most=3, clock=clock))
     ended = []
     for _ in range(10):
         clock.now += 1
@@ -222,3 +228,99 @@ def test_without_a_list_all_may_log_in_and_without_a_default_only_those_of_the_r
     assert Admission(Roles((), Role.VIEWER)).role_of([], None) is Role.VIEWER
     assert Admission(Roles(("admin=group:ops",), None)).role_of([], "ann@example.com") is None
     assert Admission(Roles((), None), ("ann@example.com",)).role_of([], "ann@example.com") is None
+
+
+def test_all_sessions_of_a_person_end_and_later_ones_do_not() -> None:
+    for name in ("ann@example.com", " ANN@Example.com ", "1001"):
+        clock = Clock()
+        sessions = make(clock)
+        cookies = [pair(sessions.begin(ANN)[1]) for _ in range(2)]
+        other = pair(sessions.begin(Identity("https://id.example.com", "1002", "bob"))[1])
+        clock.now += 1
+        sessions.ended.end_all(name)
+        for cookie in cookies:
+            with pytest.raises(NotAuthenticated):
+                sessions.authenticate(asking(cookie))
+        assert sessions.authenticate(asking(other))
+        clock.now += 1
+        assert sessions.authenticate(asking(pair(sessions.begin(ANN)[1])))
+
+
+async def test_what_was_ended_stays_so_after_a_restart(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "sessions"
+
+    async def started() -> Sessions:
+        sessions = make(clock)
+        sessions.ended.store = SessionFile(path, clock)
+        await sessions.ended.refresh()
+        return sessions
+
+    first, beside = await started(), await started()
+    out, revoked, kept = (
+        pair(first.begin(who)[1]) for who in (ANN, ANN, Identity("https://id.example.com", "1002", "bob"))
+    )
+    first.end(asking(out))
+    await first.ended.save()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert beside.authenticate(asking(out))  # it has not looked yet
+    await beside.ended.refresh()
+    SessionFile(path, clock).add({row_of_person("Ann@example.com"): clock.now})
+    for sessions in (beside, await started()):
+        await sessions.ended.refresh()
+        for cookie in (out, revoked):
+            with pytest.raises(NotAuthenticated):
+                sessions.authenticate(asking(cookie))
+        assert sessions.authenticate(asking(kept))
+    clock.now += 9 * HOUR
+    SessionFile(path, clock).add({"session x": clock.now})
+    assert json.loads(path.read_text()) == {"session x": clock.now}
+
+
+async def test_a_store_that_is_away_costs_one_line_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    sessions = make(clock)
+    sessions.ended.store = SessionFile(tmp_path / "later" / "sessions", clock)
+    cookie = pair(sessions.begin(ANN)[1])
+    sessions.end(asking(cookie))
+    with pytest.raises(Unavailable):
+        await sessions.ended.save()
+    for _ in range(3):
+        await sessions.ended.refresh()
+    assert caplog.text.count("Sessions that were ended elsewhere are not known here") == 1
+    (tmp_path / "later").mkdir()
+    await sessions.ended.refresh()
+    assert len(json.loads((tmp_path / "later" / "sessions").read_text())) == 1
+
+
+@pytest.mark.parametrize("content", ["x", "[]", '{"a": "b"}', "\xff"])
+def test_a_broken_file_of_ended_sessions_ends_the_start(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "sessions"
+    path.write_text(content, encoding="latin-1")
+    path.chmod(0o600)
+    with pytest.raises(InvalidSetting, match="--session-file must hold what taskmon wrote"):
+        SessionFile(path).check()
+    path.write_text("{}")
+    path.chmod(0o644)
+    with pytest.raises(InvalidSetting, match="owner only"):
+        SessionFile(path).check()
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["session", "revoke", *arguments])
+
+    assert run("ann", "--file", "here").output == "All sessions of ann that have begun until now are ended\n"
+    monkeypatch.setenv("TASKMON_HISTORY", "sqlite:///history.sqlite3")
+    assert run("ann").exit_code == 0
+    monkeypatch.setenv("TASKMON_SESSION_FILE", "named")
+    assert run("ann").exit_code == 0
+    for name in ("here", "history.sqlite3.sessions", "named"):
+        assert list(json.loads((tmp_path / name).read_text())) == ["person ann"]
+    assert run("a\nb").exit_code == 2
+    monkeypatch.delenv("TASKMON_HISTORY")
+    monkeypatch.delenv("TASKMON_SESSION_FILE")
+    assert "--session-file must be given" in run("ann").output

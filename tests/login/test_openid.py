@@ -1,5 +1,6 @@
 """Logging in with an OpenID provider that behaves, over real sockets with a browser's cookies."""
 
+from pathlib import Path
 from secrets import token_urlsafe
 from urllib.parse import parse_qs, urlsplit
 
@@ -227,6 +228,29 @@ async def test_a_session_goes_on_elsewhere_with_the_same_secret() -> None:
         async with openid_scene(cookie_secret=keys, oidc_issuer=issuer) as scene:
             scene.browser.cookies[SESSION] = cookie
             assert (await scene.browser.go("/api/whoami")).status == status
+
+
+async def test_ended_sessions_stay_ended_after_a_restart(tmp_path: Path) -> None:
+    token, line = new_token("admin", Role.ADMIN)
+    same = {"cookie_secret": (token_urlsafe(32),), "session_file": tmp_path / "sessions", "token": line}
+    bearer = {"Authorization": f"Bearer {token}"}
+    cookies = []
+    async with openid_scene(**same) as scene:
+        issuer = scene.provider.url
+        await scene.log_in()
+        cookies.append(scene.browser.cookies[SESSION])
+        assert (await scene.browser.go("/logout", "POST")).status == 200
+        await scene.log_in()
+        cookies.append(scene.browser.cookies[SESSION])
+        scene.browser.cookies.clear()
+        revoke = "/api/session/revoke"
+        assert (await scene.served.request("POST", revoke, bearer, b"{}")).status == 400
+        answer = await scene.served.request("POST", revoke, bearer, b'{"user": "ANN@example.com"}')
+        assert (answer.status, answer.json()) == (200, {"message": "Ended all sessions of 'ANN@example.com'"})
+    async with openid_scene(**{"oidc_issuer": issuer, **same}) as scene:
+        for cookie in cookies:
+            scene.browser.cookies[SESSION] = cookie
+            assert (await scene.browser.go("/api/whoami")).status == 401
 
 
 async def test_a_session_ends_where_the_settings_no_longer_allow_it() -> None:

@@ -1,0 +1,36 @@
+"""The route that ends the sessions of a person. Event loop only."""
+
+from tornado.web import HTTPError
+
+from ..answers import Message
+from ..auth import Role
+from ..errors import Unavailable
+from ..parameters import Parameter, Pattern
+from ..serializers import message_body
+from .base import ApiHandler
+
+
+class SessionRevoke(ApiHandler):
+    """POST `/api/session/revoke`: ends all sessions of a person."""
+
+    role = Role.ADMIN
+    json_only = True
+    takes = (
+        Parameter(
+            "user",
+            Pattern(r"[^\x00-\x1f]{1,256}", "must be a name, an e-mail address or a subject of 1 to 256 characters"),
+            "Whose sessions: the name or e-mail address that taskmon shows, or the provider's subject.",
+            required=True,
+        ),
+    )
+    answer_type = Message
+    errors = (Unavailable,)
+
+    async def post(self) -> None:
+        """End all sessions that a person has begun until now; 503 where that is not known after a restart."""
+        user, sessions = self.given()["user"], self.services.sessions
+        if sessions is None:
+            raise HTTPError(404, "Nobody has a session here: no provider is set up (--auth-provider)")
+        sessions.ended.end_all(user)
+        await sessions.ended.save()
+        self.answer(message_body(f"Ended all sessions of '{user}'"))
