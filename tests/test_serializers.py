@@ -45,7 +45,8 @@ def test_a_task_of_which_nothing_is_known() -> None:
 
 
 def test_types() -> None:
-    assert msgspec.to_builtins(task_types_body(["a", "b"])) == {"task-types": ["a", "b"]}
+    assert msgspec.to_builtins(task_types_body(["a", "b"], 0)) == {"task-types": ["a", "b"]}
+    assert msgspec.to_builtins(task_types_body(["a"], 7)) == {"task-types": ["a"], "other": 7}
 
 
 def test_an_error() -> None:

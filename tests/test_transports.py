@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 from kombu.exceptions import ChannelError
-from kombu.transport import TRANSPORT_ALIASES, filesystem, memory, pyamqp, redis
+from kombu.transport import TRANSPORT_ALIASES, filesystem, memory, pyamqp, redis, virtual
 from serving import make_app
 
 import taskmon
@@ -19,7 +19,9 @@ SOURCES = Path(taskmon.__file__).parent
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a broker of its own: kombu remembers the exchanges of all folders of a process together."""
+    monkeypatch.setattr(filesystem.Transport, "global_state", virtual.BrokerState())
     for name in ("messages", "moving", "tables"):
         (tmp_path / name).mkdir()
     return tmp_path
