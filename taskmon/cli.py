@@ -36,6 +36,7 @@ _HELP: Final = f"""Watch a Celery cluster and answer questions about its tasks o
 Defaults stand in [brackets]. Every option may also be set in the environment, as TASKMON_PORT or, as Flower
 has it, FLOWER_PORT for --port, and in {DEFAULT_FILE}, as port = 5555. A flag goes before TASKMON_PORT, that
 before FLOWER_PORT, and that before the file. Where many values are taken, repeat the option or put commas.
+What may be secret can stand in a file of its own: TASKMON_BROKER_FILE=PATH, or file:/PATH in place of the value.
 """
 
 

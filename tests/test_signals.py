@@ -22,6 +22,7 @@ from waiting import wait_until
 
 from taskmon.auth import Role
 from taskmon.credentials.passwords import hash_password
+from taskmon.credentials.token_commands import create
 from taskmon.credentials.tokens import new_token
 from taskmon.signals import DUMPING, IGNORED, MAX_TASKS_DUMPED, RELOADING, STOPPING, dump
 
@@ -157,10 +158,11 @@ def test_sighup_reloads(run: Any, tmp_path: Path) -> None:
     program = run(f"--token-file={tokens}", f"--htpasswd={users}", f"--log-file={log}", f"--token={line}")
     wait_until(lambda: log.exists() and "Serving on" in log.read_text())
     log.rename(tmp_path / "old.log")
+    create(tokens, "two", "viewer", None)
     program.send(signal.SIGHUP)
     wait_until(lambda: log.exists() and "Reloaded on SIGHUP" in log.read_text())
     assert "Reloaded on SIGHUP: --htpasswd, --token-file" in log.read_text()
-    assert "The tokens were read again: 1" in log.read_text()
+    assert "The tokens were read again: 2" in log.read_text()
     assert "The users of --htpasswd were read again: 1" in log.read_text()
     assert "Serving on" not in log.read_text()
     users.write_text("ann:plain\n")
