@@ -358,6 +358,8 @@ def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callabl
                 logger.warning(note)
             if settings.anonymous_role:
                 logger.warning("Everybody has the role %s, without credentials", settings.anonymous_role)
+            if settings.trust_everyone and settings.trusted_proxies:
+                logger.warning("--trust-everyone: whoever connects from --trusted-proxies can name any user")
             return run(hash_passwords(settings)) or 0
     except StopRequested as exc:
         logger.info("Stopping on %s; stopped", exc)

@@ -10,7 +10,8 @@ from ..settings import ROLE_RULE
 MAX_ADDRESS: Final = 254
 
 # ASCII only: lower case makes ASCII letters of some others, and then one address would pass for another.
-_ADDRESS = re.compile(r"[!-?A-~]+@[A-Za-z0-9.-]+")
+# Without a comma, which joins two headers.
+_ADDRESS = re.compile(r"[!-+\--?A-~]+@[A-Za-z0-9.-]+")
 
 
 class Roles:

@@ -28,6 +28,8 @@ _TOKEN = re.compile(r"tm_([0-9a-f]{8})_[0-9a-f]{40}_([0-9a-f]{8})")
 
 
 _LOOK_EVERY: Final = 1.0
+#: Seconds before the end of a token from which on each start says so.
+_SOON: Final = 14 * 86_400.0
 
 
 class _Stored(NamedTuple):
@@ -76,6 +78,7 @@ class TokenAuthenticator:
         if file is not None:
             self._version = file.version()
             self._tokens = self._with_file(file)
+        self._say_what_ends()
 
     def authenticate(self, request: "HTTPServerRequest") -> User | None:
         """Give the token's user; a right token is never throttled."""
@@ -124,6 +127,13 @@ class TokenAuthenticator:
         if limit is None or limit.rate != rate:
             limit = self._rates[token_id] = RateLimit(rate)
         limit.take(stored.user.name)
+
+    def _say_what_ends(self) -> None:
+        """Log which tokens end soon: by default they all do at some time."""
+        now = self._clock()
+        for token_id, stored in self._tokens.items():
+            if 0 < stored.expires - now < _SOON:
+                logger.info("The token tm_%s (%s) ends %s", token_id, stored.user.name, stored.until)
 
     def _with_file(self, file: TokenFile) -> dict[str, _Stored]:
         return {token.id.removeprefix("tm_"): _from_file(token) for token in file.read()} | self._configured

@@ -328,3 +328,12 @@ async def test_a_file_that_cannot_be_written_costs_one_line(
             await asyncio.sleep(0)
         await eventually(lambda: "cannot be written into their file" in caplog.text)
     assert caplog.text.count("cannot be written into their file") == 1
+
+
+def test_the_log_names_tokens_that_end_soon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "taskmon")
+    path, now = tmp_path / "tokens", datetime.now(UTC)
+    for name, days in (("soon", 13), ("later", 15)):
+        create(path, name, "viewer", now + timedelta(days=days))
+    TokenAuthenticator([], TokenFile(path))
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == ["soon"]
