@@ -16,6 +16,8 @@ MAX_ARGUMENTS: Final = 100
 
 FORM: Final = "application/x-www-form-urlencoded"
 
+_READ: Final = "json_object"
+
 _decode_json: Final = msgspec.json.Decoder().decode
 
 
@@ -64,9 +66,19 @@ def read_parts(request: HTTPServerRequest, json_only: bool) -> tuple[dict[str, s
 
 
 def read_object(request: HTTPServerRequest) -> dict[str, Any]:
-    """Give the JSON object of the body, an empty one when there is no body; raises InvalidArgument."""
+    """Return the JSON object of the body, an empty one when there is no body; raises InvalidArgument.
+
+    It is read once for each request: the audit log asks for it after the handler.
+    """
     if not request.body:
         return {}
+    known: dict[str, Any] | None = vars(request).get(_READ)
+    if known is None:
+        known = vars(request)[_READ] = _read_body(request)
+    return known
+
+
+def _read_body(request: HTTPServerRequest) -> dict[str, Any]:
     try:
         body = _decode_json(request.body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
