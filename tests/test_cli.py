@@ -28,7 +28,7 @@ from taskmon.settings import DEFAULT_FILE, OPTIONS, SCRYPT_HASH, Settings
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hunter2horse"
-COMMANDS = "convert-config, demo, hash-password, token"
+COMMANDS = "convert-config, demo, hash-password, session, token"
 _, LINE = new_token("grafana", Role.VIEWER)
 
 
