@@ -322,7 +322,10 @@ def test_no_sample_of_the_manual_is_a_secret_that_works() -> None:
 def test_no_file_of_users_or_tokens_has_a_sample(tmp_path: Path) -> None:
     hashed = "$scrypt$ln=14,r=8,p=1$GSGJTcMz0+KMn1/P06YDvA$dmsORyqq5J0sLmAgwj//7NroUomQGsn472wMpWqFAjs"
     users = write(tmp_path / "users", f"ann:{hash_password('x')}\nbob:{hashed}\n")
-    with pytest.raises(InvalidSetting, match="no sample of a manual, which everybody knows, and line 2"):
+    with pytest.raises(InvalidSetting, match=r"that no manual shows, .* line 2 of .* does not"):
+        read_passwords(Settings(htpasswd=users))
+    users.chmod(0o664)
+    with pytest.raises(InvalidSetting, match="only its owner may write to"):
         read_passwords(Settings(htpasswd=users))
     sha256 = "782c8cf333353d2eed0bba82f58212acacbe05366c6df448ce1e89a12dd56bfe"
     file = TokenFile(tmp_path / "tokens")

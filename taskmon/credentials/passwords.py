@@ -7,8 +7,10 @@ import base64
 import hashlib
 import hmac
 import logging
+import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -159,6 +161,8 @@ def read_passwords(settings: Settings, again: bool = False) -> dict[str, Passwor
 def _read_file(path: Path) -> Iterator[tuple[str, Hash]]:
     try:
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise InvalidSetting("htpasswd", "must name a file that only its owner may write to (chmod go-w)")
             text = file.read(_MAX_FILE + 1)[:_MAX_FILE].decode()
     except (OSError, UnicodeError) as exc:
         reason = getattr(exc, "strerror", None) or "it is no text in UTF-8"
@@ -178,7 +182,7 @@ def _read_foreign(name: str, secret: str) -> Hash:
     if not is_name(name):
         raise ValueError("must have a user in each line, in printable characters and without a comma")
     if is_sample(secret):
-        raise ValueError("must hold no sample of a manual, which everybody knows")
+        raise ValueError("must hold hashes that no manual shows, since everybody knows those")
     if SCRYPT_HASH.fullmatch(secret):
         return read_hash(secret)
     bcrypt = _BCRYPT.fullmatch(secret)
