@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from . import access, burst, history, http, kill, latency, listing, queries, search, startup, state, steady
+from . import access, burst, history, http, kill, latency, listing, masking, queries, search, startup, state, steady
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -23,6 +23,7 @@ def main() -> None:
     queries.run(options.tasks or queries.TASKS)
     search.run(options.tasks or search.TASKS)
     listing.run(options.tasks or listing.TASKS)
+    masking.run()
     http.run()
     access.run()
     startup.run(flower)

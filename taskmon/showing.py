@@ -61,7 +61,10 @@ class Showing:
         """Return a task as this role may see it: the same object where there is nothing to hide."""
         if not self.sees(role):
             return self._formatted(_hide(task))
-        if self.masker.may_mask(task.args, task.kwargs, task.result, task.exception, task.traceback):
+        texts = f"{task.args}\0{task.kwargs}\0{task.result}"
+        if task.exception is not None or task.traceback is not None:
+            texts = f"{texts}\0{task.exception}\0{task.traceback}"
+        if self.masker.may_mask(texts):
             task = self._mask(task, MASK)
         return self._formatted(task) if self._format is not None else task
 
@@ -87,7 +90,7 @@ class Showing:
         def check(task: Task) -> bool:
             if not may_match(task):
                 return False
-            if may_mask(task.args, task.kwargs, task.result, task.exception):
+            if may_mask(f"{task.args}\0{task.kwargs}\0{task.result}\0{task.exception}"):
                 return matches(mask(task, _UNSEARCHABLE))
             return matches(task)
 

@@ -106,6 +106,7 @@ def test_who_sees_arguments() -> None:
         for one in shown[: 3 - seen]:
             assert [getattr(one, name) for name in HIDDEN] == [None] * 5
         assert plain.args == "('x1',)"
+        assert showing.show(plain, Role.LIMITED).args is None, "a token that may read:no-args"
 
 
 @pytest.mark.parametrize(
