@@ -146,6 +146,7 @@ class Taskmon:
         )
         if sessions is not None:
             sessions.ended.store = _make_session_store(settings, self.services.history)
+        metrics.watch_access(self.services.refusals)
         self.listeners = Listeners(self.services)
         self._upkeep: list[asyncio.Task[None]] = []
         self._applied = 0
@@ -172,6 +173,7 @@ class Taskmon:
             asyncio.create_task(self._ask_the_unheard()),
             asyncio.create_task(self._exchange_sessions()),
             asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
+            asyncio.create_task(_every(_SWEEP_EVERY, self.services.refusals.flush)),
             asyncio.create_task(self._reconciler.run()),
         ]
         log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))

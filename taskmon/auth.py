@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from .errors import InvalidArgument, InvalidSetting, NotAuthenticated
+from .errors import InvalidArgument, InvalidSetting, MalformedCredentials, NoCredentials, NotAuthenticated
 from .peers import key_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ class User(Struct, frozen=True):
     """Somebody who asks; `method` is how they were known: basic, token, session, proxy or anonymous.
 
     `set_cookie` is the Set-Cookie that keeps their session alive, where one is due; `address` is their e-mail
-    address, where a proxy says it; `scopes` are those of a token that has some, and may do nothing else.
+    address, where a proxy says it; `scopes` are those of a token that has some, and may do nothing else;
+    `credential` is the id of the token, as `taskmon token list` shows it, or the first characters of
+    the session's key.
     """
 
     name: str
@@ -58,6 +60,7 @@ class User(Struct, frozen=True):
     set_cookie: str | None = None
     address: str | None = None
     scopes: tuple[str, ...] = ()
+    credential: str | None = None
 
     def may_read(self) -> bool:
         """Whether the scopes, if there are any, allow what a viewer may read."""
@@ -131,7 +134,7 @@ class Authentication:
             if answer is not None:
                 return answer
         if authorization(request) is None:
-            raise NotAuthenticated("Credentials are needed")
+            raise NoCredentials("Credentials are needed")
         raise NotAuthenticated("Credentials of this kind are not accepted")
 
     @property
@@ -169,7 +172,7 @@ def authorization(request: "HTTPServerRequest") -> str | None:
     if not values:
         return None
     if len(values) > 1:
-        raise NotAuthenticated("The Authorization header must be given once")
+        raise MalformedCredentials("The Authorization header must be given once")
     return values[0]
 
 

@@ -52,12 +52,12 @@ class _Bounded:
     """A stream that answers a head that is too long before Tornado closes it."""
 
     socket: Any
-    too_long: bytes = b""
+    too_long: Callable[[], bytes] | None = None
     _read_max_bytes: int | None
 
     def _check_max_bytes(self, delimiter: Any, size: int) -> None:
         if self.too_long and self._read_max_bytes is not None and size > self._read_max_bytes:
-            answer, self.too_long = self.too_long, b""
+            answer, self.too_long = self.too_long(), None
             with suppress(OSError):
                 self.socket.send(answer)
                 # What is unread when the socket closes would reset the connection, and the answer were lost.
@@ -173,7 +173,9 @@ class Server(HTTPServer):
         self.trusts, self.key_of, self.tls = trusts, key_of, tls
         self.conn_params.max_body_size = max_body
         self.conn_params.max_header_size = MAX_HEADERS
-        self._too_long = refusal(431, f"The headers are longer than {MAX_HEADERS // 1024} KiB", None, "")
+
+    def _refuse_head(self) -> bytes:
+        return self.refusal(431, f"The headers are longer than {MAX_HEADERS // 1024} KiB", None, "")
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on these sockets."""
@@ -195,7 +197,7 @@ class Server(HTTPServer):
             self.limits.give_back(client)
             connection.close()
             return
-        stream.too_long = self._too_long
+        stream.too_long = self._refuse_head
         served = ServerConnection(stream, self.conn_params, context)
         served.server, served.client = self, client
         if client is not None:

@@ -14,8 +14,12 @@ TaskmonError
 │   └── UnreadableArguments  what is recorded of a task's arguments cannot be published again
 ├── NoAnswer              a worker did not answer in time
 ├── NotAuthenticated      no credentials, or wrong ones
+│   ├── NoCredentials         none came
+│   ├── MalformedCredentials  what came cannot be read, or can be read in two ways
+│   └── AssertionRefused      what a proxy asserts is forged, out of date or meant for another
 ├── LoginFailed           a login with a provider did not come to its end
 ├── Forbidden             known, but not allowed to do this
+│   └── CrossSite             a browser sends a change from another site
 ├── TooManyRequests       asked again too soon
 └── Unavailable           something taskmon needs does not answer
 """
@@ -134,12 +138,28 @@ class NotAuthenticated(TaskmonError):
     """No credentials came, or they are wrong."""
 
 
+class NoCredentials(NotAuthenticated):
+    """No credentials came."""
+
+
+class MalformedCredentials(NotAuthenticated):
+    """The credentials cannot be read, or can be read in two ways."""
+
+
+class AssertionRefused(NotAuthenticated):
+    """A proxy's assertion is forged, out of date, or meant for another."""
+
+
 class LoginFailed(TaskmonError):
     """A login with a provider did not come to its end, because of what the browser or the provider brought."""
 
 
 class Forbidden(TaskmonError):
     """The user is known and may not do this."""
+
+
+class CrossSite(Forbidden):
+    """A browser sends a change from a page of another site."""
 
 
 class TooManyRequests(TaskmonError):

@@ -17,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TextIO
 
+from .audit_log import AUDIT_LOGGER, configure_audit_log, reopen_audit_log
 from .errors import InvalidSetting
 from .masking import mask_passwords
+from .request_ids import current
 from .settings import Settings
 
 # What would end a line or steer a terminal: C0, DEL, C1, and the separators of lines and paragraphs.
@@ -31,9 +33,6 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} |
 #: The logger of kombu that says the same of a URL with each connection.
 ONCE_LOGGER: Final = "kombu.connection"
 MAX_TEXTS_LOGGED_ONCE: Final = 1000
-
-#: The logger of changing requests, of which no line is left out.
-AUDIT_LOGGER: Final = "taskmon.audit"
 
 #: Loggers of which every line is asked for: that of changing requests, and that of what SIGUSR1 dumps.
 UNLIMITED_LOGGERS: Final = frozenset({AUDIT_LOGGER, "taskmon.signals"})
@@ -74,6 +73,8 @@ class TextFormatter(_LineFormatter):
         """Make the line."""
         message, details = self._parts(record)
         whole = f"{message}\n{details}" if details else message
+        if (request_id := current.get()) and record.name != AUDIT_LOGGER:
+            whole = f"{whole} (request {request_id})"
         return f"{_utc(record.created)} {record.levelname} {_one_line(record.name)} {_one_line(whole)}"
 
 
@@ -91,6 +92,8 @@ class JsonFormatter(_LineFormatter):
         }
         if details:
             entry["exception"] = details
+        if request_id := current.get():
+            entry["request_id"] = request_id
         whole = {key: text.encode("utf-8", "backslashreplace").decode() for key, text in entry.items()}
         return json.dumps(whole)
 
@@ -119,7 +122,8 @@ def _open_file(path: Path) -> logging.Handler:
 
 
 def reopen_log_file() -> None:
-    """Open the log file anew where it has been moved away."""
+    """Open the log file, and that of the audit log, anew where they have been moved away."""
+    reopen_audit_log()
     for handler in logging.getLogger().handlers:
         if isinstance(handler, WatchedFileHandler):
             with suppress(OSError):
@@ -224,8 +228,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.NOTSET if settings.debug else logging.ERROR)
     once = logging.getLogger(ONCE_LOGGER)
     once.filters = [each for each in once.filters if not isinstance(each, _Once)] + [_Once()]
-    # Who changed what is no matter of how much taskmon says of itself.
-    logging.getLogger(AUDIT_LOGGER).setLevel(logging.INFO)
+    configure_audit_log(settings.audit_log)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

@@ -24,6 +24,7 @@ from .api.headers import date, standing_headers
 from .connections import Limits, Server
 from .errors import InvalidSetting
 from .peers import Peers, key_of
+from .request_ids import HEADER, make_id
 from .routes import PROBES, ROUTES
 from .serializers import encode, error_body
 from .services import Services
@@ -172,11 +173,18 @@ class _Refusals:
     def make(self, status: int, message: str, start: RequestStartLine | None, client: str) -> bytes:
         """Give the whole answer; leaves a line in the audit log where a change was asked for."""
         body = encode(error_body(status, message))
-        headers = [*self._headers, ("Date", date(int(time.time()))), ("Content-Length", str(len(body)))]
+        request_id = make_id()
+        headers = [
+            *self._headers,
+            (HEADER, request_id),
+            ("Date", date(int(time.time()))),
+            ("Content-Length", str(len(body))),
+        ]
         lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers)]
         if start is not None and start.method not in _SAFE:
             target = start.path.partition("?")[0]
-            audit.write(user="", method="none", client=client, action="none", target=target, status=status)
+            who = {"user": "", "method": "none", "client": client}
+            audit.write(request_id=request_id, **who, action="none", target=target, status=status)
         head = "\r\n".join([*lines, "Connection: close", "", ""]).encode()
         return head if start is not None and start.method == "HEAD" else head + body
 

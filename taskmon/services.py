@@ -15,11 +15,11 @@ from .credentials.sessions import Sessions
 from .diagnostics import Diagnostics
 from .errors import ForeignTask, UnknownTask
 from .login.flow import Login
-from .logs import Occasionally
 from .metrics import Metrics
 from .openapi import Document
 from .peers import Peers
 from .records import Task
+from .refusals import Refusals
 from .settings import Settings
 from .showing import Showing
 from .state import State
@@ -58,7 +58,7 @@ class Services:
     started: float
     login: Login | None = None
     sessions: Sessions | None = None
-    host_log: Occasionally = field(default_factory=Occasionally)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def get_task(self, task_id: str) -> Task:
         """Give a task in memory; raises UnknownTask, which says why."""

@@ -1,25 +1,20 @@
-"""The audit log: one JSON line for each changing request, by a logger of its own, `taskmon.audit`."""
+"""What a line of the audit log says: who asked for what, and what came of it. `audit_log.py` writes it."""
 
-import json
-import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from tornado.httputil import HTTPServerRequest
 
+from .. import audit_log
 from ..auth import Role
 from ..errors import InvalidArgument
 from ..masking import MASK
 from ..parameters import Parameter
 from ..showing import Showing
 from .arguments import read_parts
-
-log = logging.getLogger("taskmon.audit")
-
-#: Characters of all the ids that one line names: as many as 10,000 ids of Celery's have.
-MAX_ID_CHARACTERS: Final = 400_000
 
 _UNREADABLE: Final = "(unreadable)"
 _LONGEST: Final = 128
@@ -51,17 +46,6 @@ def parameters(
     return {name: _shown(name, value, showing) for name, value in given.items()}
 
 
-def task_ids(ids: Collection[str]) -> dict[str, Any]:
-    """Return the fields that say which tasks a request about many has changed, within a length."""
-    kept, left = [], MAX_ID_CHARACTERS
-    for task_id in ids:
-        left -= len(task_id)
-        if left < 0:
-            break
-        kept.append(task_id)
-    return {"task_ids": kept, **({"task_ids_left_out": len(ids) - len(kept)} if len(kept) < len(ids) else {})}
-
-
 def _shown(name: str, value: Any, showing: Showing) -> Any:
     if name in ("args", "kwargs") and not showing.sees(Role.ADMIN):
         return "(hidden)"
@@ -72,22 +56,23 @@ def _shown(name: str, value: Any, showing: Showing) -> Any:
     return shown if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…[cut]"
 
 
-def write(*, user: str, method: str, client: str, action: str, target: str, status: int, **more: Any) -> None:
-    """Write who asked for what, from where, and what came of it. Names are cut, and escaped by JSON."""
-    log.info(
-        "%s",
-        json.dumps(
-            {
-                "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
-                "user": user[:_LONGEST],
-                "authenticated_by": method,
-                "client": client[:_LONGEST],
-                "action": action,
-                "target": target[:_LONGEST],
-                **more,
-                "decision": "refused" if status in _REFUSED else "allowed",
-                "outcome": "refused" if status in _REFUSED else "done" if status < 400 else "failed",
-                "status": status,
-            }
-        ),
-    )
+def write(
+    *, request_id: str, user: str, method: str, client: str, action: str, target: str, status: int | None, **more: Any
+) -> None:
+    """Write who asked for what, from where, and what came of it; a status of None is for what has yet to happen."""
+    about = {
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+        "request_id": request_id,
+        "user": user[:_LONGEST],
+        "authenticated_by": method,
+        "client": client[:_LONGEST],
+        "action": action,
+        "target": unquote(target, errors="backslashreplace")[:_LONGEST_VALUE],
+        **more,
+    }
+    if status is None:
+        audit_log.write(about | {"decision": "allowed", "outcome": "intended"})
+        return
+    refused = status in _REFUSED
+    outcome = "refused" if refused else "done" if status < 400 else "failed"
+    audit_log.write(about | {"decision": "refused" if refused else "allowed", "outcome": outcome, "status": status})

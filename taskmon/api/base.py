@@ -16,12 +16,17 @@ from msgspec.structs import replace
 from tornado.httputil import HTTPHeaders
 from tornado.web import Finish, HTTPError, RequestHandler
 
+from .. import request_ids
 from ..auth import Role, User
 from ..errors import (
+    AssertionRefused,
+    CrossSite,
     Forbidden,
     InvalidArgument,
     LoginFailed,
+    MalformedCredentials,
     NoAnswer,
+    NoCredentials,
     NotAuthenticated,
     Refused,
     TaskmonError,
@@ -57,6 +62,17 @@ STATUSES: Final[dict[type[TaskmonError], int]] = {
     NoAnswer: 504,
 }
 
+#: What a refusal is counted as.
+REFUSED: Final[dict[type[TaskmonError], str]] = {
+    NoCredentials: "missing",
+    MalformedCredentials: "malformed",
+    AssertionRefused: "assertion",
+    NotAuthenticated: "credentials",
+    CrossSite: "cross_site",
+    Forbidden: "forbidden",
+    TooManyRequests: "throttled",
+}
+
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _NOBODY: Final = User("", Role.VIEWER, "none")
 
@@ -86,6 +102,7 @@ class ApiHandler(RequestHandler):
     media_type: ClassVar[str] = "application/json"
     errors: ClassVar[tuple[type[TaskmonError], ...]] = ()
     current_user: User
+    request_id = ""
     _may_read = False
 
     def initialize(self, services: Services) -> None:
@@ -104,7 +121,12 @@ class ApiHandler(RequestHandler):
 
     def clear(self) -> None:
         """Begin the answer anew: the headers of every answer, no body, 200."""
-        self._headers = fresh_headers(self.application.settings["standing_headers"])
+        if not self.request_id:
+            trusted = self.request.connection.context.trusted  # type: ignore[union-attr]
+            given = self.request.headers.get_list(request_ids.HEADER) if trusted else ()
+            self.request_id = request_ids.take_id(given)
+            request_ids.current.set(self.request_id)
+        self._headers = fresh_headers(self.application.settings["standing_headers"], self.request_id)
         self._write_buffer: list[bytes] = []
         self._status_code = 200
         self._reason = "OK"
@@ -191,16 +213,22 @@ class ApiHandler(RequestHandler):
             return
         error = self._check_cross_origin(self.check_trusted_origin)
         if error is not None:
-            raise Forbidden(f"This comes from another site: {error}")
+            raise CrossSite(f"This comes from another site: {error}")
 
     def check_trusted_origin(self, origin: str) -> bool:
         """Tell whether an origin is our own: behind a proxy, Host need not be what the browser knows."""
         return origin == self.services.origin
 
     def on_finish(self) -> None:
-        """Leave a line in the audit log for a request that would change something."""
-        if self.request.method != "POST":
-            return
+        """Leave a line in the audit log for a request that would change something, or for all with --audit-reads."""
+        if self.request.method not in _SAFE or (self.services.settings.audit_reads and not self.public):
+            self._audit(self.get_status())
+
+    def audit_intent(self, **more: Any) -> None:
+        """Leave a line in the audit log before what cannot be undone; `on_finish` says later what came of it."""
+        self._audit(None, **more)
+
+    def _audit(self, status: int | None, **added: Any) -> None:
         user = getattr(self, "current_user", None)
         more: dict[str, Any] = {}
         if user is not None:
@@ -209,17 +237,24 @@ class ApiHandler(RequestHandler):
                 **self._audit_path(),
                 "parameters": audit.parameters(self.request, self.takes, self.json_only, self.services.showing),
                 **self.audited,
+                **added,
             }
+            if user.credential:
+                more["credential"] = user.credential
             if user.address:
                 more["address"] = user.address
         user = user or _NOBODY
+        context: Any = self.request.connection.context  # type: ignore[union-attr]
+        if context.trusted:
+            more["proxy"] = context.remote_ip
         audit.write(
+            request_id=self.request_id,
             user=user.name,
             method=user.method,
             client=self.request.remote_ip or "",
             action=type(self).__name__,
             target=self.services.showing.masker.text(self.request.path) or "",
-            status=self.get_status(),
+            status=status,
             **more,
         )
 
@@ -232,10 +267,7 @@ class ApiHandler(RequestHandler):
         """Refuse a host name that is not ours: a page elsewhere could have made it point here."""
         host = self.request.host_name.lower()
         if host not in self.services.hosts and not is_address(host):
-            refused = f"The host name {shown(host)} is not served here: add it to --allowed-hosts"
-            if self.services.host_log.due():
-                log.warning("%s, if it is a name of taskmon; asked by %s", refused, self.request.remote_ip)
-            raise HTTPError(421, refused)
+            raise HTTPError(421, f"The host name {shown(host)} is not served here: add it to --allowed-hosts")
 
     def head(self, *args: str) -> Awaitable[None] | None:
         """Answer as GET would, without the body."""
@@ -280,6 +312,7 @@ class ApiHandler(RequestHandler):
             allow_origin(self.request, self._headers, self.services.settings.cors_origins)
         more: dict[str, str] = {}
         message = responses.get(status_code, "Error")
+        self._count_refusal(error)
         if isinstance(error, TaskmonError):
             status_code = status_of(error)
             self.set_status(status_code)
@@ -291,6 +324,15 @@ class ApiHandler(RequestHandler):
             if status_code == 405:
                 self.set_header("Allow", self._allowed())
         self.show_error(status_code, message, error, more)
+
+    def _count_refusal(self, error: BaseException | None) -> None:
+        """Count who is refused, and why; the log has a line a minute."""
+        reason = next((reason for kind, reason in REFUSED.items() if isinstance(error, kind)), None)
+        if isinstance(error, HTTPError) and error.status_code == 421:
+            reason = "host"
+        if reason is not None:
+            text = error.log_message if isinstance(error, HTTPError) else str(error)
+            self.services.refusals.note(reason, text or "", self.request.remote_ip or "")
 
     def show_error(self, status: int, message: str, error: BaseException | None, more: dict[str, str]) -> None:
         """Finish with the error as JSON; pages say it otherwise."""

@@ -138,6 +138,8 @@ class WorkerCommand(ApiHandler):
     answer_type = Message
     errors = (UnknownWorker, Refused, Unavailable, NoAnswer)
     takes: ClassVar[tuple[Parameter, ...]] = (_ITSELF,)
+    #: Whether the command cannot be undone.
+    irreversible: ClassVar[bool] = False
     #: Seconds after which the worker is asked about itself anew; None where the command changes nothing of that.
     settles: ClassVar[float | None] = None
 
@@ -147,6 +149,8 @@ class WorkerCommand(ApiHandler):
         given = self.given()
         if given["workername"] not in (None, hostname):
             raise InvalidArgument("workername", "must be the worker that the path names", given["workername"])
+        if self.irreversible:
+            self.audit_intent()
         try:
             message = await self.command(self.services.control, hostname, given)
         finally:  # one that is silent may have done it all the same
@@ -163,6 +167,8 @@ class WorkerCommand(ApiHandler):
 class WorkerShutdown(WorkerCommand):
     """POST `/api/worker/shutdown/<worker>`: shuts a worker down."""
 
+    irreversible = True
+
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
         """Shut the worker down."""
         await control.shutdown(hostname)
@@ -172,6 +178,7 @@ class WorkerShutdown(WorkerCommand):
 class WorkerPoolRestart(WorkerCommand):
     """POST `/api/worker/pool/restart/<worker>`: restarts the pool of a worker."""
 
+    irreversible = True
     settles = POOL_SETTLES
 
     async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, format_timestamp
 
+from ..request_ids import HEADER
 from ..settings import Settings
 
 #: What browsers offer to pages, and no page of taskmon uses.
@@ -36,12 +37,13 @@ def standing_headers(settings: Settings) -> Standing:
     return (*HEADERS.items(), *((("Strict-Transport-Security", _HSTS),) if secure else ()))
 
 
-def fresh_headers(standing: Iterable[tuple[str, str]]) -> HTTPHeaders:
+def fresh_headers(standing: Iterable[tuple[str, str]], request_id: str) -> HTTPHeaders:
     """Give the headers of a new answer. They go in as Tornado keeps them: checking them each time costs too much."""
     headers = HTTPHeaders()
     fields = headers._as_list
     for name, value in standing:
         fields[name] = [value]
+    fields[HEADER] = [request_id]
     fields["Date"] = [date(int(time.time()))]
     return headers
 
@@ -59,7 +61,7 @@ def allow_origin(request: HTTPServerRequest, headers: HTTPHeaders, origins: Coll
     if origin not in origins:
         return False
     headers["Access-Control-Allow-Origin"] = origin
-    headers["Access-Control-Expose-Headers"] = "Retry-After, WWW-Authenticate"
+    headers["Access-Control-Expose-Headers"] = f"Retry-After, WWW-Authenticate, {HEADER}"
     return True
 
 

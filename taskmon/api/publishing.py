@@ -59,6 +59,7 @@ class Publishing(ApiHandler):
 
     async def publish(self, task_id: str, publishing: Awaitable[PublishedTask]) -> PublishedTask:
         """Wait until a task is published; the audit log names it, also where it cannot be known whether it is."""
+        self.audit_intent(new_task_id=task_id)
         try:
             task = await publishing
         except Unavailable:
@@ -190,6 +191,7 @@ class TaskAbort(ApiHandler):
     async def post(self, task_id: str) -> None:
         """Ask a task that is abortable to stop, by its state."""
         self.given()
+        self.audit_intent()
         await self.services.results.abort(task_id)
         self.answer(message_body(f"Aborted '{task_id}'"))
 

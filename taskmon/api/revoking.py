@@ -16,7 +16,6 @@ from ..query import FILTERS, PAGING, TaskQuery, make_query
 from ..records import READY_STATES
 from ..serializers import message_body, revoked_body
 from ..state import State
-from . import audit
 from .arguments import read_parts
 from .base import ApiHandler
 from .turns import Turn
@@ -90,6 +89,7 @@ class TaskRevoke(ApiHandler):
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
         how = self.given()
+        self.audit_intent()
         await _revoke(self, [task_id], how)
         self.answer(message_body(f"Revoked '{task_id}'"))
 
@@ -134,7 +134,8 @@ class TasksRevoke(ApiHandler):
         matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
         if matched and not dry_run:
             how = {one.name: given[one.name] for one in _HOW}
-            self.audited |= audit.task_ids(matched)
+            self.audited["task_ids"] = matched
+            self.audit_intent()
             await _revoke(self, matched, how)
         self.answer(revoked_body(matched, 0 if dry_run else len(matched), dry_run, more))
 

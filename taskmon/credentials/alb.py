@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import jwt
 
-from ..errors import NotAuthenticated, Unavailable
+from ..errors import AssertionRefused, Unavailable
 from .fetching import Fetcher
 from .jwt import LEEWAY, check_time, read_header, reason
 
@@ -47,7 +47,7 @@ class AlbVerifier:
         self._running: dict[str, asyncio.Task[str]] = {}
 
     async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims, with the header's exp; raise NotAuthenticated, or Unavailable without the key."""
+        """Give the claims, with the header's exp; raise AssertionRefused, or Unavailable without the key."""
         header = read_header(token, _ALGORITHMS)
         self._check_header(header)
         key = await self._find(header["kid"])
@@ -61,9 +61,9 @@ class AlbVerifier:
             )
         # What PyJWT does not wrap, as in jwt.py.
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
-            raise NotAuthenticated(f"The assertion is refused: {reason(exc)}") from exc
+            raise AssertionRefused(f"The assertion is refused: {reason(exc)}") from exc
         if not claims["sub"]:
-            raise NotAuthenticated("The assertion is refused: its sub is empty")
+            raise AssertionRefused("The assertion is refused: its sub is empty")
         return {**claims, "exp": header["exp"]}
 
     def close(self) -> None:
@@ -73,18 +73,18 @@ class AlbVerifier:
     def _check_header(self, header: dict[str, Any]) -> None:
         exp = header.get("exp")
         if exp is None:
-            raise NotAuthenticated("The assertion is refused: it has no exp")
+            raise AssertionRefused("The assertion is refused: it has no exp")
         check_time(exp)
         if not exp > self._clock() - LEEWAY:
-            raise NotAuthenticated("The assertion is refused: it has expired")
+            raise AssertionRefused("The assertion is refused: it has expired")
         if header.get("signer") != self._signer:
-            raise NotAuthenticated("The assertion is refused: another load balancer signed it")
+            raise AssertionRefused("The assertion is refused: another load balancer signed it")
         if self._issuer is not None and header.get("iss") != self._issuer:
-            raise NotAuthenticated("The assertion is refused: its issuer is another")
+            raise AssertionRefused("The assertion is refused: its issuer is another")
         if self._audience is not None and header.get("client") != self._audience:
-            raise NotAuthenticated("The assertion is refused: it is meant for another audience")
+            raise AssertionRefused("The assertion is refused: it is meant for another audience")
         if not _UUID.fullmatch(str(header.get("kid"))):
-            raise NotAuthenticated("The assertion is refused: its kid is none of a load balancer")
+            raise AssertionRefused("The assertion is refused: its kid is none of a load balancer")
 
     async def _find(self, kid: str) -> str:
         """Give the key, as PEM; it is fetched once."""
@@ -104,7 +104,7 @@ class AlbVerifier:
         now = self._clock()
         self._asked = {asked: at for asked, at in self._asked.items() if now - at < PAUSE}
         if kid in self._asked or len(self._asked) >= _MOST_FETCHES:
-            raise NotAuthenticated("The assertion is refused: it is signed by an unknown key")
+            raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
         self._asked[kid] = now
         try:
             document = await self._fetcher.ask(self._url + kid)
@@ -112,7 +112,7 @@ class AlbVerifier:
             self._asked[kid] = now - PAUSE + _PAUSE_AFTER_FAILURE
             raise
         if document.status != 200 or not document.body.startswith(b"-----BEGIN PUBLIC KEY-----"):
-            raise NotAuthenticated("The assertion is refused: it is signed by an unknown key")
+            raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
         self._keys[kid] = document.body.decode("ascii", "replace")
         if len(self._keys) > _MOST_KEYS:
             del self._keys[next(iter(self._keys))]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..auth import User
-from ..errors import NotAuthenticated
+from ..errors import AssertionRefused
 from ..settings import is_name
 from ..settings.proxies import Preset
 from .identity import check_spelling, make_user, split_groups
@@ -24,7 +24,7 @@ class Verifier(Protocol):
     """Gives the claims of a JWT."""
 
     async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims; raise NotAuthenticated, or Unavailable while there is no key."""
+        """Give the claims; raise AssertionRefused, or Unavailable while there is no key."""
         ...
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class AssertionAuthenticator:
         check_spelling(request.headers, self._aliases)
         values = request.headers.get_list(self._header)
         if len(values) > 1:
-            raise NotAuthenticated(f"{self._header} came more than once")
+            raise AssertionRefused(f"{self._header} came more than once")
         token = self._token(values[0]) if values else None
         if token is None:
             return None
@@ -93,7 +93,7 @@ class AssertionAuthenticator:
         names = self._names
         name = claims.get(names.user_claim)
         if not isinstance(name, str) or not is_name(name):
-            raise NotAuthenticated(f"The assertion is refused: its {names.user_claim} is no name")
+            raise AssertionRefused(f"The assertion is refused: its {names.user_claim} is no name")
         address = claims.get(names.email_claim)
         if not isinstance(address, str) or not self._is_verified(claims):
             address = None

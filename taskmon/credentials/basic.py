@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
-from ..errors import NotAuthenticated, Unavailable
+from ..errors import MalformedCredentials, NotAuthenticated, Unavailable
 from ..settings import is_name
 from .passwords import Password, Scrypt
 from .throttle import Throttle
@@ -74,7 +74,7 @@ class BasicAuthenticator:
         if header is None or header[:6].lower() != "basic ":
             return None
         if len(header) > MAX_HEADER or not header.isascii():
-            raise NotAuthenticated("The Basic credentials are malformed")
+            raise MalformedCredentials("The Basic credentials are malformed")
         if self._users is not None and self._clock() >= self._look_again:
             self._read_again(self._users)
         key = hashlib.blake2b(header.encode(), key=self._key, digest_size=16).digest()
@@ -100,7 +100,7 @@ class BasicAuthenticator:
         if parsed is None:
             self._throttle.check(f"client {client}", self.client_limit)
             self._throttle.failed(f"client {client}")
-            raise NotAuthenticated("The Basic credentials are malformed")
+            raise MalformedCredentials("The Basic credentials are malformed")
         name, password = parsed
         counted = (f"client {client}", f"user {name[:MAX_NAME_IN_LOG]}") if throttled else ()
         task = self._running.get(key)

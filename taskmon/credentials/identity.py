@@ -8,7 +8,7 @@ from typing import Final
 from tornado.httputil import HTTPHeaders
 
 from ..auth import Role, User
-from ..errors import Forbidden, NotAuthenticated
+from ..errors import Forbidden, MalformedCredentials
 from ..settings import MAX_NAME
 from .roles import Roles
 
@@ -26,20 +26,20 @@ def make_user(name: str, address: str | None, groups: Iterable[str], roles: Role
 
 
 def read_single(headers: HTTPHeaders, name: str, *, longest: int = MAX_NAME, empty: bool = False) -> str | None:
-    """Give the only value of a header, None without one; raise NotAuthenticated unless it is one, and plain text."""
+    """Give the only value of a header, None without one; raise MalformedCredentials unless it is plain text."""
     values = headers.get_list(name)
     if not values:
         return None
     if len(values) > 1:
-        raise NotAuthenticated(f"{name} came more than once")
+        raise MalformedCredentials(f"{name} came more than once")
     try:
         value = _decode(values[0])
     except UnicodeError:
-        raise NotAuthenticated(f"{name} is not UTF-8") from None
+        raise MalformedCredentials(f"{name} is not UTF-8") from None
     if not value and not empty:
-        raise NotAuthenticated(f"{name} is empty")
+        raise MalformedCredentials(f"{name} is empty")
     if len(value) > longest or not value.isprintable():
-        raise NotAuthenticated(f"{name} is longer than {longest} characters, or is no plain text")
+        raise MalformedCredentials(f"{name} is longer than {longest} characters, or is no plain text")
     return value
 
 
@@ -54,11 +54,11 @@ def split_groups(text: str) -> list[str]:
 
 
 def check_spelling(headers: HTTPHeaders, names: frozenset[str]) -> None:
-    """Raise NotAuthenticated for a header that some take for one of `names`, such as X_Forwarded_User."""
+    """Raise MalformedCredentials for a header that some take for one of `names`, such as X_Forwarded_User."""
     for name in headers._as_list:
         alias = alias_of(name)
         if alias is not None and alias in names:
-            raise NotAuthenticated(f"{name[:64]} is another spelling of a header that says who asks")
+            raise MalformedCredentials(f"{name[:64]} is another spelling of a header that says who asks")
 
 
 @lru_cache(maxsize=2048)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import jwt
 import msgspec
 
-from ..errors import NotAuthenticated, Unavailable
+from ..errors import AssertionRefused, Unavailable
 from .fetching import Document, Fetcher
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class JwksCache:
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, header: dict[str, Any]) -> jwt.PyJWK:
-        """Give the key of a JWT's header; raise NotAuthenticated for an unknown one, Unavailable without any key."""
+        """Give the key of a JWT's header; raise AssertionRefused for an unknown one, Unavailable without any key."""
         kid, algorithm = header.get("kid"), str(header.get("alg"))
         if self._clock() >= self._stale:
             await self._fetch()
@@ -73,7 +73,7 @@ class JwksCache:
             return key
         if not self._keys:
             raise Unavailable("The issuer's key set", "no key could be fetched", retry_after=self._wait())
-        raise NotAuthenticated("The assertion is refused: it is signed by an unknown key")
+        raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
 
     def close(self) -> None:
         """Let the connection go; no call may follow."""

@@ -8,7 +8,7 @@ import jwt
 import msgspec
 from jwt.types import Options
 
-from ..errors import InvalidArgument, NotAuthenticated
+from ..errors import AssertionRefused, InvalidArgument
 from ..times import LATEST
 
 MAX_TOKEN: Final = 8 * 1024
@@ -29,7 +29,7 @@ class Keys(Protocol):
     """Where the public keys come from."""
 
     async def find(self, header: dict[str, Any]) -> jwt.PyJWK | Any:
-        """Give the key that a JWT's header asks for; raise NotAuthenticated for none, Unavailable without any."""
+        """Give the key that a JWT's header asks for; raise AssertionRefused for none, Unavailable without any."""
         ...
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class JwtVerifier:
         self._options: Options = {"require": [*_REQUIRED, "iss", "aud"], "enforce_minimum_key_length": True}
 
     async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims; raise NotAuthenticated, or Unavailable while there is no key to verify with.
+        """Give the claims; raise AssertionRefused, or Unavailable while there is no key to verify with.
 
         Beyond the signature: exp, iat and sub are there, iss and aud are ours, 60 s of leeway; a token for
         somebody else's API (`at+jwt`) and one over 8 KiB are refused.
@@ -71,9 +71,9 @@ class JwtVerifier:
             )
         # What PyJWT does not wrap: numbers that are none (OverflowError), texts that are not UTF-8, and the like.
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as exc:
-            raise NotAuthenticated(f"The assertion is refused: {reason(exc)}") from exc
+            raise AssertionRefused(f"The assertion is refused: {reason(exc)}") from exc
         if not claims["sub"]:
-            raise NotAuthenticated("The assertion is refused: its sub is empty")
+            raise AssertionRefused("The assertion is refused: its sub is empty")
         check_time(claims["exp"])
         return claims
 
@@ -83,28 +83,28 @@ class JwtVerifier:
 
 
 def read_header(token: str, algorithms: Collection[str]) -> dict[str, Any]:
-    """Give the header of a JWT before its signature is known to be right; raise NotAuthenticated."""
+    """Give the header of a JWT before its signature is known to be right; raise AssertionRefused."""
     if len(token) > MAX_TOKEN:
-        raise NotAuthenticated(f"The assertion is longer than {MAX_TOKEN // 1024} KiB")
+        raise AssertionRefused(f"The assertion is longer than {MAX_TOKEN // 1024} KiB")
     if not token.isascii() or not _FORM.fullmatch(token):
-        raise NotAuthenticated("The assertion is no JWT")
+        raise AssertionRefused("The assertion is no JWT")
     try:
         header = _decode_header(jwt.utils.base64url_decode(token.partition(".")[0]))
     except (ValueError, msgspec.DecodeError, RecursionError) as exc:
-        raise NotAuthenticated("The assertion is no JWT") from exc
+        raise AssertionRefused("The assertion is no JWT") from exc
     if header.get("alg") not in algorithms:
-        raise NotAuthenticated("The assertion is refused: its algorithm is not among those allowed")
+        raise AssertionRefused("The assertion is refused: its algorithm is not among those allowed")
     if str(header.get("typ", "")).lower() in _ACCESS_TOKENS:
-        raise NotAuthenticated("The assertion is refused: it is an access token, and says nothing of who asks")
+        raise AssertionRefused("The assertion is refused: it is an access token, and says nothing of who asks")
     if "crit" in header or not isinstance(header.get("kid", ""), str):
-        raise NotAuthenticated("The assertion is refused: its header asks for what is not known here")
+        raise AssertionRefused("The assertion is refused: its header asks for what is not known here")
     return header
 
 
 def check_time(exp: object) -> None:
-    """Raise NotAuthenticated unless this is a moment that a clock can show: PyJWT takes a number of any length."""
+    """Raise AssertionRefused unless this is a moment that a clock can show: PyJWT takes a number of any length."""
     if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 < exp < LATEST:
-        raise NotAuthenticated("The assertion is refused: its exp is no time")
+        raise AssertionRefused("The assertion is refused: its exp is no time")
 
 
 def check_algorithms(algorithms: Collection[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..auth import User, authorization, client_of, is_trusted, printable
-from ..errors import NotAuthenticated
+from ..errors import MalformedCredentials, NotAuthenticated
 from ..settings import is_name
 from .identity import check_spelling, make_user, read_groups, read_single
 from .roles import Roles
@@ -76,7 +76,7 @@ class ProxyAuthenticator:
     def _read(self, headers: "HTTPHeaders") -> User | None:
         name = read_single(headers, self._user)
         if name is not None and not is_name(name):
-            raise NotAuthenticated(f"{self._user} has a comma, which no name may have")
+            raise MalformedCredentials(f"{self._user} has a comma, which no name may have")
         address = read_single(headers, self._email) if self._email else None
         groups = read_groups(headers, self._groups) if self._groups else []
         return make_user(name, address, groups, self._roles) if name is not None else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..auth import Role, User, authorization
-from ..errors import Forbidden, NotAuthenticated
+from ..errors import Forbidden, MalformedCredentials, NotAuthenticated
 from .ended_sessions import LONGEST_SESSION, EndedSessions
 from .sealing import LONGEST, Sealer
 
@@ -36,6 +36,10 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     name: str
     address: str | None = None
     groups: tuple[str, ...] = ()
+
+
+#: Characters of a session's key that name it in the audit log.
+_ID_CHARACTERS: Final = 8
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
@@ -73,7 +77,7 @@ class Cookie:
         """Give its value, None where there is none; raise NotAuthenticated where there are several."""
         values = self._values(request)
         if len(values) > 1:
-            raise NotAuthenticated(f"The cookie {self.name} came more than once")
+            raise MalformedCredentials(f"The cookie {self.name} came more than once")
         return values[0] if values else None
 
     def came(self, request: "HTTPServerRequest") -> bool:
@@ -166,7 +170,9 @@ class Sessions:
     def to_user(self, session: Session) -> User | None:
         """Give whose session it is, with the role they have at this moment; None where that is none."""
         role = self._role_of(session.identity)
-        return None if role is None else User(session.identity.name, role, "session")
+        if role is None:
+            return None
+        return User(session.identity.name, role, "session", credential=session.key[:_ID_CHARACTERS])
 
     def ends(self, session: Session) -> float:
         """Give the moment in epoch seconds when a session ends in any case."""

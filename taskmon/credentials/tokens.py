@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from ..auth import Role, User, authorization, client_of
-from ..errors import InvalidArgument, InvalidSetting, NotAuthenticated
+from ..errors import InvalidArgument, InvalidSetting, MalformedCredentials, NotAuthenticated
 from ..settings import TOKEN_LINE
 from .throttle import RateLimit, Throttle
 from .token_file import StoredToken, TokenFile
@@ -160,9 +160,9 @@ class TokenAuthenticator:
         self._throttle.failed(client)
         logger.warning("Wrong bearer token from %s", client)
         if match is None:
-            raise NotAuthenticated("The bearer token is none of taskmon's")
+            raise MalformedCredentials("The bearer token is none of taskmon's")
         if match[2] != _checksum(match[0][:-9]):
-            raise NotAuthenticated("The bearer token is damaged: its checksum is wrong")
+            raise MalformedCredentials("The bearer token is damaged: its checksum is wrong")
         raise NotAuthenticated("The bearer token is not known here")
 
 
@@ -191,7 +191,7 @@ def _read_line(line: str) -> tuple[str, _Stored]:
     match = TOKEN_LINE.fullmatch(line)
     if match is None:
         raise ValueError("not a line of `taskmon token`")
-    user = User(match["name"], Role.parse(match["role"]), "token")
+    user = User(match["name"], Role.parse(match["role"]), "token", credential=f"tm_{match['id']}")
     until = match["expires"] or ""
     expires = datetime.fromisoformat(until).replace(tzinfo=UTC).timestamp() if until else math.inf
     return match["id"], _Stored(user, bytes.fromhex(match["digest"]), expires, f"on {until}")
@@ -206,6 +206,6 @@ def _from_file(token: StoredToken) -> _Stored:
     if token.scopes:
         # With a role below viewer, everything that hides arguments from some hides them here.
         role = Role.VIEWER if "read" in token.scopes else Role.LIMITED
-    user = User(token.name, role, "token", scopes=token.scopes)
+    user = User(token.name, role, "token", scopes=token.scopes, credential=token.id)
     expires = min(ends).timestamp() if ends else math.inf
     return _Stored(user, bytes.fromhex(token.sha256), expires, until, token.rate_limit, in_file=True)

@@ -18,8 +18,8 @@ from .exporter import CeleryExporter
 from .readings import Readings
 from .saving import Totals, restore_counts, save_counts
 from .table import CELERY_EXPORTER, METRICS, Metric
-from .text import Samples, make_history_samples, make_samples
-from .views import BrokerView, HistoryView, InspectorView, QueuesView, StateView
+from .text import Samples, make_access_samples, make_history_samples, make_samples
+from .views import AccessView, BrokerView, HistoryView, InspectorView, QueuesView, StateView
 
 #: Lines of a piece, about.
 _LINES: Final = 500
@@ -62,6 +62,7 @@ class Metrics:
         self._clock = clock
         self._queues = queues
         self._history: HistoryView | None = None
+        self._access: AccessView | None = None
         bounds = sorted({float(bound) for bound in runtime_buckets if isfinite(bound)})
         counts = Counts(bounds, state, clock, worker_label=worker_label, exceptions=celery_exporter)
         self._counts = counts
@@ -80,6 +81,10 @@ class Metrics:
     def watch_history(self, history: HistoryView) -> None:
         """Tell of a history too, which is made later."""
         self._history = history
+
+    def watch_access(self, access: AccessView) -> None:
+        """Tell of who was kept out, too."""
+        self._access = access
 
     def save(self) -> str:
         """Write all that has been counted, for a later run."""
@@ -107,7 +112,9 @@ class Metrics:
         yield generate_latest(self.registry)
         now = self._clock()
         samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
-        yield from self._write(METRICS, samples | make_history_samples(self._history))
+        yield from self._write(
+            METRICS, samples | make_history_samples(self._history) | make_access_samples(self._access)
+        )
         if self._exporter is not None:
             yield from self._write(CELERY_EXPORTER, self._exporter.make_samples(now))
 

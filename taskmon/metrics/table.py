@@ -104,6 +104,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     _own("history_refused_total", "counter", "", "Rows that the history's database refuses, which are left out."),
     _own("history_cleaned_total", "counter", "", "Tasks whose row was changed so that the database takes it."),
     _own("history_deleted_total", "counter", "", "Tasks deleted from the history, too old or too many."),
+    _own("auth_refused_total", "counter", "reason", "Requests that were refused for who sends them, or how."),
+    _own("auth_throttled_total", "counter", "", "Requests refused because too many came, or too many failed."),
+    _own("logins_total", "counter", "outcome", "Logins with a provider: done or refused."),
+    _own("sessions_total", "counter", "event", "Sessions of people: started by a login, or ended by a logout."),
     _own("build_info", "gauge", "version", "Always 1; the label is the version of taskmon."),
 )
 

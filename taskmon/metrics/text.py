@@ -16,7 +16,7 @@ from .labels import braced
 from .readings import Readings
 from .series import NOTHING, SENT, Histogram, edges, number
 from .table import HISTORY, TASK_COUNTERS
-from .views import BrokerView, HistoryView, StateView
+from .views import AccessView, BrokerView, HistoryView, StateView
 
 Steps = Iterable[str | None]
 Samples = dict[str, Steps]
@@ -66,6 +66,18 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
         "broker_connected": [f" {int(broker.connected)}"],
         "broker_reconnects_total": [f" {broker.reconnects}"],
         "build_info": [f'{{version="{__version__}"}} 1'],
+    }
+
+
+def make_access_samples(access: AccessView | None) -> Samples:
+    """Return the samples of the metrics about who gets in."""
+    if access is None:
+        return {name: [] for name in ("auth_refused_total", "auth_throttled_total", "logins_total", "sessions_total")}
+    return {
+        "auth_refused_total": of_label("reason", access.counts),
+        "auth_throttled_total": [f" {access.counts['throttled']}"],
+        "logins_total": of_label("outcome", access.logins),
+        "sessions_total": of_label("event", access.sessions),
     }
 
 

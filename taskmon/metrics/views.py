@@ -82,6 +82,17 @@ class QueueView(Protocol):
     def consumers(self) -> int | None: ...
 
 
+class AccessView(Protocol):
+    """Who was kept out, by reason, and the logins and sessions."""
+
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def logins(self) -> Mapping[str, int]: ...
+    @property
+    def sessions(self) -> Mapping[str, int]: ...
+
+
 class QueuesView(Protocol):
     """What was last found of the queues, by name, and how many seconds ago, None for never."""
 

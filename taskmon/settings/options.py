@@ -397,6 +397,10 @@ class Settings:
         flower="log_file_prefix",
         short="f",
     )
+    audit_log: str | None = _program(
+        None, Kind("FILE|syslog", read_text), "Where the audit log goes: a file of its own, or syslog."
+    )
+    audit_reads: bool = _program(False, SWITCH, "Write a line of the audit log for each request that reads, too.")
 
     def __post_init__(self) -> None:
         for option in OPTIONS:

@@ -42,7 +42,11 @@ class LoginCallback(PageHandler):
         self.finish()
 
     def _note(self, user: str, status: int, detail: str) -> None:
+        refusals = self.services.refusals
+        refusals.logins["done" if status == 200 else "refused"] += 1
+        refusals.sessions["started"] += status == 200
         audit.write(
+            request_id=self.request_id,
             user=user,
             method="session",
             client=client_of(self.request),
@@ -81,6 +85,7 @@ class Logout(PageHandler):
             sessions.end(self.request)
             with suppress(Unavailable):  # it is ended here, and is written once that is possible
                 await sessions.ended.save()
+            self.services.refusals.sessions["ended"] += 1
             self.clear_header("Set-Cookie")
             self.add_header("Set-Cookie", sessions.cookie.clear())
         action = f"Log in with {login.provider}"

@@ -15,7 +15,6 @@ import pytest
 from serving import Headers, Response, Served, close, event, make_app, parse, serving
 
 from taskmon import server
-from taskmon.api import audit
 from taskmon.api.arguments import MAX_ARGUMENTS
 from taskmon.api.base import ApiHandler
 from taskmon.api.headers import HEADERS
@@ -84,7 +83,7 @@ async def test_get_head_and_options(prefix: str) -> None:
                 assert head.status == status
                 assert head.body == b""
                 check_headers(head)
-                changing = {"Date", *(["Content-Length"] if path == "/metrics" else [])}
+                changing = {"Date", "X-Request-Id", *(["Content-Length"] if path == "/metrics" else [])}
                 assert [h for h in head.headers if h[0] not in changing] == [
                     h for h in got.headers if h[0] not in changing
                 ]
@@ -146,7 +145,7 @@ WRONG = [
 @EVERYWHERE
 async def test_strangers_cannot_tell_routes_apart(prefix: str) -> None:
     def without_time(answer: Response) -> bytes:
-        return re.sub(rb"Date: [^\r]+", b"", answer.raw)
+        return re.sub(rb"(Date|X-Request-Id): [^\r]+", b"", answer.raw)
 
     paths = ["/api/task/info/x", "/api/task/info/%FF", "/api/task/info/" + "x" * 2000, "/api/workers", "/api/tasks/"]
     methods = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "FOO", "get")
@@ -392,15 +391,17 @@ async def test_changes_are_audited(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     records = [record for record in caplog.records if record.name == "taskmon.audit"]
     first, second, third, fourth = [json.loads(record.getMessage()) for record in records]
     assert first.pop("time").endswith("Z")
+    assert first.pop("request_id")
     assert first == {
         "user": "user", "authenticated_by": "basic", "client": "127.0.0.1", "action": "Change",
-        "target": "/change/a%0Ab", "role": "admin", "what": "a\nb",
+        "target": "/change/a\nb", "role": "admin", "what": "a\nb",
         "parameters": {"signal": "confidential", "n": "1"}, "decision": "allowed", "outcome": "done", "status": 200,
     }  # fmt: skip
     assert (second["user"], second["decision"], second["status"]) == ("eve", "refused", 403)
     assert (third["user"], third["authenticated_by"], third["status"]) == ("", "none", 401)
     assert "parameters" not in third
-    assert len(fourth["target"]) == 128
+    assert fourth["target"] == "/change/" + "d" * 500
+    assert second["credential"] == line[:11]
     assert token not in caplog.text
 
 
@@ -424,10 +425,10 @@ async def test_what_the_audit_log_says_of_arguments(caplog: pytest.LogCaptureFix
 
 
 def audited(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return what the audit log says, and forget it."""
+    """Return what the audit log says of what has happened, and forget it."""
     lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "taskmon.audit"]
     caplog.clear()
-    return lines
+    return [line for line in lines if line["outcome"] != "intended"]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", None])
@@ -459,12 +460,6 @@ async def test_the_audit_log_reads_a_body_as_the_handler_does(
             "POST", "/api/tasks/revoke", JSON | basic("user", "password"), json.dumps({"ids": many}).encode()
         )
         assert audited(caplog)[0]["task_ids"] == many
-
-
-def test_what_one_line_names_is_bounded() -> None:
-    ids = ["x" * 100_000] * 6
-    assert audit.task_ids(ids) == {"task_ids": ids[:4], "task_ids_left_out": 2}
-    assert audit.task_ids(ids[:2]) == {"task_ids": ids[:2]}
 
 
 async def test_a_worker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

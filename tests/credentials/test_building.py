@@ -52,7 +52,9 @@ def test_nothing_configured_makes_an_admin_token() -> None:
     authenticators, token = build_authenticators(Settings())
     authentication = Authentication(authenticators)
     assert token is not None
-    assert authentication.authenticate(request(f"Bearer {token}")) == User("generated", Role.ADMIN, "token")
+    assert authentication.authenticate(request(f"Bearer {token}")) == User(
+        "generated", Role.ADMIN, "token", credential=token[:11]
+    )
     assert authentication.challenges == ('Bearer realm="taskmon"',)
     with pytest.raises(NotAuthenticated, match="Credentials are needed"):
         authentication.authenticate(request())
@@ -71,7 +73,9 @@ def test_everything_configured() -> None:
                 'Bearer realm="taskmon"',
             )
             assert await ask(authentication, basic("ann", "s3cret")) == ANN
-            assert await ask(authentication, request(f"Bearer {token}")) == User("x", Role.VIEWER, "token")
+            assert await ask(authentication, request(f"Bearer {token}")) == User(
+                "x", Role.VIEWER, "token", credential=token[:11]
+            )
             assert await ask(authentication, request()) == User("anonymous", Role.OPERATOR, "anonymous")
             for wrong in (basic("ann", "wrong"), request("Bearer x"), request("Digest x"), request("")):
                 with pytest.raises(NotAuthenticated):

@@ -62,7 +62,8 @@ def test_the_cookie_is_for_this_host_and_no_script() -> None:
 def test_a_session_is_known_again() -> None:
     sessions = make(Clock())
     user, cookie = sessions.begin(ANN)
-    assert user == User("ann@example.com", Role.VIEWER, "session")
+    assert user == User("ann@example.com", Role.VIEWER, "session", credential=user.credential)
+    assert len(user.credential or "") == 8
     assert sessions.authenticate(asking(f"other=1; {pair(cookie)}; more=2")) == user
     assert sessions.authenticate(asking("other=1", pair(cookie))) == user
     found = sessions.find(asking(pair(cookie)))

@@ -39,7 +39,9 @@ def test_right_token(role: Role) -> None:
     token, line = new_token("grafana", role)
     authenticator = TokenAuthenticator([new_token("other", Role.ADMIN)[1], line])
     for scheme in ("Bearer", "bearer", "BEARER"):
-        assert authenticator.authenticate(request(f"{scheme} {token}")) == User("grafana", role, "token")
+        assert authenticator.authenticate(request(f"{scheme} {token}")) == User(
+            "grafana", role, "token", credential=token[:11]
+        )
     authenticator.close()
 
 
@@ -95,4 +97,6 @@ def test_wrong_tokens_are_throttled_and_right_ones_never() -> None:
             authenticator.authenticate(request("Bearer x"))
     with pytest.raises(TooManyRequests):
         authenticator.authenticate(request("Bearer x"))
-    assert authenticator.authenticate(request(f"Bearer {token}")) == User("x", Role.VIEWER, "token")
+    assert authenticator.authenticate(request(f"Bearer {token}")) == User(
+        "x", Role.VIEWER, "token", credential=token[:11]
+    )

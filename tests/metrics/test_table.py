@@ -8,6 +8,7 @@ from scene import Scene
 
 from taskmon.history.status import Status
 from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS
+from taskmon.refusals import Refusals
 
 
 def test_every_metric_has_its_help_and_type_even_without_samples() -> None:
@@ -30,6 +31,7 @@ def test_the_labels_are_those_of_the_table() -> None:
         scene.see(f"task-{kind}", sent, "celery@w1", runtime=1.0)
     scene.state.prefetched["celery@w1", "app.add"] = 1
     scene.metrics.watch_history(SimpleNamespace(status=Status(), backlog=0, at_risk=lambda: 0.0))
+    scene.metrics.watch_access(Refusals())
     table = {metric.full_name("flower"): metric for metric in METRICS + CELERY_EXPORTER}
     unseen = set(table)
     for name, labels in scene.samples():
