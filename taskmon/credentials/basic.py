@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
 from ..errors import MalformedCredentials, NotAuthenticated, Unavailable
 from ..settings import is_name
-from .passwords import Password, Scrypt
+from .passwords import Hash, Password, Scrypt
 from .throttle import Throttle
 from .users import Users
 
@@ -58,7 +58,7 @@ class BasicAuthenticator:
         self._passwords = passwords
         self._users = users
         self._look_again = 0.0
-        self._nobody = Password(Scrypt.make(secrets.token_hex()))
+        self._each_cost = _find_each_cost(passwords)
         self._clock = clock
         self._throttle = Throttle(clock=clock)
         self._key = secrets.token_bytes(32)
@@ -108,7 +108,7 @@ class BasicAuthenticator:
             for limited, limit in zip(counted, (self.client_limit, self.user_limit), strict=False):
                 self._throttle.check(limited, limit)
             entry = self._passwords.get(name)
-            hashing = self._hash(entry or self._stand_in(name), password)
+            hashing = self._hash(entry, password)
             task = asyncio.get_running_loop().create_task(self._finish(key, name, client, entry, hashing))
             self._running[key] = task
             self._throttle.begin(*counted)
@@ -122,25 +122,15 @@ class BasicAuthenticator:
         before = self._passwords
         if users.refresh(anew):
             self._passwords = after = users.passwords
+            self._each_cost = _find_each_cost(after)
             same = {name for name in before if before[name] == after.get(name)}
             self._cache = {key: known for key, known in self._cache.items() if known[0].name in same}
 
-    def _stand_in(self, name: str) -> Password:
-        """Return what the password of an unknown user is compared with, and refused anyway: a hash of some user.
-
-        Hashes differ in what they cost. So each unknown name costs what some known one does, always the same.
-        """
-        known = list(self._passwords.values())
-        if not known:
-            return self._nobody
-        drawn = hashlib.blake2b(f"{known[0].hash!r} {name}".encode(), digest_size=8).digest()
-        return known[int.from_bytes(drawn) % len(known)]
-
-    def _hash(self, entry: Password, password: bytes) -> "Future[bool]":
+    def _hash(self, entry: Password | None, password: bytes) -> "Future[bool]":
         if not self._slots.acquire(blocking=False):
             raise Unavailable("the check of passwords", "too many are waiting")
         try:
-            hashing = self._pool.submit(entry.hash.matches, password)
+            hashing = self._pool.submit(_check_password, entry and entry.hash, self._each_cost, password)
         except RuntimeError as exc:
             raise Unavailable("the check of passwords", "taskmon is stopping") from exc
         hashing.add_done_callback(lambda _: self._slots.release())
@@ -167,6 +157,25 @@ class BasicAuthenticator:
         self._throttle.end(*counted)
         # Asking for the exception keeps asyncio from logging it when everybody who waited went away.
         _ = done.cancelled() or done.exception()
+
+
+def _find_each_cost(passwords: Mapping[str, Password]) -> tuple[Hash, ...]:
+    """Return a hash of each cost that the hashes of users have; without users one that nobody has."""
+    found = {entry.hash.cost: entry.hash for entry in passwords.values()}
+    return tuple(found.values()) or (Scrypt.make(secrets.token_hex()),)
+
+
+def _check_password(own: Hash | None, each_cost: Iterable[Hash], password: bytes) -> bool:
+    """Whether this is the password of a user; a wrong one takes as long whoever the user is, and if there is none.
+
+    It is compared with a hash of each cost, one of which may be the user's own. Nearly always there is only one.
+    """
+    if own is not None and own.matches(password):
+        return True
+    for other in each_cost:
+        if own is None or other.cost != own.cost:
+            other.matches(password)
+    return False
 
 
 def _give_way() -> None:

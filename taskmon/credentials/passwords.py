@@ -34,7 +34,12 @@ _BCRYPT_BYTES: Final = 72
 
 
 class Hash(Protocol):
-    """A hash of a password."""
+    """A hash of a password; two whose `cost` is equal take equally long."""
+
+    @property
+    def cost(self) -> str:
+        """The algorithm and what it is told to cost."""
+        ...
 
     def matches(self, password: bytes) -> bool:
         """Tell whether it is of this password."""
@@ -64,6 +69,10 @@ class Scrypt(NamedTuple):
     def parse(cls, match: re.Match[str]) -> "Scrypt":
         return cls(int(match[1]), int(match[2]), int(match[3]), _unpadded(match[4]), _unpadded(match[5]))
 
+    @property
+    def cost(self) -> str:
+        return f"scrypt {self.log_n} {self.r} {self.p}"
+
     def matches(self, password: bytes) -> bool:
         return hmac.compare_digest(self.digest, _scrypt(password, self.salt, self.log_n, self.r, self.p))
 
@@ -71,6 +80,10 @@ class Scrypt(NamedTuple):
 class Bcrypt(NamedTuple):
     module: Any
     text: bytes
+
+    @property
+    def cost(self) -> str:
+        return f"bcrypt {self.text[4:6].decode()}"
 
     def matches(self, password: bytes) -> bool:
         try:
@@ -84,6 +97,10 @@ class Bcrypt(NamedTuple):
 class Argon2(NamedTuple):
     module: Any
     text: str
+
+    @property
+    def cost(self) -> str:
+        return self.text.rpartition("$")[0].rpartition("$")[0]
 
     def matches(self, password: bytes) -> bool:
         errors = self.module.exceptions

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Awaitable
 from contextlib import closing
+from typing import NamedTuple
 
 import pytest
 from asking import ANN, HASH, Clock, ann, ask, basic, coded, request
@@ -14,7 +15,7 @@ from patience import PATIENCE
 
 from taskmon.auth import Role, User
 from taskmon.credentials.basic import MAX_HEADER, BasicAuthenticator
-from taskmon.credentials.passwords import hash_password, read_passwords
+from taskmon.credentials.passwords import Argon2, Bcrypt, Password, Scrypt, read_passwords
 from taskmon.errors import NotAuthenticated, TooManyRequests, Unavailable
 from taskmon.settings import Settings
 
@@ -100,15 +101,40 @@ def test_parallel_guesses_count_while_they_are_under_way() -> None:
     asyncio.run(run())
 
 
-def test_unknown_users_are_hashed_with_the_hash_of_some_user() -> None:
-    weak, strong = hash_password("x"), hash_password("y").replace("ln=14", "ln=15")
-    known = read_passwords(Settings(basic_auth=[f"ann:{weak}", f"bob:{strong}"]))
-    with closing(BasicAuthenticator(known)) as authenticator:
-        drawn = {name: authenticator._stand_in(name) for name in map(str, range(100))}
-        assert {id(each.hash) for each in drawn.values()} == {id(each.hash) for each in known.values()}
-        assert all(authenticator._stand_in(name) is each for name, each in drawn.items())
-    with closing(BasicAuthenticator({})) as authenticator:
-        assert not authenticator._stand_in("ann").hash.matches(b"")
+class Counted(NamedTuple):
+    """A hash that notes that it was computed."""
+
+    cost: str
+    computed: list[str]
+    right: bytes = b"right"
+
+    def matches(self, password: bytes) -> bool:
+        self.computed.append(self.cost)
+        return password == self.right
+
+
+def test_a_wrong_password_costs_the_same_whoever_it_is_for() -> None:
+    async def run() -> None:
+        computed: list[str] = []
+        users = {"ann": "weak", "bob": "strong", "cid": "weak", "dan": "other"}
+        known = {name: Password(Counted(cost, computed)) for name, cost in users.items()}
+        with closing(BasicAuthenticator(known)) as authenticator:
+            for name in (*users, "nobody", "nobody else"):
+                with pytest.raises(NotAuthenticated):
+                    await ask(authenticator, basic(name, "wrong", client=f"192.0.2.{len(computed)}"))
+                assert sorted(computed) == ["other", "strong", "weak"], name
+                computed.clear()
+            assert await ask(authenticator, basic("bob", "right")) == User("bob", Role.ADMIN, "basic")
+            assert computed == ["strong"]
+
+    asyncio.run(run())
+
+
+def test_what_a_hash_costs() -> None:
+    argon2 = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$" + "a" * 43
+    assert Bcrypt(None, b"$2y$12$" + b"a" * 53).cost == "bcrypt 12"
+    assert Argon2(None, argon2).cost == "$argon2id$v=19$m=65536,t=3,p=4"
+    assert Scrypt.make("x").cost == "scrypt 14 8 1"
 
 
 def test_unknown_users_are_hashed_too() -> None:
