@@ -59,7 +59,7 @@ def expected(option: Option) -> object:
 # Where a secret may stand
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\n"])
 @pytest.mark.parametrize("option", SECRET_OPTIONS, ids=lambda option: option.name)
 def test_each_secret_may_stand_in_a_file(option: Option, end: str, tmp_path: Path) -> None:
     folder, credentials, conf = (tmp_path / name for name in ("work", "credentials", "conf"))
@@ -146,6 +146,17 @@ def test_a_file_that_cannot_be_taken_is_one_sentence(tmp_path: Path) -> None:
             assert reason in sentence
             assert next(iter(environ)) in sentence
             assert MARK not in sentence
+
+
+@needs_root
+def test_credentials_that_must_not_be_read_are_one_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    os.seteuid(65_534)
+    try:
+        with pytest.raises(InvalidSetting, match=r"--broker must name a file .* \(given in .*taskmon.broker\)"):
+            load(Path("/nonexistent"), environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    finally:
+        os.seteuid(0)
 
 
 def test_a_secret_in_place_of_its_file_is_not_shown(tmp_path: Path) -> None:

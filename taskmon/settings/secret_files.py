@@ -41,7 +41,15 @@ def find_credentials(environ: Mapping[str, str]) -> Iterator[tuple[str, SecretFi
     for option in OPTIONS:
         if option.secret:
             paths = (directory / f"taskmon.{option.name}", directory / option.name)
-            yield from ((option.name, SecretFile(path)) for path in [each for each in paths if each.is_file()][:1])
+            yield from ((option.name, SecretFile(path)) for path in [each for each in paths if _is_there(each)][:1])
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file; one that must not be looked at is reported when it is read."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
 
 
 def read_secrets(
@@ -140,7 +148,7 @@ def _named(option: Option, value: object) -> SecretFile | None:
 
 
 def _read(option: Option, path: Path) -> list[object]:
-    """Return the values in a file, without the end of its last line; of many values, each has a line."""
+    """Return the values in a file, without line breaks at its end; of many values, each has a line."""
     text = _text(option, path)
     split = option.kind.split
     return [piece for line in text.splitlines() for piece in split(line)] if split else [text]
@@ -151,7 +159,7 @@ def _text(option: Option, path: Path) -> str:
         content = _content(path)
         if len(content) > MAX_BYTES:
             raise _broken(option, f"it is larger than {MAX_BYTES >> 10} KiB")
-        text = content.decode().removesuffix("\n").removesuffix("\r")
+        text = content.decode().rstrip("\r\n")
     except OSError as exc:
         raise _broken(option, exc.strerror or "no reason known") from None
     except ValueError:  # a path with a NUL, or no UTF-8
