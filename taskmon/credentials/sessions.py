@@ -13,6 +13,7 @@ import msgspec
 
 from ..auth import Role, User, authorization
 from ..errors import Forbidden, MalformedCredentials, NotAuthenticated
+from ..settings import is_name
 from .ended_sessions import LONGEST_SESSION, EndedSessions
 from .sealing import LONGEST, Sealer
 
@@ -115,6 +116,8 @@ class Sessions:
 
     def begin(self, identity: Identity) -> tuple[User, str]:
         """Give the user and the Set-Cookie of a new session; raise Forbidden for whom nothing is allowed."""
+        if not is_name(identity.name):
+            raise Forbidden("The name that the provider gives is longer than 256 characters, or has a comma")
         now = self._clock()
         session = Session(secrets.token_urlsafe(16), identity, now, now)
         user = self.to_user(session)

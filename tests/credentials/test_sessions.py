@@ -325,3 +325,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TASKMON_HISTORY")
     monkeypatch.delenv("TASKMON_SESSION_FILE")
     assert "--session-file must be given" in run("ann").output
+
+
+@pytest.mark.parametrize("name", ["ann,bob", "ann\n", "", "x" * 257])
+def test_a_name_that_is_none_begins_no_session(name: str) -> None:
+    with pytest.raises(Forbidden):
+        make(Clock()).begin(Identity("https://id.example.com", "1", name))
