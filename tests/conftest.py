@@ -26,6 +26,10 @@ from tornado.ioloop import IOLoop
 
 patience.be_patient_with_the_history()
 
+# With a mask of 002, as some machines have it, the files that tests write could be changed by their group: taskmon
+# would not obey them.
+os.umask(0o022)
+
 # An example that takes long says nothing on a machine that has other things to do. `--hypothesis-profile=thorough`
 # tries more of them, in every test.
 settings.register_profile("taskmon", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
