@@ -129,6 +129,9 @@ async def test_what_cannot_be_undone_is_written_before(caplog: pytest.LogCapture
             assert outcome["status"], path
             assert {intent["credential"], outcome["credential"]} == {line[:11]}
             assert intent["target"] == outcome["target"] == path
+        await served.request("POST", "/api/task/send-task/app.add?queue=unacked_index", headers)
+        (refused,) = lines_of(caplog)
+        assert refused["outcome"] == "refused"
         await served.request("POST", "/api/worker/pool/grow/celery@w1", headers)
         (grown,) = lines_of(caplog)
         assert grown["outcome"] == "failed"

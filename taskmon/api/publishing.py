@@ -1,7 +1,8 @@
 """The endpoints that publish tasks and answer results. Event loop only."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
@@ -57,11 +58,10 @@ class Publishing(ApiHandler):
                 f"The role {role} may not publish the task {shown(task_name)}: --publish-tasks lists what it may"
             )
 
-    async def publish(self, task_id: str, publishing: Awaitable[PublishedTask]) -> PublishedTask:
+    async def publish(self, task_id: str, publish: Callable[..., Awaitable[PublishedTask]]) -> PublishedTask:
         """Wait until a task is published; the audit log names it, also where it cannot be known whether it is."""
-        self.audit_intent(new_task_id=task_id)
         try:
-            task = await publishing
+            task = await publish(before=partial(self.audit_intent, new_task_id=task_id))
         except Unavailable:
             self.audited["new_task_id"] = task_id
             raise
@@ -99,7 +99,7 @@ class TaskApply(Publishing):
         deadline = Deadline()
         if (await self.services.results.get(call.task_id, deadline.left)).ready:
             raise Refused("There is a result of a task with this task_id already")
-        task = await self.publish(call.task_id, self.services.publisher.apply_async(call, deadline.left))
+        task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call, deadline.left))
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
@@ -126,7 +126,7 @@ class TaskAsyncApply(Publishing):
         """Publish a task that the Celery app has."""
         self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.given()), Deadline()
-        task = await self.publish(call.task_id, self.services.publisher.apply_async(call))
+        task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call))
         await self.answer_published(task, deadline)
 
 
@@ -139,7 +139,7 @@ class TaskSend(Publishing):
         """Publish a task of any name."""
         self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.given()), Deadline()
-        task = await self.publish(call.task_id, self.services.publisher.send_task(call))
+        task = await self.publish(call.task_id, partial(self.services.publisher.send_task, call))
         await self.answer_published(task, deadline)
 
 
@@ -161,7 +161,7 @@ class TaskRetry(Publishing):
             except ForeignTask as exc:
                 raise Refused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
             self.require_allowed(task.name or "")
-            published = await self.publish(new_id, self.services.publisher.publish_again(task, new_id))
+            published = await self.publish(new_id, partial(self.services.publisher.publish_again, task, new_id))
             retries.note(task_id, published.task_id)
         await self.answer_published(published, deadline)
 

@@ -50,6 +50,10 @@ class PublishedTask:
     ignored: bool = False
 
 
+def _nothing() -> None:
+    return
+
+
 class _SilentBackend(DisabledBackend):  # type: ignore[misc]
     """What `app.backend` is while publishing: Celery's others begin to listen for the result of each task.
 
@@ -84,9 +88,12 @@ class Publisher:
         if name not in self._app.tasks:
             raise UnknownTaskName(name)
 
-    async def apply_async(self, call: Call, limit: float = LIMIT) -> PublishedTask:
+    async def apply_async(
+        self, call: Call, limit: float = LIMIT, *, before: Callable[[], None] = _nothing
+    ) -> PublishedTask:
         """Publish a task that the Celery app has, with all that the app says of it, within `limit` seconds.
 
+        `before` is called once nothing is left but to publish it, here and below.
         Raises UnknownTaskName, Forbidden, InvalidArgument, Refused, Unavailable: then it is not published, or, when
         the broker goes just then, perhaps not.
         """
@@ -94,14 +101,18 @@ class Publisher:
         if self._app.conf.task_always_eager:
             raise Refused("The Celery app runs tasks where they are called (task_always_eager): taskmon runs none")
         await self._destinations.require(call.options)
+        before()
         return await self._call(partial(self._publish, call, self._apply), limit)
 
-    async def send_task(self, call: Call) -> PublishedTask:
+    async def send_task(self, call: Call, *, before: Callable[[], None] = _nothing) -> PublishedTask:
         """Publish a task of any name; raises as `apply_async` does."""
         await self._destinations.require(call.options)
+        before()
         return await self._call(partial(self._publish, call, self._send))
 
-    async def publish_again(self, task: Task, task_id: str) -> PublishedTask:
+    async def publish_again(
+        self, task: Task, task_id: str, *, before: Callable[[], None] = _nothing
+    ) -> PublishedTask:
         """Publish a task again under a new id, from what events recorded; raises Refused if that is too little."""
         name, options = find_destination(task)
         await self._destinations.require(options, is_seen=True)
@@ -115,6 +126,7 @@ class Publisher:
                     raise UnreadableArguments(str(exc)) from exc
                 raise
 
+        before()
         return await self._call(publish)
 
     async def close(self) -> None:
