@@ -159,3 +159,27 @@ def test_a_file_that_is_wrong(tmp_path: Path, name: str, text: str | None, reaso
     assert reason in str(caught.value)
     assert SECRET not in str(caught.value)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 1), (0o644, 1)])
+@pytest.mark.parametrize("secret", ["redis_password = 'hunter2'", "broker_url = 'redis://:hunter2@127.0.0.1:1/0'"])
+def test_a_secret_in_a_file_that_others_may_read_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: int, secret: str
+) -> None:
+    for name in ("celery.toml", "celeryconfig.py"):
+        caplog.clear()
+        path = tmp_path / name
+        path.write_text(secret)
+        path.chmod(mode)
+        load(broker="memory://", celery_config=str(path))
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len([text for text in warnings if "--celery-config" in text]) == warned
+        assert "hunter2" not in caplog.text
+
+
+def test_a_file_that_others_may_write_to_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "celeryconfig.py"
+    path.write_text("raise SystemExit('it was run')")
+    path.chmod(0o666)
+    with pytest.raises(InvalidSetting, match="only its owner may write to"):
+        load(broker="memory://", celery_config=str(path))
