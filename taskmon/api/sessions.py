@@ -1,10 +1,8 @@
 """The route that ends the sessions of a person. Event loop only."""
 
-from tornado.web import HTTPError
-
 from ..answers import Message
 from ..auth import Role
-from ..errors import Unavailable
+from ..errors import Refused, Unavailable
 from ..parameters import Parameter, Pattern
 from ..serializers import message_body
 from .base import ApiHandler
@@ -24,13 +22,13 @@ class SessionRevoke(ApiHandler):
         ),
     )
     answer_type = Message
-    errors = (Unavailable,)
+    errors = (Refused, Unavailable)
 
     async def post(self) -> None:
         """End all sessions that a person has begun until now; 503 where that is not known after a restart."""
         user, sessions = self.given()["user"], self.services.sessions
         if sessions is None:
-            raise HTTPError(404, "Nobody has a session here: no provider is set up (--auth-provider)")
+            raise Refused("There are no sessions here: no provider is set up (--auth-provider)")
         sessions.ended.end_all(user)
         await sessions.ended.save()
         self.answer(message_body(f"Ended all sessions of '{user}'"))

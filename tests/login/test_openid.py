@@ -8,6 +8,7 @@ import pytest
 from browsing import ATTEMPT, PUBLIC, SESSION, Browser, Page, openid_scene
 from issuer import Key
 from providers import CALLBACK, CLIENT, Answer
+from serving import serving
 
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
@@ -251,6 +252,15 @@ async def test_ended_sessions_stay_ended_after_a_restart(tmp_path: Path) -> None
         for cookie in cookies:
             scene.browser.cookies[SESSION] = cookie
             assert (await scene.browser.go("/api/whoami")).status == 401
+
+
+async def test_without_a_provider_there_is_no_session_to_end() -> None:
+    token, line = new_token("admin", Role.ADMIN)
+    async with serving(token=line) as served:
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await served.request("POST", "/api/session/revoke", headers, b'{"user": "ann"}')
+        assert answer.status == 409
+        assert "no provider is set up" in answer.error["message"]
 
 
 async def test_a_session_ends_where_the_settings_no_longer_allow_it() -> None:
