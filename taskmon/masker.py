@@ -30,12 +30,14 @@ _LAST: Final = re.compile(r"[./\[\]'\"]+")
 
 #: The characters of a name, and how a name goes on behind a word of it, up to the separator before its value.
 _NAME: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-_REST: Final = r"[\w.\-]{0,100}+(?:\\{0,1023}+['\"])?\]?(\s{0,100}+[:=,])?"
+_REST: Final = r"[\w.\-]{0,100}+(?:[\w.\- ]{0,100}+(?=\\{0,1023}+['\"]))?(?:\\{0,1023}+['\"])?\]?(\s{0,100}+[:=,>])?"
 
 _QUOTED: Final = re.compile(
-    r"(?P<name>[\w.\-]{1,200}+)(?P<slashes>\\*+)(?P<quote>['\"])\]?\s*(?P<sign>:(?!//)|=(?!=)>?|,)\s*"
+    r"(?P<name>[\w.\- ]{1,200}+)(?P<slashes>\\*+)(?P<quote>['\"])\]?\s*(?P<sign>:(?!//)|=(?!=)>?|,)\s*"
 )
-_BARE: Final = re.compile(r"(?P<name>[\w.\-]{1,200}+)\]?[ \t]*(?P<sign>=(?!=)>?|:(?![:/]))[ \t]*")
+_BARE: Final = re.compile(r"(?P<name>[\w.\-]{1,200}+)\]?[ \t]*(?P<sign>=(?!=)>?|:(?![:/])|>)[ \t]*")
+_MAX_PREFIX: Final = 34
+_TAG: Final = re.compile(r"<(?:\w{1,32}:)?\Z")
 
 #: The value of `{'name': 'password', 'value': …}`, from the comma on.
 _NAMED_VALUE: Final = re.compile(r"\s*\\*+['\"](?:value|val)\\*+['\"]\s*:\s*", re.I)
@@ -131,14 +133,15 @@ class Masker:
 def _find_name(text: str, word: int) -> re.Match[str] | None:
     """Find the name that has a word at this place in it, and what separates it from its value."""
     before = text[max(0, word - _MAX_NAME) : word]
-    first = word - len(before) + len(before.rstrip(_NAME))
-    opening = text[first - 1] if first else ""
+    quoted = word - len(before) + len(before.rstrip(_NAME + " "))
+    opening = text[quoted - 1] if quoted else ""
     if opening in _QUOTES:
-        found = _QUOTED.match(text, first)
+        found = _QUOTED.match(text, quoted)
         if found is not None and found["quote"] == opening:
             slashes = found["slashes"]
-            if not slashes or text.endswith(slashes, 0, first - 1):
+            if not slashes or text.endswith(slashes, 0, quoted - 1):
                 return found
+    first = word - len(before) + len(before.rstrip(_NAME))
     return _BARE.match(text, first)
 
 
@@ -148,6 +151,9 @@ def _find_value(text: str, found: re.Match[str]) -> tuple[int, bool, str | None]
     There is no sign where a comma does not separate a name from its value.
     """
     sign, quoted = found["sign"], found.re is _QUOTED
+    if not quoted and sign == ">":
+        is_tag = _TAG.search(text, max(0, found.start() - _MAX_PREFIX), found.start())
+        return found.end(), False, "tag" if is_tag else None
     if not quoted:
         is_line = sign == ":" and found["name"].lower().endswith(("authorization", "cookie"))
         return found.end(), False, "header" if is_line else sign

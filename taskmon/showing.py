@@ -33,9 +33,14 @@ _NOTHING: Final = dict.fromkeys(HIDDEN)
 #: Answers to inspects that have arguments of tasks in them, and those of which only admins see all.
 _WITH_ARGUMENTS: Final = frozenset(("conf", "active", "reserved", "scheduled"))
 _LIMITED: Final = frozenset(("conf", "stats", "active_queues"))
+#: Answers whose shown form is remembered, and bytes of the longest of them.
 _MAX_CACHED_ANSWERS: Final = 4096
+_MAX_CACHED_BYTES: Final = 8192
 
 _WARN_EVERY: Final = 60.0
+
+#: The findings of the diagnostics that depend on these texts.
+_FINDINGS_OF_TEXTS: Final = frozenset(("arguments-shortened", "text-cut"))
 
 _RESULTS_HIDDEN: Final = "hidden: results are not shown to this role (--show-args)"
 
@@ -109,6 +114,10 @@ class Showing:
             return error.general
         return self.masker.text(str(error)) or ""
 
+    def may_know(self, code: str, role: Role) -> bool:
+        """Whether a finding of the diagnostics is told to this role: not one that depends on texts hidden from it."""
+        return code not in _FINDINGS_OF_TEXTS or self.sees(role)
+
     def reason(self, reason: str | None, role: Role) -> str | None:
         """Return why a result is missing: because it is hidden, if it is."""
         return self.masker.text(reason) if self.sees(role) else _RESULTS_HIDDEN
@@ -124,7 +133,12 @@ class Showing:
     def inspected(self, answers: Mapping[str, msgspec.Raw], role: Role) -> dict[str, msgspec.Raw]:
         """Return what a worker has answered to inspects, by method, as this role may see it."""
         sees, is_admin = self.sees(role), role >= Role.ADMIN
-        return {method: self._inspected(method, bytes(raw), sees, is_admin) for method, raw in answers.items()}
+        shown = {}
+        for method, answer in answers.items():
+            raw = bytes(answer)
+            inspect = self._inspected if len(raw) <= _MAX_CACHED_BYTES else self._inspect
+            shown[method] = inspect(method, raw, sees, is_admin)
+        return shown
 
     def _inspect(self, method: str, raw: bytes, sees: bool, is_admin: bool) -> msgspec.Raw:
         hides = not sees and method in _WITH_ARGUMENTS

@@ -35,8 +35,11 @@ def find_end(text: str, start: int, quoted: bool, sign: str) -> tuple[int, int]:
     """Return where the value ends that begins here, and how many steps it took to see that.
 
     `quoted` is whether the name of the value is in quotes, as in a dict or a pair; `sign` is what stands between
-    them, or `header` where the value is all of the line.
+    them, or `header` where the value is all of the line and `tag` where it is that of an element of XML.
     """
+    if sign == "tag":
+        end = text.find("<", start)
+        return len(text) if end < 0 else end, 1
     if sign != "header":
         opening = _OPENING.match(text, start)
         if opening is not None:

@@ -291,10 +291,10 @@ async def test_revoking_does_not_tell_what_is_hidden(show_args: str, asked: str)
             assert sorted(listed.json()) == found, search
 
 
-async def test_a_retry_does_not_tell_what_is_hidden() -> None:
+async def test_a_retry_does_not_tell_what_is_hidden(memory_broker: str) -> None:
     token, line = new_token("operator", Role.OPERATOR)
     for show_args in ("none", "operator"):
-        async with serving(token=line, show_args=show_args) as served:
+        async with serving(make_app(memory_broker), token=line, show_args=show_args) as served:
             said = set()
             for task_id, args in (
                 ("a", "(<Card hunter2>,)"),
@@ -327,6 +327,15 @@ async def test_errors_of_tasks_are_hidden_and_masked_as_arguments_are() -> None:
             body = (await served.get(path, bearer(viewer))).json()
             body = body.get("a", body)
             assert (body["exception"], body["traceback"]) == (None, None)
+
+
+async def test_findings_that_depend_on_hidden_texts_are_not_told() -> None:
+    token, line = new_token("viewer", Role.VIEWER)
+    for show_args, told in (("viewer", True), ("operator", False)):
+        async with serving(token=line, show_args=show_args) as served:
+            served.apply(event("task-received", "a", name="app.add", args="('secret', ...)", kwargs="{}"))
+            found = (await served.get("/api/diagnostics", bearer(token))).json()["findings"]
+            assert ("arguments-shortened" in {one["code"] for one in found}) is told
 
 
 async def test_results(memory_broker: str) -> None:

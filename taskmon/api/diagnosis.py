@@ -70,5 +70,6 @@ class Diagnostics(ApiHandler):
                 causes=finding.causes,
             )
             for finding in self.services.diagnostics.examine()
+            if self.services.showing.may_know(finding.code, self.current_user.role)
         ]
         self.answer(diagnostics_body(findings))

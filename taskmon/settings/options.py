@@ -69,12 +69,13 @@ _ROLES = choice("ROLE", "viewer", "operator", "admin")
 _TEXT = Kind("TEXT", read_text)
 _HEADER, _CLAIM = Kind("HEADER", HEADER), Kind("CLAIM", CLAIM)
 _SECRET_KEYS = (
-    *("*password*", "*passwd*", "*passphrase*", "*passcode*", "pass", "*_pass", "pwd", "*_pwd"),
-    *("*secret*", "*token", "*api_key", "*apikey", "*authorization", "auth", "*_auth", "*credential*"),
-    *("*private_key*", "*access_key*", "*account_key*", "*signing_key*", "*encryption_key*", "*ssh_key*"),
-    *("pin", "*_pin", "pin_code", "otp", "*_otp", "cvv", "*_cvv", "cvc", "*_cvc", "dsn", "*_dsn", "jwt", "*_jwt"),
-    *("cookie", "*_cookie", "cookies", "*_cookies", "session", "*_session", "session_id", "*_session_id"),
-    *("sessionid", "session_key"),
+    *("*password*", "*passwd*", "*passphrase*", "*passcode*", "passkey", "pass", "*_pass", "pwd", "*_pwd"),
+    *("*secret*", "*token", "bearer", "*api_key", "*apikey", "*authorization", "auth", "*_auth", "*credential*"),
+    *("*private_key*", "*access_key*", "*account_key*", "*master_key*", "*shared_key*", "*subscription_key*"),
+    *("*signing_key*", "*encryption_key*", "*ssh_key*", "session_key", "*connection_string*"),
+    *("pin", "*_pin", "pin_code", "pincode", "otp", "*_otp", "cvv", "*_cvv", "cvv2", "cvc", "*_cvc", "security_code"),
+    *("dsn", "*_dsn", "jwt", "*_jwt", "cookie", "*_cookie", "cookies", "*_cookies"),
+    *("session", "*_session", "*session_id", "*sessionid", "*sessid"),
 )
 _LEVELS = Kind("LEVEL", read_level)
 _METRIC = Kind("NAME", matching(METRICS_PREFIX, "must be letters, digits and _, and begin with no digit"))
