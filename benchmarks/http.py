@@ -52,7 +52,7 @@ def serve_taskmon(method: str) -> None:
         say([task.uuid, headers])
         await serve(taskmon)
 
-    from taskmon.query import TaskQuery
+    from taskmon.monitor.query import TaskQuery
 
     tune()
     asyncio.run(be_asked())

@@ -7,7 +7,7 @@ masked too: time in proportion to the length takes half as long.
 import time
 from typing import Final
 
-from taskmon.masker import Masker
+from taskmon.http.masker import Masker
 from taskmon.settings import Settings
 
 from .tables import print_table

@@ -22,8 +22,8 @@ from .load import KeepAlive
 from .tables import print_table
 
 if TYPE_CHECKING:
-    from taskmon.query import TaskQuery
-    from taskmon.state import State
+    from taskmon.monitor.query import TaskQuery
+    from taskmon.monitor.state import State
 
 TASKS = 500_000
 PAGE = 100
@@ -83,7 +83,7 @@ def time_at(tasks: int, share: float) -> str:
 
 def questions(tasks: int, root: str) -> dict[str, Arguments]:
     """List what is asked, by a short description."""
-    from taskmon.query import SORT_KEYS
+    from taskmon.monitor.query import SORT_KEYS
 
     found: dict[str, Arguments] = {"no order, no filter": {}}
     for key in SORT_KEYS:
@@ -141,7 +141,7 @@ class Timing(NamedTuple):
 
 def time_state(state: "State", asked: dict[str, Arguments], times: int = CALLS) -> dict[str, Timing]:
     """Ask State every question: once right after the load, and many times once all upkeep is done."""
-    from taskmon.query import parse_query
+    from taskmon.monitor.query import parse_query
 
     queries = {what: parse_query({**given, "limit": str(PAGE)}, UTC) for what, given in asked.items()}
     first = {what: _call(state, query) for what, query in queries.items()}
@@ -203,7 +203,7 @@ def serve_child(tasks: int) -> None:
         say([asked, time_state(taskmon.state, asked)])
         await serve(taskmon)
 
-    from taskmon.query import TaskQuery
+    from taskmon.monitor.query import TaskQuery
 
     tune()
     asyncio.run(be_asked())

@@ -17,7 +17,7 @@ from .children import child, say
 from .tables import print_table
 
 if TYPE_CHECKING:
-    from taskmon.state import State
+    from taskmon.monitor.state import State
 
 TASKS = 1_000_000
 CALLS = 5
@@ -64,7 +64,7 @@ def searches(tasks: int, task_id: str) -> dict[str, queries.Arguments]:
 
 def time_cpu(state: "State", asked: dict[str, queries.Arguments]) -> dict[str, float]:
     """Give the milliseconds of processor time of each search, the least of some calls: what an idle machine takes."""
-    from taskmon.query import parse_query
+    from taskmon.monitor.query import parse_query
 
     least = {}
     for what, given in asked.items():
@@ -93,7 +93,7 @@ def serve_child(tasks: int) -> None:
         say([asked, queries.time_state(taskmon.state, asked, CALLS), time_cpu(taskmon.state, asked)])
         await serve(taskmon)
 
-    from taskmon.query import TaskQuery
+    from taskmon.monitor.query import TaskQuery
 
     tune()
     asyncio.run(be_asked())

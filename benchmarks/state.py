@@ -54,9 +54,9 @@ def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     """Give taskmon's decoder and State, in an interpreter that is tuned as taskmon's is."""
     from taskmon.events import BrokerStatus
     from taskmon.metrics import Metrics
+    from taskmon.monitor.state import State
     from taskmon.receiving.decoding import EventDecoder
     from taskmon.settings import Settings
-    from taskmon.state import State
     from taskmon.tuning import tune_interpreter
 
     settings = Settings()

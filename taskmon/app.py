@@ -15,7 +15,6 @@ from celery import Celery
 
 from . import __version__
 from .auth import Authentication, Role
-from .broker_status import BrokerStatus
 from .cluster.app_queues import is_empty_app, list_app_queues
 from .cluster.calls import Lane
 from .cluster.connections import find_rabbitmq_host
@@ -33,26 +32,27 @@ from .cluster.queues import Queues
 from .cluster.results import Results
 from .credentials.building import build_authenticators
 from .credentials.ended_sessions import SessionFile, Store, find_session_file
-from .diagnostics import AppFacts, Diagnostics
 from .errors import Unavailable
 from .events import EventConsumer
+from .http.masker import Masker
+from .http.openapi import Document
+from .http.redaction import Showing, load_function
+from .http.server import Listeners, listeners
+from .http.services import Services
 from .login.building import build_entrance
 from .logs import reopen_log_file
-from .masker import Masker
-from .memory import MemoryBudget, default_limit
 from .metrics import Metrics as MetricsRegistry
-from .openapi import Document
-from .peers import Peers
-from .reconciling import Reconciler
+from .monitor.broker_status import BrokerStatus
+from .monitor.diagnostics import AppFacts, Diagnostics
+from .monitor.memory import MemoryBudget, default_limit
+from .monitor.reconciler import Reconciler
+from .monitor.state import State
 from .records import Task
-from .routes import API
-from .server import Listeners, listeners
-from .services import Services
+from .routes import API, make_application
 from .settings import Settings
-from .showing import Showing, load_function
 from .signals import Signals
-from .state import State
 from .transports import protect_messages
+from .trusted_proxies import Peers
 from .tuning import Freezer, tune_interpreter
 from .wording import say_duration, say_tasks, say_when
 
@@ -147,7 +147,7 @@ class Taskmon:
         if sessions is not None:
             sessions.ended.store = _make_session_store(settings, self.services.history)
         metrics.watch_access(self.services.refusals)
-        self.listeners = Listeners(self.services)
+        self.listeners = Listeners(self.services, make_application)
         self._upkeep: list[asyncio.Task[None]] = []
         self._applied = 0
         self.url = ""

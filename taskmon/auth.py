@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from msgspec import Struct
 
 from .errors import InvalidArgument, InvalidSetting, MalformedCredentials, NoCredentials, NotAuthenticated
-from .peers import key_of
+from .trusted_proxies import key_of
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest

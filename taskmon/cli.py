@@ -375,7 +375,7 @@ def _serve(settings: Settings, celery_app: "Celery") -> None:
     import asyncio
 
     from .app import serve
-    from .server import listeners
+    from .http.server import listeners
 
     places = listeners(settings)
     try:

@@ -1,4 +1,4 @@
-"""Every error that taskmon raises on purpose; no HTTP words, `api/base.py` maps them to statuses.
+"""Every error that taskmon raises on purpose; no HTTP words, `http/base.py` maps them to statuses.
 
 TaskmonError
 ├── InvalidSetting        an option has a value that breaks its rule

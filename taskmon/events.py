@@ -22,9 +22,9 @@ from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
 from .broker_faults import Fault, SubscriptionLost, explain
-from .broker_status import BrokerStatus
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
 from .cluster.probing import Prober, Subscription
+from .monitor.broker_status import BrokerStatus
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
 from .receiving.pieces import Drain

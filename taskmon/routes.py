@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from .api.base import ApiHandler
 from .api.control import (
     TaskRateLimit,
     TaskTimeout,
@@ -25,6 +24,9 @@ from .api.sessions import SessionRevoke
 from .api.tasks import TaskInfo, Tasks, TaskTypes
 from .api.whoami import WhoAmI
 from .api.workers import QueueLengths, WorkerInfo, Workers
+from .http.application import Application
+from .http.base import ApiHandler
+from .http.services import Services
 from .web.home import Home
 from .web.login import LoginCallback, LoginPage, Logout
 
@@ -82,3 +84,8 @@ ROUTES: Final = [*API, *FLOWER_PAGES, *PAGES]
 
 #: Served without `url_prefix` too: a probe knows nothing of it.
 PROBES: Final = {"/healthcheck", "/readyz"}
+
+
+def make_application(services: Services) -> Application:
+    """Return the Tornado application of one listener."""
+    return Application(services, ROUTES, PROBES)

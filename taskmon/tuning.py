@@ -4,7 +4,7 @@ import gc
 import sys
 from typing import Final
 
-from .state import State
+from .monitor.state import State
 
 _FREEZE_AFTER: Final = 250_000
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from taskmon import state
-from taskmon.finding import facets, finder, indexes, ordering, sorting, zones
-from taskmon.finding.ordering import Ordering
-from taskmon.query import TaskQuery
+from taskmon.monitor import state
+from taskmon.monitor.index import facets, finder, indexes, ordering, sorting, zones
+from taskmon.monitor.index.ordering import Ordering
+from taskmon.monitor.query import TaskQuery
+from taskmon.monitor.state import State
 from taskmon.records import Event, Task
-from taskmon.state import State
 
 #: When the first event of a test happens, in epoch seconds.
 START: Final = 1_700_000_000.0

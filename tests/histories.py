@@ -6,12 +6,12 @@ from typing import Any
 
 from factories import START, find_ids, find_tasks, flush, held_tasks, make_event, tidy_up
 
-from taskmon.finding.orders import ORDERS
+from taskmon.monitor.index.orders import ORDERS
+from taskmon.monitor.query import SORT_KEYS, TaskQuery, make_filter
+from taskmon.monitor.search import parse_search
+from taskmon.monitor.state import State
 from taskmon.outcomes import Outcome
-from taskmon.query import SORT_KEYS, TaskQuery, make_filter
 from taskmon.records import Event, Task
-from taskmon.search import parse_search
-from taskmon.state import State
 
 IDS = [f"id{number}" for number in range(14)]
 HOSTNAMES = ["celery@one", "celery@two", "celery@three"]

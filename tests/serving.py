@@ -16,9 +16,9 @@ from typing import Any
 from celery import Celery
 
 from taskmon.app import Taskmon
+from taskmon.monitor.state import State
 from taskmon.records import Event
 from taskmon.settings import Settings
-from taskmon.state import State
 
 #: Nothing listens on port 1: whoever connects is refused at once.
 AWAY = "redis://:wrong-horse@127.0.0.1:1/0"

@@ -13,10 +13,10 @@ from taskmon.history.columns import FIELDS, settle, to_row
 from taskmon.history.databases import Batch, Database
 from taskmon.history.reading import Listing
 from taskmon.history.sqlite import SqliteDatabase
-from taskmon.query import SORT_KEYS, TaskQuery
+from taskmon.monitor.query import SORT_KEYS, TaskQuery
+from taskmon.monitor.search import parse_search
+from taskmon.monitor.state import State
 from taskmon.records import Event, Task
-from taskmon.search import parse_search
-from taskmon.state import State
 
 SEARCHES: Final = (
     *("order-1", "ORDER-12", "größe", "straße", "STRASSE", 'name:"tasks.m"', "worker:two state:failure"),

@@ -28,8 +28,8 @@ from waiting import eventually, quickest, timing, wait_until
 
 from taskmon import app, tuning
 from taskmon.app import Taskmon, serve
+from taskmon.monitor.state import State
 from taskmon.settings import Settings
-from taskmon.state import State
 
 # Where it listens
 
@@ -197,10 +197,11 @@ async def test_requests_are_logged_at_level_debug_without_their_query(caplog: py
     async with serving() as served:
         await served.get("/api/tasks?search=confidential")
         assert "GET" not in caplog.text
-        caplog.set_level(logging.DEBUG, "taskmon.server")
+        caplog.set_level(logging.DEBUG, "taskmon.http.application")
         await served.get("/api/tasks?search=confidential")
         await served.get("/api/%0a?search=confidential")
-        lines = [r.getMessage() for r in caplog.records if r.name == "taskmon.server" and "GET" in r.getMessage()]
+        records = [r for r in caplog.records if r.name == "taskmon.http.application"]
+        lines = [r.getMessage() for r in records if "GET" in r.getMessage()]
     assert re.fullmatch(r"200 GET '/api/tasks' in [\d.]+ ms", lines[0])
     assert re.fullmatch(r"404 GET '/api/%0a' in [\d.]+ ms", lines[1])
     assert "confidential" not in "".join(lines)

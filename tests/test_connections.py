@@ -17,14 +17,14 @@ from tls import make_certificates
 from tornado.netutil import bind_sockets
 from waiting import eventually
 
-from taskmon import connections
-from taskmon.accepting import MIN_CONNECTIONS, RESERVED_FILES, Acceptor
-from taskmon.api.headers import HEADERS
 from taskmon.api.monitor import HealthCheck
 from taskmon.auth import Role
-from taskmon.connections import Limits
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
+from taskmon.http import connections
+from taskmon.http.accepting import MIN_CONNECTIONS, RESERVED_FILES, Acceptor
+from taskmon.http.connections import Limits
+from taskmon.http.headers import HEADERS
 
 HOST = "Host: localhost\r\n"
 

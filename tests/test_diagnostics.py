@@ -8,15 +8,15 @@ from factories import make_event, make_life, make_worker_event
 from msgspec import Raw
 
 from taskmon.cluster.inspection import Inspection
-from taskmon.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
-from taskmon.diagnostics.diagnostics import RECENT, RECENT_OUTAGE
-from taskmon.diagnostics.findings import MOST_LISTED
-from taskmon.diagnostics.heartbeats import PATIENCE
-from taskmon.diagnostics.silence import SILENT_FOR
-from taskmon.diagnostics.tasks import NEWEST
+from taskmon.monitor.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
+from taskmon.monitor.diagnostics.diagnostics import RECENT, RECENT_OUTAGE
+from taskmon.monitor.diagnostics.findings import MOST_LISTED
+from taskmon.monitor.diagnostics.heartbeats import PATIENCE
+from taskmon.monitor.diagnostics.silence import SILENT_FOR
+from taskmon.monitor.diagnostics.tasks import NEWEST
+from taskmon.monitor.state import State
 from taskmon.records import CUT_MARK, Event, Worker
 from taskmon.settings import Settings
-from taskmon.state import State
 
 ALL_WELL = AppFacts(has_backend=True, readable=True, result_extended=True)
 BEAT = 2.0
@@ -60,7 +60,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, facts: AppFacts = ALL_WELL, **options: Any) -> None:
         self.now = 1_700_000_000.0
-        monkeypatch.setattr("taskmon.state.time.time", lambda: self.now)
+        monkeypatch.setattr("taskmon.monitor.state.time.time", lambda: self.now)
         monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
         self.state = State()
         self.broker = Broker()
@@ -537,7 +537,7 @@ def test_each_finding_is_logged_when_it_shows(bench: Bench, caplog: pytest.LogCa
     def logged() -> list[str]:
         lines = [record.getMessage().partition(":")[0] for record in caplog.records]
         assert {(record.name, record.levelno) for record in caplog.records} <= {
-            ("taskmon.diagnostics", logging.WARNING)
+            ("taskmon.monitor.diagnostics", logging.WARNING)
         }
         caplog.clear()
         return lines

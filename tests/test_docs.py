@@ -40,12 +40,12 @@ from taskmon.cluster.calling import PARAMETERS as CALL_PARAMETERS
 from taskmon.cluster.recorded import find_destination, read_recorded
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Refused
+from taskmon.http.serializers import encode, task_body, worker_body
 from taskmon.login.building import build_entrance
-from taskmon.query import FILTERS, PAGING, SORT_KEYS
+from taskmon.monitor.query import FILTERS, PAGING, SORT_KEYS
+from taskmon.monitor.retries import Retries
 from taskmon.records import Event, Task, Worker
-from taskmon.retries import Retries
 from taskmon.routes import PROBES, ROUTES
-from taskmon.serializers import encode, task_body, worker_body
 from taskmon.settings import FLOWER_ONLY, OPTION, OPTIONS, Option, Settings, load_settings
 from taskmon.settings.secret_files import FILE_VARIABLES
 
@@ -860,13 +860,14 @@ def test_the_layers_of_the_architecture_page_are_those_of_the_linter() -> None:
 
 def test_the_tree_of_the_architecture_page_is_the_package() -> None:
     block = next(block[2] for block in _BLOCK.finditer(section(read("docs/architecture.md"), "## The tree")))
-    listed, folder = set(), ""
+    listed, folders = set(), list[str]()
     for line in block.splitlines()[1:]:
         indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
+        folders = folders[: len(indent) // 2 - 1]
         if name.endswith("/"):
-            folder = name
+            folders.append(name)
         elif name.endswith(".py"):
-            listed.add((folder if len(indent) == 4 else "") + name)
+            listed.add("".join(folders) + name)
     package = ROOT / "taskmon"
     real = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
     assert listed == {path for path in real if not path.endswith("__init__.py")}

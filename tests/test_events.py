@@ -22,9 +22,9 @@ from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
 from taskmon import events
-from taskmon.broker_status import BrokerStatus
 from taskmon.cluster import connections
 from taskmon.events import Batch, EventConsumer
+from taskmon.monitor.broker_status import BrokerStatus
 from taskmon.receiving.deliveries import Delivery
 from taskmon.records import Event
 from taskmon.settings import Settings

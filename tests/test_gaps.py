@@ -8,7 +8,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.gaps import find_gaps, is_shortened
+from taskmon.monitor.completeness import find_gaps, is_shortened
 from taskmon.records import CUT_MARK, Task
 
 SENT = {"name": "add", "args": "(1,)", "kwargs": "{}", "sent": 1.0}

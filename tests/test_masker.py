@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.masker import Masker
+from taskmon.http.masker import Masker
 from taskmon.masking import MASK
 from taskmon.settings import Settings
 

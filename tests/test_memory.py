@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from factories import make_event
 
-from taskmon.memory import LEAST, MemoryBudget, default_limit, memory_of_machine
-from taskmon.state import State
+from taskmon.monitor.memory import LEAST, MemoryBudget, default_limit, memory_of_machine
+from taskmon.monitor.state import State
 
 MB = 1 << 20
 

@@ -18,8 +18,8 @@ from factories import START, decode_events
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskmon.serializers import task_body
-from taskmon.state import State
+from taskmon.http.serializers import task_body
+from taskmon.monitor.state import State
 
 IDS = ["a", "b", "c", "d"]
 HOSTNAMES = ["celery@one", "celery@two", "gen1@client"]

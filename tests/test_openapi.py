@@ -11,10 +11,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from serving import serving
 
 from taskmon import __version__
-from taskmon.answers import ErrorAnswer
-from taskmon.api.base import STATUSES, ApiHandler
 from taskmon.auth import Role
-from taskmon.openapi import Document
+from taskmon.http.answers import ErrorAnswer
+from taskmon.http.base import STATUSES, ApiHandler
+from taskmon.http.openapi import Document
 from taskmon.parameters import Parameter
 from taskmon.routes import API, PROBES
 

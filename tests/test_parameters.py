@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from taskmon.api.base import ApiHandler
 from taskmon.errors import InvalidArgument
-from taskmon.openapi import Document
+from taskmon.http.base import ApiHandler
+from taskmon.http.openapi import Document
 from taskmon.parameters import (
     Flag,
     Kind,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from serving import serving
 
 from taskmon.errors import InvalidSetting
-from taskmon.peers import Peers, key_of
 from taskmon.settings import Settings
+from taskmon.trusted_proxies import Peers, key_of
 
 PEERS = Peers([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"), ip_network("127.0.0.1")])
 

@@ -10,16 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
+from taskmon.monitor.query import MAX_COUNT, SORT_KEYS, TaskQuery, make_filter, parse_query
+from taskmon.monitor.search import parse_search
 from taskmon.parameters import parse_bool, parse_int
-from taskmon.query import (
-    MAX_COUNT,
-    SORT_KEYS,
-    TaskQuery,
-    make_filter,
-    parse_query,
-)
 from taskmon.records import Task
-from taskmon.search import parse_search
 from taskmon.times import parse_time
 
 #: A busy machine may be slow to draw a first example.

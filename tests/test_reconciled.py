@@ -18,11 +18,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import to_builtins
 
+from taskmon.http.serializers import task_body
+from taskmon.monitor.query import SORT_KEYS
+from taskmon.monitor.state import RECONCILED, Change, State
 from taskmon.outcomes import FINISHED, ORPHANED, Outcome
-from taskmon.query import SORT_KEYS
 from taskmon.records import READY_STATES, Event
-from taskmon.serializers import task_body
-from taskmon.state import RECONCILED, Change, State
 
 DONE = Outcome("SUCCESS", START + 50, result="7")
 

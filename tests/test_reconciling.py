@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from patience import PATIENCE
 from waiting import eventually
 
-from taskmon import reconciling as module
 from taskmon.cluster.holdings import Holding, ask_for_holdings, read_holding
 from taskmon.cluster.inspection import Inspection
 from taskmon.cluster.mailbox import Command, Replies
 from taskmon.cluster.queues import QueueLength
 from taskmon.cluster.stored import UNKNOWN, Result
 from taskmon.errors import InvalidArgument, Unavailable
-from taskmon.reconciling import Reconciler, write_result
+from taskmon.http.serializers import task_body
+from taskmon.monitor import reconciler as module
+from taskmon.monitor.reconciler import Reconciler, write_result
+from taskmon.monitor.state import State
 from taskmon.records import Event
-from taskmon.serializers import task_body
-from taskmon.state import State
 
 AFTER = 600.0
 W1, W2 = "celery@one", "celery@two"

@@ -6,18 +6,8 @@ import msgspec
 import pytest
 from factories import START, decode_events, make_event, make_worker_event
 
-from taskmon.gaps import find_gaps
-from taskmon.records import (
-    KINDS,
-    READY_STATES,
-    TEXT_FIELDS,
-    Event,
-    PartialEvent,
-    Task,
-    Worker,
-    merge,
-    merge_worker,
-)
+from taskmon.monitor.completeness import find_gaps
+from taskmon.records import KINDS, READY_STATES, TEXT_FIELDS, Event, PartialEvent, Task, Worker, merge, merge_worker
 
 
 @pytest.mark.parametrize("type", sorted(KINDS))

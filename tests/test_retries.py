@@ -3,7 +3,7 @@
 import pytest
 
 from taskmon.errors import Refused
-from taskmon.retries import Retries
+from taskmon.monitor.retries import Retries
 
 
 def retry(retries: Retries, task_id: str, new_id: str, again: bool = False) -> None:

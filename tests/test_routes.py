@@ -6,14 +6,13 @@ import pytest
 from serving import make_app, repository, serving
 from tornado.web import RequestHandler
 
-from taskmon.api.base import ApiHandler, UnknownRoute
 from taskmon.api.flower_pages import TasksDataTable
 from taskmon.api.monitor import HealthCheck, Ready
 from taskmon.app import Taskmon
 from taskmon.auth import Role
+from taskmon.http.base import ApiHandler, UnknownRoute
 from taskmon.metrics import METRICS
-from taskmon.routes import API, PROBES, ROUTES
-from taskmon.server import make_application
+from taskmon.routes import API, PROBES, ROUTES, make_application
 from taskmon.settings import OPTIONS, Settings
 from taskmon.web.login import LoginCallback, LoginPage, Logout
 

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmon.errors import InvalidArgument, InvalidSearch
+from taskmon.monitor.search import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, Search, Terms, only_wanted, parse_search
 from taskmon.records import Task
-from taskmon.search import MAX_DEPTH, MAX_LENGTH, MAX_TOKENS, Search, Terms, only_wanted, parse_search
 
 #: A busy machine may be slow to draw a first example.
 TASK = Task(

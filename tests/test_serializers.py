@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmon.http.serializers import encode, error_body, task_members, task_types_body
+from taskmon.http.serializers import task_body as task_object
 from taskmon.records import Task
-from taskmon.serializers import encode, error_body, task_members, task_types_body
-from taskmon.serializers import task_body as task_object
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}

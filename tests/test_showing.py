@@ -15,12 +15,12 @@ from serving import Headers, Served, event, make_app, serving
 from taskmon.auth import ROLES, Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
-from taskmon.masker import Masker
+from taskmon.http.masker import Masker
+from taskmon.http.redaction import HIDDEN, Showing, load_function
 from taskmon.masking import MASK
+from taskmon.monitor.search import parse_search
 from taskmon.records import Task
-from taskmon.search import parse_search
 from taskmon.settings import Settings
-from taskmon.showing import HIDDEN, Showing, load_function
 
 MASKER = Masker(Settings().mask_keys)
 

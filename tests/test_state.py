@@ -21,12 +21,12 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon import prefetched
-from taskmon import state as state_module
 from taskmon.errors import UnknownTask
-from taskmon.query import SORT_KEYS
+from taskmon.monitor import prefetched
+from taskmon.monitor import state as state_module
+from taskmon.monitor.query import SORT_KEYS
+from taskmon.monitor.state import Change, State
 from taskmon.records import Event
-from taskmon.state import Change, State
 
 TYPES = ["sent", "received", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "odd"]
 

@@ -12,7 +12,7 @@ from waiting import eventually
 
 
 async def test_a_certificate_that_changes_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "taskmon.tls")
+    caplog.set_level("INFO", "taskmon.http.tls")
     files = make_certificates()
     certificate, key = tmp_path / "tls.pem", tmp_path / "key.pem"
     certificate.write_bytes(files.certificate.read_bytes())

@@ -16,8 +16,8 @@ from taskmon import audit_log, request_ids
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
+from taskmon.http.refusals import REASONS, Refusals
 from taskmon.logs import configure_logging, reopen_log_file
-from taskmon.refusals import REASONS, Refusals
 from taskmon.settings import Settings
 
 REQUEST = "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n"

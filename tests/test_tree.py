@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.errors import UnknownTask
+from taskmon.monitor.state import State
+from taskmon.monitor.tree import Tree, gather_tree
 from taskmon.records import Event
-from taskmon.state import State
-from taskmon.tree import Tree, gather_tree
 
 Kin = tuple[str, str | None, str | None]
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any, ClassVar, Final
 
-from ..answers import Message
 from ..auth import Role
 from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTaskName, UnknownWorker
+from ..http.answers import Message
+from ..http.base import ApiHandler
+from ..http.serializers import message_body
 from ..parameters import ID_SCHEMA, Parameter, Pattern, Schema, Seconds, Text, Whole, as_text, parse_id
-from ..serializers import message_body
-from .base import ApiHandler
 
 _MAX_POOL: Final = 10_000
 _MAX_LIMIT: Final = 1_000_000_000.0

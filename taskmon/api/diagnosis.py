@@ -2,14 +2,14 @@
 cluster's settings. Event loop only.
 """
 
-from ..answers import Findings, TreeObject
 from ..auth import Role
 from ..errors import Unavailable, UnknownTask
-from ..serializers import diagnostics_body, finding_member, tree_member, tree_opening
-from ..tree import Tree, gather_tree
-from .base import ApiHandler
+from ..http.answers import Findings, TreeObject
+from ..http.base import ApiHandler
+from ..http.serializers import diagnostics_body, finding_member, tree_member, tree_opening
+from ..http.time_slice import Turn, send_members
+from ..monitor.tree import Tree, gather_tree
 from .listing import warn_of_history
-from .turns import Turn, send_members
 
 
 class TaskTree(ApiHandler):

@@ -8,15 +8,15 @@ from msgspec import structs
 
 from ..auth import Role
 from ..errors import InvalidArgument, UnknownWorker
+from ..http.arguments import read_query, read_texts
+from ..http.base import ApiHandler
+from ..http.serializers import datatable_error, datatable_opening, encode, worker_body, worker_row
+from ..http.time_slice import Turn, send_members
+from ..monitor.query import MAX_COUNT, SORT_KEYS, TaskQuery
+from ..monitor.search import parse_search
 from ..parameters import Parameter, Text, Whole, parse_bool, read_parameters
-from ..query import MAX_COUNT, SORT_KEYS, TaskQuery
 from ..records import Task
-from ..search import parse_search
-from ..serializers import datatable_error, datatable_opening, encode, worker_body, worker_row
-from .arguments import read_query, read_texts
-from .base import ApiHandler
 from .listing import encode_tasks, with_children
-from .turns import Turn, send_members
 from .workers import WorkerHandler
 
 #: Arguments that a request for the table of tasks may have: DataTables sends six for each column.

@@ -9,11 +9,11 @@ from typing import Final
 from tornado.iostream import StreamClosedError
 
 from ..errors import Unavailable
-from ..query import TaskQuery
+from ..http.base import ApiHandler
+from ..http.serializers import task_items, task_members
+from ..http.time_slice import Turn, send_members
+from ..monitor.query import TaskQuery
 from ..records import Task
-from ..serializers import task_items, task_members
-from .base import ApiHandler
-from .turns import Turn, send_members
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,12 @@
 
 from msgspec import UNSET
 
-from ..answers import Readiness
 from ..auth import Role
 from ..errors import Unavailable
+from ..http.answers import Readiness
+from ..http.base import ApiHandler
+from ..http.time_slice import Turn
 from ..metrics import CONTENT_TYPE
-from .base import ApiHandler
-from .turns import Turn
 
 
 class Metrics(ApiHandler):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..auth import Role
-from .base import ApiHandler
+from ..http.base import ApiHandler
 
 
 class OpenApi(ApiHandler):

@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from celery.states import PENDING
 
-from ..answers import Message, Published, ResultObject
 from ..auth import Role
 from ..cluster.calling import PARAMETERS, make_call
 from ..cluster.calls import Deadline
@@ -25,9 +24,10 @@ from ..errors import (
     UnknownTaskName,
     shown,
 )
+from ..http.answers import Message, Published, ResultObject
+from ..http.base import ApiHandler, Scope
+from ..http.serializers import message_body, published_body, result_body
 from ..parameters import Flag, Parameter, Seconds
-from ..serializers import message_body, published_body, result_body
-from .base import ApiHandler, Scope
 
 #: Seconds that `apply` waits for a result: when nothing else is asked for, and at the most.
 DEFAULT_TIMEOUT: Final = 30.0

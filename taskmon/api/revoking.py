@@ -7,18 +7,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from ..answers import Message, Revoked
 from ..auth import Role
 from ..cluster.inspection import QUEUES_SETTLE
 from ..errors import InvalidArgument, NoAnswer, Unavailable, UnknownTask
+from ..http.answers import Message, Revoked
+from ..http.arguments import read_parts
+from ..http.base import ApiHandler
+from ..http.serializers import message_body, revoked_body
+from ..http.time_slice import Turn
+from ..monitor.query import FILTERS, PAGING, TaskQuery, make_query
+from ..monitor.state import State
 from ..parameters import ID_SCHEMA, Flag, Kind, Parameter, Schema, parse_id, whole
-from ..query import FILTERS, PAGING, TaskQuery, make_query
 from ..records import READY_STATES
-from ..serializers import message_body, revoked_body
-from ..state import State
-from .arguments import read_parts
-from .base import ApiHandler
-from .turns import Turn
 
 #: So many tasks are revoked by one request, at the most.
 MAX_REVOKED: Final = 10_000

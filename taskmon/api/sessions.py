@@ -1,11 +1,11 @@
 """The route that ends the sessions of a person. Event loop only."""
 
-from ..answers import Message
 from ..auth import Role
 from ..errors import Refused, Unavailable
+from ..http.answers import Message
+from ..http.base import ApiHandler
+from ..http.serializers import message_body
 from ..parameters import Parameter, Pattern
-from ..serializers import message_body
-from .base import ApiHandler
 
 
 class SessionRevoke(ApiHandler):

@@ -5,15 +5,15 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-from ..answers import TaskNames, TaskObject
 from ..auth import Role
 from ..errors import Unavailable, UnknownTask
-from ..query import FILTERS, PAGING, make_query
+from ..http.answers import TaskNames, TaskObject
+from ..http.base import ApiHandler
+from ..http.serializers import task_body, task_types_body
+from ..http.time_slice import Turn
+from ..monitor.query import FILTERS, PAGING, make_query
 from ..records import Task
-from ..serializers import task_body, task_types_body
-from .base import ApiHandler
 from .listing import send_listing, warn_of_history
-from .turns import Turn
 
 #: Names that are sorted, and merged, in one step.
 _RUN: Final = 1000

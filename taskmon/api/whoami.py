@@ -2,9 +2,9 @@
 
 from msgspec import UNSET
 
-from ..answers import WhoIsIt
 from ..auth import Role
-from .base import ApiHandler
+from ..http.answers import WhoIsIt
+from ..http.base import ApiHandler
 
 
 class WhoAmI(ApiHandler):

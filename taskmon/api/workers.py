@@ -6,15 +6,15 @@ from typing import Final
 
 import msgspec
 
-from ..answers import QueueList, WorkerObject
 from ..auth import Role
 from ..cluster.inspection import GENERAL, OF_ALL, OF_TASKS, Inspection
 from ..errors import Forbidden, NoAnswer, Unavailable, UnknownWorker
+from ..http.answers import QueueList, WorkerObject
+from ..http.base import ApiHandler
+from ..http.serializers import queue_lengths_body, queue_member, worker_body, worker_member
+from ..http.time_slice import send_members
 from ..parameters import Flag, Parameter, Text
 from ..records import Worker
-from ..serializers import queue_lengths_body, queue_member, worker_body, worker_member
-from .base import ApiHandler
-from .turns import send_members
 
 _NOTHING: Final = Inspection()
 _REFRESH: Final = Parameter("refresh", Flag(), "Ask the workers first; that needs the role operator.", default=False)

@@ -23,14 +23,7 @@ from kombu.connection import Connection
 from kombu.messaging import Producer
 
 from ..broker_faults import BrokerBlocked, Fault, explain
-from .connections import (
-    LATEST_RETRY,
-    BrokerAway,
-    away_errors,
-    close_connection,
-    drop_connection,
-    open_connection,
-)
+from .connections import LATEST_RETRY, BrokerAway, away_errors, close_connection, drop_connection, open_connection
 
 log = logging.getLogger(__name__)
 

@@ -23,15 +23,7 @@ from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName, Unr
 from ..records import Task
 from .calling import Call
 from .calls import LIMIT, Lane
-from .connections import (
-    LATEST_RETRY,
-    MAX_IDLE,
-    BrokerAway,
-    away_errors,
-    drop_connection,
-    open_connection,
-    say_why,
-)
+from .connections import LATEST_RETRY, MAX_IDLE, BrokerAway, away_errors, drop_connection, open_connection, say_why
 from .destinations import Destinations
 from .recorded import find_destination, read_recorded
 from .replies import declare_result_queue, remove_result_queue

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ..monitor.state import State
 from ..records import Worker
-from ..state import State
 from .batches import Batch, Row, clean_value
 
 #: The counters are copied less often, where that takes long: a fiftieth of the time at the most.

@@ -10,8 +10,8 @@ from itertools import islice
 from math import inf
 from typing import Final
 
+from ..monitor.state import RECONCILED
 from ..records import Event, Task, Worker
-from ..state import RECONCILED
 from .batches import Row
 from .columns import FIELDS, merge_tasks, to_row
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from ..cluster.calls import LIMIT, Lane
 from ..errors import InvalidSetting, Unavailable
-from ..query import TaskQuery
+from ..monitor.query import TaskQuery
+from ..monitor.state import State
+from ..monitor.tree import Tree, gather_tree
 from ..records import READY_STATES, Task
 from ..settings import Settings
-from ..state import State
-from ..tree import Tree, gather_tree
 from .apart import SqliteApart
 from .columns import merge_tasks
 from .databases import Database

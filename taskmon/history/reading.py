@@ -1,6 +1,6 @@
 """Questions to the database: one task, a page of a listing, children, all that comes back at the start.
 
-Nothing here runs on the event loop. A listing is walked as `finding/finder.py` walks the memory, in the same order,
+Nothing here runs on the event loop. A listing is walked as `index/finder.py` walks the memory, in the same order,
 and goes on after the last row that was read: so no read holds the database for long, however long the listing is.
 """
 
@@ -10,8 +10,8 @@ from typing import Any, Final
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true, tuple_
 
+from ..monitor.query import TaskQuery, make_filter
 from ..outcomes import ORPHANED
-from ..query import TaskQuery, make_filter
 from ..records import Task
 from .batches import clean_text
 from .clusters import find_cluster_of

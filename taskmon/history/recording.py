@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 
 from ..cluster.calls import Lane
 from ..errors import TaskmonError, Unavailable
-from ..query import TaskQuery
+from ..monitor.query import TaskQuery
+from ..monitor.state import State
 from ..records import Event, Task, Worker
-from ..state import State
 from .batches import Written
 from .besides import Besides, Counters, Found
 from .changes import Changes

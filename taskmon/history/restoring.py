@@ -1,6 +1,6 @@
 """What comes back at the start: the newest tasks, the workers and the counters. In a thread, not on the event loop.
 
-An unfinished task is worth more than a finished one, as in `finding/store.py`. Texts that many tasks have are shared.
+An unfinished task is worth more than a finished one, as in `index/store.py`. Texts that many tasks have are shared.
 """
 
 import gc
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Select, select
 
-from ..query import TaskQuery
+from ..monitor.query import TaskQuery
 from ..records import DEFAULT_FREQ, FREQ_BOUNDS, READY_STATES, Task, Worker
 from .batches import Row
 from .columns import FIELDS

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 from sqlalchemy import ColumnElement, and_, or_
 
-from ..search import MIN_SUBSTRING, Node, Term, Terms
+from ..monitor.search import MIN_SUBSTRING, Node, Term, Terms
 from .schema import tasks
 
 Condition = ColumnElement[bool]

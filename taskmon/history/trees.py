@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..errors import UnknownTask
-from ..query import TaskQuery
+from ..monitor.query import TaskQuery
 from ..records import Task
 from .databases import Database
 from .reading import Listing, read_children, read_task

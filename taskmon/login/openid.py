@@ -16,14 +16,7 @@ from ..credentials.jwt import ALGORITHMS, JwtVerifier
 from ..credentials.sessions import Identity
 from ..errors import LoginFailed, NotAuthenticated, Unavailable
 from .attempts import Attempt
-from .claims import (
-    check_hosted_domain,
-    check_id_token,
-    has_claim,
-    read_groups,
-    read_subject,
-    read_verified_address,
-)
+from .claims import check_hosted_domain, check_id_token, has_claim, read_groups, read_subject, read_verified_address
 from .provider import ask_with_token, authorization_url, exchange, is_endpoint, read
 
 _FRESH: Final = 3600.0

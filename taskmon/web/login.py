@@ -5,10 +5,10 @@ A login ends in a session or in a page with a link; nothing here sends a browser
 
 from contextlib import suppress
 
-from ..api import audit
-from ..api.base import status_of
 from ..auth import Role, client_of, printable
 from ..errors import LoginFailed, TaskmonError, Unavailable
+from ..http import audit
+from ..http.base import status_of
 from .pages import PageHandler
 
 

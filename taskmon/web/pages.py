@@ -9,9 +9,9 @@ from typing import Any, Final
 from tornado.template import Loader
 from tornado.web import HTTPError
 
-from ..api.base import ApiHandler
 from ..credentials.sessions import Sessions
 from ..errors import Forbidden, LoginFailed, NotAuthenticated, Unavailable
+from ..http.base import ApiHandler
 from ..login.addresses import base_path
 from ..login.flow import Login
 

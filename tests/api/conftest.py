@@ -11,7 +11,7 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.web import Application
 
 from taskmon.app import Taskmon
-from taskmon.server import make_application
+from taskmon.routes import make_application
 
 #: Seconds for a request: a test ends before.
 _NEVER = 1000.0

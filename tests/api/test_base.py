@@ -14,15 +14,15 @@ from urllib.parse import quote
 import pytest
 from serving import Headers, Response, Served, close, event, make_app, parse, serving
 
-from taskmon import server
-from taskmon.api.arguments import MAX_ARGUMENTS
-from taskmon.api.base import ApiHandler
-from taskmon.api.headers import HEADERS
 from taskmon.api.tasks import TaskTypes
 from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Forbidden, InvalidSetting, NoAnswer, TooManyRequests, Unavailable
+from taskmon.http import server
+from taskmon.http.arguments import MAX_ARGUMENTS
+from taskmon.http.base import ApiHandler
+from taskmon.http.headers import HEADERS
 from taskmon.parameters import Flag, Parameter, Seconds, Text
 from taskmon.routes import API, PROBES
 from taskmon.settings import Settings
@@ -551,7 +551,7 @@ async def test_what_nobody_raised_on_purpose(
         assert answer.header("X-Half") is None
         check_headers(answer)
         assert (await served.get("/api/tasks")).status == 200
-    (record,) = [record for record in caplog.records if record.name == "taskmon.api.base"]
+    (record,) = [record for record in caplog.records if record.name == "taskmon.http.base"]
     assert record.getMessage() == "GET '/api/task/types' failed"
     assert record.exc_info is not None
     assert "confidential" not in caplog.text

@@ -12,9 +12,10 @@ from serving import AWAY, Response, Served, event, make_app, serving
 from waiting import eventually
 
 from taskmon.api import control as module
-from taskmon.api import revoking, turns
+from taskmon.api import revoking
 from taskmon.auth import ROLES, Role
 from taskmon.credentials.tokens import new_token
+from taskmon.http import time_slice
 
 W1, W2 = "celery@w1", "celery@w2"
 
@@ -413,7 +414,7 @@ async def test_what_does_not_say_which_tasks_is_refused(memory_broker: str, body
 
 async def test_at_most_so_many_at_once(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revoking, "MAX_REVOKED", 2)
-    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
     async with watching(memory_broker) as served:
         some_tasks(served)
         answer = await post(served, "/api/tasks/revoke", {"taskname": "app.add", "dry_run": True})

@@ -11,10 +11,11 @@ from serving import Served, close, event, make_app, serving
 from waiting import eventually
 
 from taskmon import app
-from taskmon.api import diagnosis, turns
+from taskmon.api import diagnosis
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
-from taskmon.diagnostics import heartbeats
+from taskmon.http import time_slice
+from taskmon.monitor.diagnostics import heartbeats
 from taskmon.records import CUT_MARK
 
 KEYS = [
@@ -105,8 +106,8 @@ def chain(count: int) -> list[Any]:
 
 
 async def test_a_deep_tree_is_sent_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    monkeypatch.setattr(turns, "CHUNK", 10_000)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "CHUNK", 10_000)
     async with serving() as served:
         served.apply(*chain(2000))
         body, answer = await asyncio.gather(ask_tree(served, "1999"), served.get("/healthcheck"))
@@ -126,10 +127,10 @@ async def test_a_tree_has_an_end() -> None:
 
 
 async def test_whoever_asks_may_go_away(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    monkeypatch.setattr(turns, "CHUNK", 1000)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "CHUNK", 1000)
     ended = asyncio.Event()
-    send = turns.send_members
+    send = time_slice.send_members
 
     async def watch(*arguments: Any) -> None:
         try:
@@ -265,7 +266,7 @@ async def test_findings_are_logged_without_anybody_asking(
     async with serving() as served:
         await eventually(lambda: "no-result-backend" in caplog.text)
         await findings(served)
-    lines = [record for record in caplog.records if record.name == "taskmon.diagnostics"]
+    lines = [record for record in caplog.records if record.name == "taskmon.monitor.diagnostics"]
     assert sorted(record.getMessage().partition(":")[0] for record in lines) == ["broker-away", "no-result-backend"]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from serving import Response, Served, serving
 
-from taskmon import server
-from taskmon.api.base import ApiHandler
 from taskmon.auth import ROLES, Role
 from taskmon.credentials.tokens import new_token
+from taskmon.http import server
+from taskmon.http.base import ApiHandler
 from taskmon.routes import ROUTES
 
 TOKENS = {role: new_token(str(role), role) for role in ROLES}

@@ -10,9 +10,10 @@ import pytest
 from serving import AWAY, Served, close, event, make_app, parse, serving
 from waiting import eventually
 
-from taskmon.api import listing, tasks, turns
+from taskmon.api import listing, tasks
+from taskmon.http import time_slice
+from taskmon.http.serializers import Links
 from taskmon.records import Task
-from taskmon.serializers import Links
 
 SEED_KEYS = (
     *("args", "client", "clock", "eta", "exception", "exchange", "expires", "failed", "kwargs", "name", "received"),
@@ -300,8 +301,8 @@ def fill(served: Served, count: int, text: str = "x" * 2000) -> None:
 @pytest.fixture
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every listing a long one: sent after each few tasks."""
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    monkeypatch.setattr(turns, "CHUNK", 4000)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "CHUNK", 4000)
 
 
 @pytest.mark.usefixtures("_eager")
@@ -319,7 +320,7 @@ async def test_a_long_listing_comes_in_chunks() -> None:
 
 @pytest.mark.usefixtures("_eager")
 async def test_others_are_served_while_a_long_listing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "CHUNK", 1 << 30)
+    monkeypatch.setattr(time_slice, "CHUNK", 1 << 30)
     async with serving() as served:
         fill(served, 2000, "x")
         listing = asyncio.create_task(served.get("/api/tasks"))
@@ -373,7 +374,7 @@ async def test_a_client_that_stops_reading_keeps_nothing_but_its_place() -> None
             (stalled,) = [place.stream for place in served.taskmon.listeners.connected]
             for _ in range(50):
                 assert await ids(served, "?limit=1") == ["task-999"]
-                assert len(stalled._write_buffer) < turns.CHUNK + (listing.BATCH + 1) * 21_000
+                assert len(stalled._write_buffer) < time_slice.CHUNK + (listing.BATCH + 1) * 21_000
             assert stalled.writing()
             while part := await loop.sock_recv(client, 1 << 20):  # and it may go on at any time
                 raw += part
@@ -409,8 +410,8 @@ async def test_fewer_long_texts_are_encoded_together(monkeypatch: pytest.MonkeyP
 async def test_a_failure_halfway_does_not_look_like_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    monkeypatch.setattr(turns, "CHUNK", 0)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "CHUNK", 0)
     monkeypatch.setattr(listing, "BATCH", 1)
     async with serving() as served:
         fill(served, 10)

@@ -12,11 +12,11 @@ from remote import ANSWERS, answering, fine, inspectable
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
 from waiting import eventually, given_time
 
-from taskmon.api import turns
 from taskmon.auth import ROLES, Role
 from taskmon.cluster import inspection, mailbox
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspector
 from taskmon.credentials.tokens import new_token
+from taskmon.http import time_slice
 
 W1, W2 = "celery@w1", "celery@w2"
 KEYS = {"status", "last_seen", "age", "heartbeat", "timestamp", *GENERAL, *OF_TASKS}
@@ -260,8 +260,8 @@ async def test_no_password_shows(memory_broker: str) -> None:
 
 
 async def test_a_long_listing_is_sent_while_it_is_made(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", 0.0)
-    monkeypatch.setattr(turns, "CHUNK", 1000)
+    monkeypatch.setattr(time_slice, "SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "CHUNK", 1000)
     async with watching(memory_broker) as served:
         for number in range(50):
             beat(served, f"w{number}")

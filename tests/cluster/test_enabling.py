@@ -15,8 +15,8 @@ from waiting import eventually
 from taskmon.cluster import enabling
 from taskmon.cluster.enabling import Cluster, EventEnabler
 from taskmon.errors import Unavailable
+from taskmon.monitor.state import State
 from taskmon.records import Event, Worker
-from taskmon.state import State
 
 # Cluster
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from taskmon.cluster import stored
 from taskmon.cluster.stored import LARGEST, UNKNOWN, Result, make_plain, read_stored
-from taskmon.masker import Masker
+from taskmon.http.masker import Masker
+from taskmon.http.serializers import encode
 from taskmon.nesting import DEEPEST
-from taskmon.serializers import encode
 
 JSON = "application/json"
 PICKLE = "application/x-python-serialize"

@@ -13,12 +13,12 @@ from issuer import Issuer, Key, claims
 from serving import Headers, Response, Served, parse, serving
 from tls import make_certificates
 
-from taskmon import server
-from taskmon.api.base import ApiHandler
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.credentials.vouching import build_proxy
 from taskmon.errors import InvalidSetting
+from taskmon.http import server
+from taskmon.http.base import ApiHandler
 from taskmon.settings import Settings
 
 KEY = Key("one")

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import Headers, Response, Served, close, parse, serving
 
-from taskmon import server
-from taskmon.api.base import ApiHandler
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
+from taskmon.http import server
+from taskmon.http.base import ApiHandler
 from taskmon.settings.proxies import PRESETS
 
 PROXY: dict[str, Any] = {

@@ -31,11 +31,11 @@ from histories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.blocks import BLOCK, Entry
-from taskmon.finding.sources import Source
-from taskmon.query import SORT_KEYS, TaskQuery, make_filter
+from taskmon.monitor.index.blocks import BLOCK, Entry
+from taskmon.monitor.index.sources import Source
+from taskmon.monitor.query import SORT_KEYS, TaskQuery, make_filter
+from taskmon.monitor.state import State
 from taskmon.records import Event, Task
-from taskmon.state import State
 
 
 @given(

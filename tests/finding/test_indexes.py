@@ -20,14 +20,14 @@ from factories import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.blocks import BLOCK
-from taskmon.finding.facets import FACETS
-from taskmon.finding.indexes import FLUSH_AT, LINGER
-from taskmon.finding.ordering import _SAMPLED, Ordering
-from taskmon.finding.orders import ORDERS, Known
-from taskmon.query import TaskQuery
+from taskmon.monitor.index.blocks import BLOCK
+from taskmon.monitor.index.facets import FACETS
+from taskmon.monitor.index.indexes import FLUSH_AT, LINGER
+from taskmon.monitor.index.ordering import _SAMPLED, Ordering
+from taskmon.monitor.index.orders import ORDERS, Known
+from taskmon.monitor.query import TaskQuery
+from taskmon.monitor.state import State
 from taskmon.records import Event
-from taskmon.state import State
 
 #: A task has one entry by time, one by each facet, and one by each other order, known or missing.
 ENTRIES_PER_TASK = 1 + len(FACETS) + len(ORDERS)

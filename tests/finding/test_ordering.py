@@ -7,10 +7,10 @@ from factories import list_entries, small_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding import ordering as ordering_module
-from taskmon.finding.blocks import BLOCK, Block, Entry, distinct, sort_entries, split
-from taskmon.finding.ordering import Ordering
-from taskmon.finding.store import TaskStore
+from taskmon.monitor.index import ordering as ordering_module
+from taskmon.monitor.index.blocks import BLOCK, Block, Entry, distinct, sort_entries, split
+from taskmon.monitor.index.ordering import Ordering
+from taskmon.monitor.index.store import TaskStore
 from taskmon.records import Task
 
 ENTRIES = st.tuples(st.integers(0, 12).map(float), st.sampled_from("abcdef"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.queue import Queue
+from taskmon.monitor.index.queue import Queue
 
 
 @given(st.integers(0, 2**32), st.sampled_from([3, 8]))

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from taskmon.auth import Role
 from taskmon.errors import InvalidSearch
-from taskmon.finding import finder, look
-from taskmon.finding.look import Look
-from taskmon.finding.sieve import MOST_VALUES, Sieve, let_all, let_none, make_sieve
-from taskmon.finding.store import PLAIN
-from taskmon.masker import Masker
-from taskmon.query import SORT_KEYS, TaskQuery
+from taskmon.http.masker import Masker
+from taskmon.http.redaction import Showing
+from taskmon.monitor.index import finder, look
+from taskmon.monitor.index.look import Look
+from taskmon.monitor.index.sieve import MOST_VALUES, Sieve, let_all, let_none, make_sieve
+from taskmon.monitor.index.store import PLAIN
+from taskmon.monitor.query import SORT_KEYS, TaskQuery
+from taskmon.monitor.search import only_wanted, parse_search
+from taskmon.monitor.state import State
 from taskmon.records import Event, Task
-from taskmon.search import only_wanted, parse_search
 from taskmon.settings import Settings
-from taskmon.showing import Showing
-from taskmon.state import State
 
 #: What texts and terms are made of: letters that fold to others, the words of fields, what separates texts.
 PIECES = [

@@ -7,8 +7,8 @@ from factories import flush, held_tasks, make_event, make_state
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding import store
-from taskmon.state import State
+from taskmon.monitor.index import store
+from taskmon.monitor.state import State
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1, 4, 40]), st.sampled_from([2, 8]))

@@ -8,12 +8,12 @@ from factories import START, find_ids, make_event, make_life, small_blocks, tidy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.finding.blocks import Block
-from taskmon.finding.codes import Times
-from taskmon.finding.store import TaskStore
-from taskmon.finding.zones import FACETS, Asked, Ranges, Values, Zones
+from taskmon.monitor.index.blocks import Block
+from taskmon.monitor.index.codes import Times
+from taskmon.monitor.index.store import TaskStore
+from taskmon.monitor.index.zones import FACETS, Asked, Ranges, Values, Zones
+from taskmon.monitor.state import State
 from taskmon.records import Task
-from taskmon.state import State
 
 BOUND = st.none() | st.integers(-1, 6).map(float)
 RANGES = st.dictionaries(st.sampled_from(["received", "started"]), st.tuples(BOUND, BOUND))

@@ -24,8 +24,8 @@ from taskmon.history.messages import Answer, Index, Rows, Tidy, pack, receive
 from taskmon.history.retention import Retention
 from taskmon.history.scribe import Plan, Scribe
 from taskmon.history.sqlite import SqliteDatabase
+from taskmon.monitor.search import parse_search
 from taskmon.records import Task
-from taskmon.search import parse_search
 
 
 @pytest.fixture

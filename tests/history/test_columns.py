@@ -17,8 +17,8 @@ from taskmon.history.columns import AGES, FIELDS, TIMES, merge_tasks, settle, to
 from taskmon.history.reading import read_children
 from taskmon.history.restoring import read_all
 from taskmon.history.schema import tasks
+from taskmon.monitor.state import State
 from taskmon.records import CUT_MARK, Task, Worker
-from taskmon.state import State
 
 
 @given(st.data(), lives())

@@ -19,9 +19,9 @@ from taskmon.history import history as history_module
 from taskmon.history import recording
 from taskmon.history.databases import Away
 from taskmon.history.recording import Recorder
+from taskmon.monitor.state import State
 from taskmon.outcomes import Outcome
 from taskmon.records import Event, Task
-from taskmon.state import State
 from taskmon.wording import say_roughly
 
 

@@ -12,10 +12,10 @@ from taskmon.history import reading
 from taskmon.history.databases import Database
 from taskmon.history.reading import list_names, read_children, read_task, read_tasks
 from taskmon.history.schema import SEARCHED
-from taskmon.query import TaskQuery
+from taskmon.monitor.query import TaskQuery
+from taskmon.monitor.search import parse_search
+from taskmon.monitor.state import State
 from taskmon.records import Task
-from taskmon.search import parse_search
-from taskmon.state import State
 
 
 @pytest.fixture(scope="module")

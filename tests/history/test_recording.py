@@ -22,7 +22,7 @@ from taskmon.history.databases import Away, Batch
 from taskmon.history.recording import Recorder
 from taskmon.history.retention import Retention
 from taskmon.history.sqlite import SqliteDatabase
-from taskmon.state import State
+from taskmon.monitor.state import State
 
 
 class Watched(SqliteDatabase):

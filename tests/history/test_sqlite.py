@@ -19,8 +19,8 @@ from taskmon.history.databases import Away
 from taskmon.history.restoring import read_all
 from taskmon.history.schema import VERSION
 from taskmon.history.sqlite import SqliteDatabase
+from taskmon.monitor.search import parse_search
 from taskmon.records import Task
-from taskmon.search import parse_search
 
 
 @pytest.fixture

@@ -34,9 +34,9 @@ from taskmon.history.reading import list_names, read_children
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.schema import VERSION
+from taskmon.monitor.search import parse_search
 from taskmon.outcomes import ORPHANED
 from taskmon.records import Event, Task, Worker
-from taskmon.search import parse_search
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -23,8 +23,8 @@ from processes import wait_until
 from redis import Redis
 from workers import Project, Worker
 
-from taskmon.api.base import ApiHandler
 from taskmon.cluster.connections import open_connection
+from taskmon.http.base import ApiHandler
 from taskmon.routes import ROUTES
 
 #: Longer than any test, as where tasks take hours; taskmon is not told.

@@ -17,8 +17,8 @@ from monitor import Monitor
 from patience import PATIENCE
 from workers import Project
 
-from taskmon.broker_status import BrokerStatus
 from taskmon.events import EventConsumer
+from taskmon.monitor.broker_status import BrokerStatus
 from taskmon.receiving.drains import KombuDrain, RedisDrain
 from taskmon.receiving.frames import AmqpDrain
 from taskmon.records import Event

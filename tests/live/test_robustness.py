@@ -20,10 +20,10 @@ from serving import Response, Served, make_app, serving
 from waiting import eventually
 from workers import Project, Worker, running
 
-from taskmon import connections as http_connections
 from taskmon import events
 from taskmon.cluster import connections
-from taskmon.query import TaskQuery
+from taskmon.http import connections as http_connections
+from taskmon.monitor.query import TaskQuery
 
 
 def send_lives(app: Celery, name: str, count: int, hostname: str = "w1@live") -> None:

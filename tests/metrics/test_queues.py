@@ -11,8 +11,8 @@ from scene import NOW, FakeState, Scene, task
 from taskmon.metrics import Metrics, waiting
 from taskmon.metrics.readings import MAX_AGE
 from taskmon.metrics.waiting import Waiting
+from taskmon.monitor.state import State
 from taskmon.records import Task
-from taskmon.state import State
 
 OLDEST = "taskmon_queue_oldest_waiting_seconds"
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from scene import Scene
 
 from taskmon.history.status import Status
+from taskmon.http.refusals import Refusals
 from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS
-from taskmon.refusals import Refusals
 
 
 def test_every_metric_has_its_help_and_type_even_without_samples() -> None:

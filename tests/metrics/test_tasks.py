@@ -6,10 +6,10 @@ import pytest
 from factories import make_event
 from scene import NOW, Scene, task
 
-from taskmon.broker_status import BrokerStatus
 from taskmon.metrics import Metrics
 from taskmon.metrics.table import TASK_COUNTERS
-from taskmon.state import State
+from taskmon.monitor.broker_status import BrokerStatus
+from taskmon.monitor.state import State
 
 
 @pytest.mark.parametrize(("kind", "name"), TASK_COUNTERS.items())

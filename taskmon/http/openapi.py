@@ -1,0 +1,225 @@
+"""The OpenAPI 3.1 document of the HTTP API, made from the routes and from what their handlers declare. Pure."""
+
+import inspect
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, ClassVar, Final, Protocol
+
+import msgspec
+
+from ..parameters import ID_SCHEMA, Parameter, Schema, Text
+from .answers import ErrorAnswer
+from .serializers import encode
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+
+#: What each status that is an error means, and the headers that come with it.
+_ERRORS: Final = {
+    400: ("An argument is wrong; the message names it, the rule and the value.", ()),
+    401: ("No credentials, or wrong ones.", ("WWW-Authenticate",)),
+    403: ("The role is too low, or the request comes from another site, or taskmon is read-only.", ()),
+    404: ("What the path or an argument names is not known.", ()),
+    408: ("The request did not come to its end in time.", ()),
+    409: ("A worker refuses, or what is known of the task does not allow it.", ()),
+    413: ("The body is too large.", ()),
+    415: ("The body is in parts, or compressed.", ()),
+    421: ("The host name is not served here.", ()),
+    429: ("Too many failed attempts to log in.", ("Retry-After",)),
+    431: ("The headers are too long.", ()),
+    503: ("Something that taskmon needs is away, or busy.", ("Retry-After",)),
+    504: ("A worker did not answer in time; what was asked for may still happen.", ()),
+}
+_EVERYWHERE: Final = frozenset({400, 408, 413, 431})
+_WITH_CREDENTIALS: Final = frozenset({401, 403, 421, 429, 503})
+_OF_POST: Final = frozenset({415})
+
+_HEADERS: Final = {
+    "WWW-Authenticate": {"description": "The kinds of credentials that are accepted.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
+}
+_SECURITY: Final = {
+    "basic": {"type": "http", "scheme": "basic"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token that `taskmon token` makes."},
+    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-taskmon", "description": "Begun by a login."},
+}
+
+#: The parts of paths, by the names that handlers give them.
+_PARTS: Final = {
+    "task_id": "The id of a task.",
+    "task_name": "The name of a task.",
+    "hostname": "The hostname of a worker.",
+}
+
+
+class Route(Protocol):
+    """What is read of a handler: see `ApiHandler`."""
+
+    role: ClassVar[Any]
+    public: ClassVar[bool]
+    takes: ClassVar[tuple[Parameter, ...]]
+    json_only: ClassVar[bool]
+    answer_type: ClassVar[Any]
+    media_type: ClassVar[str]
+
+    @classmethod
+    def methods(cls) -> list[str]: ...
+    @classmethod
+    def statuses(cls) -> set[int]: ...
+
+
+class Document:
+    """The document of some routes, made when it is first asked for; `encoded` is its JSON."""
+
+    def __init__(self, routes: Iterable[tuple[str, type[Route]]], url_prefix: str, version: str) -> None:
+        self._routes = list(routes)
+        self._url_prefix = url_prefix
+        self._version = version
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The document as JSON."""
+        return encode(self.content)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The document as plain values."""
+        types = [ErrorAnswer, *(handler.answer_type for _, handler in self._routes)]
+        schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+        error, *answers = schemas
+        paths: dict[str, Any] = {}
+        statuses = sorted({status for _, handler in self._routes for status in _statuses(handler)})
+        for (pattern, handler), answer in zip(self._routes, answers, strict=True):
+            for method in handler.methods():
+                path, parts = _write_path(pattern, getattr(handler, method))
+                operation = _describe(handler, method, parts, answer)
+                paths.setdefault(path, {})[method] = operation
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "taskmon", "version": self._version, "summary": "What a Celery cluster does."},
+            "servers": [{"url": self._url_prefix or "/"}],
+            "security": [{name: []} for name in _SECURITY],
+            "paths": paths,
+            "components": {
+                "schemas": components,
+                "responses": {f"Error{status}": _describe_error(status, error) for status in statuses},
+                "headers": _HEADERS,
+                "securitySchemes": _SECURITY,
+            },
+        }
+
+
+def _write_path(pattern: str, method: Any) -> tuple[str, list[str]]:
+    """Write a route as a template; give the names of its parts, which are those of the method's arguments."""
+    names = list(inspect.signature(method).parameters)[1:]
+    parts = iter(names)
+    path = re.sub(r"\([^)]*\)", lambda _: f"{{{next(parts)}}}", pattern)
+    return path.replace("\\.", "."), names
+
+
+def _describe(handler: type[Route], method: str, parts: list[str], answer: Schema) -> dict[str, Any]:
+    """Describe one method of one route."""
+    changes = method == "post"
+    parameters = [
+        {"name": name, "in": "path", "required": True, "description": _PARTS[name], "schema": ID_SCHEMA}
+        for name in parts
+    ]
+    operation: dict[str, Any] = {
+        "operationId": handler.__name__,
+        "summary": _summarize(handler, method),
+        "tags": [handler.__module__.rpartition(".")[2]],
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "OK", "content": {handler.media_type: {"schema": answer}}},
+            **{str(status): {"$ref": f"#/components/responses/Error{status}"} for status in _statuses(handler)},
+        },
+    }
+    if handler.public:
+        operation["security"] = []
+    else:
+        operation["x-role"] = str(handler.role)
+    if changes and handler.takes:
+        operation["requestBody"] = _describe_body(handler)
+    elif not changes:
+        parameters += [_describe_query(parameter) for parameter in handler.takes]
+    return operation
+
+
+def _statuses(handler: type[Route]) -> list[int]:
+    common = _EVERYWHERE if handler.public else _EVERYWHERE | _WITH_CREDENTIALS
+    return sorted(common | handler.statuses() | (_OF_POST if "post" in handler.methods() else frozenset()))
+
+
+def _summarize(handler: type[Route], method: str) -> str:
+    """Give what the docstring of a handler says after its route."""
+    text = inspect.getdoc(handler) or ""
+    first = " ".join(text.partition("\n\n")[0].split())
+    said = first.partition("`: ")[2] or (inspect.getdoc(getattr(handler, method)) or "").partition("\n")[0]
+    return said[:1].upper() + said[1:].removesuffix(".")
+
+
+def _describe_query(parameter: Parameter) -> dict[str, Any]:
+    schema = parameter.kind.schema()
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": parameter.required,
+        "allowEmptyValue": not parameter.required,
+        "description": parameter.help,
+        "schema": schema,
+    }
+
+
+def _describe_body(handler: type[Route]) -> dict[str, Any]:
+    """Describe a body: a JSON object and, as a rule, a form."""
+    content = {"application/json": {"schema": _describe_object(handler.takes, is_json=True)}}
+    description = "The arguments; null is one that is not given."
+    if not handler.json_only:
+        form = [parameter for parameter in handler.takes if parameter.kind.in_query]
+        content["application/x-www-form-urlencoded"] = {"schema": _describe_object(form, is_json=False)}
+        description += " They may stand in the query string, too."
+    required = any(parameter.required for parameter in handler.takes)
+    return {"description": description, "required": required, "content": content}
+
+
+def _describe_object(parameters: Iterable[Parameter], is_json: bool) -> Schema:
+    parameters = list(parameters)
+    excluded = [_describe_pair(one.name, one.excludes) for one in parameters if one.excludes is not None]
+    return {
+        "type": "object",
+        "properties": {parameter.name: _describe_property(parameter, is_json) for parameter in parameters},
+        "required": [parameter.name for parameter in parameters if parameter.required],
+        "additionalProperties": False,
+        **({"not": {"anyOf": excluded}} if excluded else {}),
+    }
+
+
+def _describe_pair(*names: str) -> Schema:
+    """Describe an object that has two arguments, neither of them null."""
+    return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
+
+
+def _describe_property(parameter: Parameter, is_json: bool) -> Schema:
+    """Describe a value: JSON may write most of them as texts, too, and what is blank or null is not given."""
+    kind = parameter.kind
+    schema = kind.described() if is_json else kind.schema()
+    choices = list(schema.get("anyOf", [schema]))
+    if not parameter.required and kind.in_query and kind.is_absent("") and not isinstance(kind, Text):
+        choices.append({"type": "string", "pattern": r"^\s*$"})
+    if is_json and not parameter.required and (kind.in_query or kind.is_absent(None)):
+        choices.append({"type": "null"})
+    described: Schema = dict(choices[0]) if len(choices) == 1 else {"anyOf": choices}
+    described["description"] = parameter.help
+    if parameter.default is not None:
+        described["default"] = parameter.default
+    return described
+
+
+def _describe_error(status: int, error: Schema) -> dict[str, Any]:
+    when, headers = _ERRORS[status]
+    described: dict[str, Any] = {"description": when, "content": {"application/json": {"schema": error}}}
+    if headers:
+        described["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
+    return described
