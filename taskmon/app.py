@@ -16,22 +16,22 @@ from celery import Celery
 from . import __version__
 from .auth import Authentication, Role
 from .cluster.app_queues import is_empty_app, list_app_queues
-from .cluster.calls import Lane
+from .cluster.blocking_pool import Lane
+from .cluster.cluster_names import name_cluster, name_cluster_as_before
 from .cluster.connections import find_rabbitmq_host
 from .cluster.consumers import Consumers
 from .cluster.control import Control
 from .cluster.destinations import Destinations
-from .cluster.enabling import Cluster, EventEnabler
+from .cluster.event_enabler import Cluster, EventEnabler
 from .cluster.inspection import Inspector
 from .cluster.known_queues import MAX_QUEUES, KnownQueues
 from .cluster.mailbox import Mailbox
 from .cluster.management import ManagementApi, is_api_url
-from .cluster.naming import name_cluster, name_cluster_as_before
 from .cluster.publishing import Publisher
 from .cluster.queues import Queues
 from .cluster.results import Results
-from .credentials.building import build_authenticators
 from .credentials.ended_sessions import SessionFile, Store, find_session_file
+from .credentials.factory import build_authenticators
 from .errors import Unavailable
 from .events import EventConsumer
 from .http.masker import Masker
@@ -39,7 +39,7 @@ from .http.openapi import Document
 from .http.redaction import Showing, load_function
 from .http.server import Listeners, listeners
 from .http.services import Services
-from .login.building import build_entrance
+from .login.factory import build_entrance
 from .logs import reopen_log_file
 from .metrics import Metrics as MetricsRegistry
 from .monitor.broker_status import BrokerStatus

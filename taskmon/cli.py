@@ -103,7 +103,7 @@ def demo(ctx: click.Context, /, **flags: object) -> None:
 @click.argument("file", metavar="FILE", default=FLOWER_FILE)
 def convert_config(file: str) -> None:
     """Print a flowerconfig.py as a taskmon.toml; runs none of it."""
-    from .converting import convert
+    from .config_conversion import convert
 
     try:
         click.echo(convert(Path(file)), nl=False)

@@ -23,11 +23,11 @@ from kombu.serialization import prepare_accept_content
 
 from .broker_faults import Fault, SubscriptionLost, explain
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
-from .cluster.probing import Prober, Subscription
+from .cluster.event_probe import Prober, Subscription
 from .monitor.broker_status import BrokerStatus
+from .receiving.chunked_reader import Drain
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
-from .receiving.pieces import Drain
 from .receiving.queue import EventQueue
 from .records import Event
 from .settings import Settings

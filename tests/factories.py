@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from taskmon.monitor import state
-from taskmon.monitor.index import facets, finder, indexes, ordering, sorting, zones
+from taskmon.monitor.index import facets, finder, indexes, ordering, sorting, zone_maps
 from taskmon.monitor.index.ordering import Ordering
 from taskmon.monitor.query import TaskQuery
 from taskmon.monitor.state import State
@@ -116,10 +116,10 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
             patch.setattr(module, "BLOCK", block)
         for module in (ordering, indexes):
             patch.setattr(module, "FULL", 2 * block)
-        for module in (indexes, zones):
+        for module in (indexes, zone_maps):
             patch.setattr(module, "MOST_DISTURBED", block)
-        patch.setattr(zones, "_FEW", 1)
-        patch.setattr(zones, "_OFTEN", 2)
+        patch.setattr(zone_maps, "_FEW", 1)
+        patch.setattr(zone_maps, "_OFTEN", 2)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
             patch.setattr(module, "LINGER", 2 * flush_at)

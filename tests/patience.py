@@ -16,23 +16,26 @@ Names = Mapping[str, tuple[str, ...]]
 
 #: In an order in which no module has been imported by another before its limits are set: others copy them.
 _LIMITS = {
-    "taskmon.cluster.calls": ("LIMIT",),
+    "taskmon.cluster.blocking_pool": ("LIMIT",),
     "taskmon.cluster.connections": ("CONNECT_TIMEOUT", "ANSWER_TIMEOUT"),
     "taskmon.cluster.mailbox": ("SEND_LIMIT", "_GRACE"),
     "taskmon.cluster.results": ("_LAST_LOOK",),
-    "taskmon.credentials.fetching": ("TIMEOUT",),
+    "taskmon.credentials.https_fetch": ("TIMEOUT",),
 }
 _LIMITS_OF_THE_HISTORY = {
-    "taskmon.history.stalling": ("SLOW", "HUNG"),
+    "taskmon.history.watchdog": ("SLOW", "HUNG"),
     "taskmon.history.sqlite": ("_LEAVING",),
-    "taskmon.history.apart": ("_ENDING",),
-    "taskmon.history.keeping": ("_PATIENCE",),
+    "taskmon.history.sqlite_subprocess": ("_ENDING",),
+    "taskmon.history.journal_writer": ("_PATIENCE",),
     "taskmon.history.recording": ("FLUSHING",),
     "taskmon.history.history": ("_PATIENCE", "_SINGLE", "_MORE", "_OPENING"),
 }
 
 #: Functions of which a default, the only one, keeps the value that a limit had.
-_DEFAULTS = {"taskmon.cluster.calls": ("Deadline.__init__",), "taskmon.cluster.enabling": ("Cluster._call",)}
+_DEFAULTS = {
+    "taskmon.cluster.blocking_pool": ("Deadline.__init__",),
+    "taskmon.cluster.event_enabler": ("Cluster._call",),
+}
 _DEFAULTS_OF_THE_HISTORY = {"taskmon.history.history": ("History._ask", "History.stop")}
 
 #: The limits as users have them, by name.

@@ -11,9 +11,9 @@ from secret_samples import with_secrets
 from serving import repository
 from tls import make_certificates
 
-from taskmon.credentials.building import build_authenticators
+from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.passwords import hash_password
-from taskmon.login.building import build_entrance
+from taskmon.login.factory import build_entrance
 from taskmon.settings import Settings, load_settings
 from taskmon.settings.proxies import PRESETS
 

@@ -22,7 +22,7 @@ from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
 from taskmon.http import connections
-from taskmon.http.accepting import MIN_CONNECTIONS, RESERVED_FILES, Acceptor
+from taskmon.http.acceptor import MIN_CONNECTIONS, RESERVED_FILES, Acceptor
 from taskmon.http.connections import Limits
 from taskmon.http.headers import HEADERS
 

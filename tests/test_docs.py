@@ -36,12 +36,12 @@ from taskmon.api.publishing import DEFAULT_TIMEOUT, MOST_TIMEOUT
 from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.cli import main
-from taskmon.cluster.calling import PARAMETERS as CALL_PARAMETERS
-from taskmon.cluster.recorded import find_destination, read_recorded
+from taskmon.cluster.publish_options import PARAMETERS as CALL_PARAMETERS
+from taskmon.cluster.republish import find_destination, read_recorded
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import Refused
 from taskmon.http.serializers import encode, task_body, worker_body
-from taskmon.login.building import build_entrance
+from taskmon.login.factory import build_entrance
 from taskmon.monitor.query import FILTERS, PAGING, SORT_KEYS
 from taskmon.monitor.retries import Retries
 from taskmon.records import Event, Task, Worker

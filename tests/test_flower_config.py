@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.cli import main
-from taskmon.converting import convert
+from taskmon.config_conversion import convert
 from taskmon.errors import InvalidSetting
 from taskmon.settings import FLOWER_FILE, OPTIONS, Loaded, load_settings, read_flower_file
 

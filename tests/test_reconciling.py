@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from patience import PATIENCE
 from waiting import eventually
 
-from taskmon.cluster.holdings import Holding, ask_for_holdings, read_holding
 from taskmon.cluster.inspection import Inspection
 from taskmon.cluster.mailbox import Command, Replies
 from taskmon.cluster.queues import QueueLength
-from taskmon.cluster.stored import UNKNOWN, Result
+from taskmon.cluster.result_decoding import UNKNOWN, Result
+from taskmon.cluster.worker_tasks import Holding, ask_for_holdings, read_holding
 from taskmon.errors import InvalidArgument, Unavailable
 from taskmon.http.serializers import task_body
 from taskmon.monitor import reconciler as module

@@ -9,10 +9,10 @@ from uuid import uuid4
 from celery.states import PENDING
 
 from ..auth import Role
-from ..cluster.calling import PARAMETERS, make_call
-from ..cluster.calls import Deadline
+from ..cluster.blocking_pool import Deadline
+from ..cluster.publish_options import PARAMETERS, make_call
 from ..cluster.publishing import PublishedTask
-from ..cluster.stored import Result
+from ..cluster.result_decoding import Result
 from ..errors import (
     Forbidden,
     ForeignTask,

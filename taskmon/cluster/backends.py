@@ -1,6 +1,6 @@
 """Where results are: what reads the result backend of a Celery app. Each is used by one thread.
 
-Celery's own way from a backend to a result is not taken, since it loads what is stored: `stored.py` reads the bytes.
+Celery itself loads what is stored, pickles too. Here `result_decoding.py` reads the bytes instead.
 """
 
 from collections import OrderedDict
@@ -31,8 +31,8 @@ from .connections import (
     say_why,
 )
 from .replies import declare_result_queue, remove_result_queue
+from .result_decoding import READABLE, Result, read_stored
 from .result_table import TableSource
-from .stored import READABLE, Result, read_stored
 
 #: As many replies of workers are kept, of so many bytes together; only for the backend `rpc://`.
 MOST_REPLIES: Final = 10_000

@@ -14,7 +14,7 @@ from celery import Celery
 from ..errors import Forbidden, shown
 from .app_queues import list_app_exchanges, list_app_queues
 from .inspection import Inspection
-from .plumbing import Plumbing
+from .internal_queues import Plumbing
 from .queue_keys import QueueKeys
 
 _OPTION: Final = "--publish-queues"

@@ -23,7 +23,7 @@ from kombu.messaging import Producer
 from kombu.serialization import loads, prepare_accept_content
 
 from ..errors import Unavailable
-from .calls import Lane
+from .blocking_pool import Lane
 from .connections import BrokerAway, away_errors, close_connection, drop_connection, open_connection, say_why
 from .replies import ReplyPlace, make_replies
 

@@ -21,12 +21,12 @@ from kombu.messaging import Producer
 from ..broker_faults import is_blocked
 from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName, UnreadableArguments
 from ..records import Task
-from .calling import Call
-from .calls import LIMIT, Lane
+from .blocking_pool import LIMIT, Lane
 from .connections import LATEST_RETRY, MAX_IDLE, BrokerAway, away_errors, drop_connection, open_connection, say_why
 from .destinations import Destinations
-from .recorded import find_destination, read_recorded
+from .publish_options import Call
 from .replies import declare_result_queue, remove_result_queue
+from .republish import find_destination, read_recorded
 
 _WHAT: Final = "The broker"
 

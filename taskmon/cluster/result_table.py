@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import Refused, Unavailable
 from .connections import ANSWER_TIMEOUT, say_why
-from .stored import Result, read_row
+from .result_decoding import Result, read_row
 
 _SECONDS: Final = round(ANSWER_TIMEOUT)
 

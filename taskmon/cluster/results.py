@@ -17,9 +17,9 @@ from ..errors import Refused, Unavailable
 from ..parameters import parse_id
 from ..records import READY_STATES, Event, Task, Worker
 from .backends import make_source
-from .calls import LIMIT, Lane
+from .blocking_pool import LIMIT, Lane
 from .connections import say_why
-from .stored import Result
+from .result_decoding import Result
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import jwt
 
 from ..errors import AssertionRefused, Unavailable
-from .fetching import Fetcher
+from .https_fetch import Fetcher
 from .jwt import LEEWAY, check_time, read_header, reason
 
 #: A kid that is not known is asked for once a minute, and so many of them in a minute.

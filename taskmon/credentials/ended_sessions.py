@@ -16,7 +16,7 @@ import msgspec
 from ..errors import InvalidSetting, TaskmonError, Unavailable
 from ..private_files import OTHERS, locked, replace_private
 from ..settings import Settings
-from .sealing import Spent
+from .signing import Spent
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import jwt
 import msgspec
 
 from ..errors import AssertionRefused, Unavailable
-from .fetching import Document, Fetcher
+from .https_fetch import Document, Fetcher
 
 logger = logging.getLogger(__name__)
 

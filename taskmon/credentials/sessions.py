@@ -15,7 +15,7 @@ from ..auth import Role, User, authorization
 from ..errors import Forbidden, MalformedCredentials, NotAuthenticated
 from ..settings import is_name
 from .ended_sessions import LONGEST_SESSION, EndedSessions
-from .sealing import LONGEST, Sealer
+from .signing import LONGEST, Sealer
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest

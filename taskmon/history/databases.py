@@ -17,9 +17,9 @@ from ..outcomes import ORPHANED
 from .batches import Batch, Row, Written, clean_batch, clean_rows, clean_text, names_of, uuid_of
 from .clusters import claim_cluster, find_other_clusters
 from .driver_errors import Away, Unfit, first_line, refusing, translated
-from .names import KnownNames, add_names
 from .schema import VERSION, migrate, tasks, workers
-from .terms import Texts
+from .search_sql import Texts
+from .task_names import KnownNames, add_names
 
 log = logging.getLogger(__name__)
 

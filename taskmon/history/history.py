@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from ..cluster.calls import LIMIT, Lane
+from ..cluster.blocking_pool import LIMIT, Lane
 from ..errors import InvalidSetting, Unavailable
 from ..monitor.query import TaskQuery
 from ..monitor.state import State
 from ..monitor.tree import Tree, gather_tree
 from ..records import READY_STATES, Task
 from ..settings import Settings
-from .apart import SqliteApart
 from .columns import merge_tasks
 from .databases import Database
 from .driver_errors import Away
 from .ended_sessions import read_ended_sessions, write_ended_sessions
 from .journal import Journal
-from .leftovers import write_leftovers
+from .journal_replay import write_leftovers
 from .postgres import PostgresDatabase
 from .reading import Listing, find_foreign_cluster, list_names, read_children, read_task
 from .recording import Recorder, Upkeep
 from .restoring import Restored, read_all, uncollected
 from .retention import Retention
+from .sqlite_subprocess import SqliteApart
 from .status import Status
 from .trees import StoredTasks
 

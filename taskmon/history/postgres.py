@@ -20,7 +20,7 @@ from .columns import FIELDS, merge_sql, settle
 from .databases import Database, literal_condition
 from .driver_errors import Away, first_line
 from .schema import SEARCHED_SQL
-from .terms import Texts
+from .search_sql import Texts
 
 #: Seconds that connecting, a statement and a silent network may take.
 _CONNECT_TIMEOUT: Final = 5

@@ -17,9 +17,9 @@ from .batches import clean_text
 from .clusters import find_cluster_of
 from .columns import FIELDS
 from .databases import Database
-from .names import read_names
 from .schema import GROUPED, ORDERED, tasks
-from .terms import find_condition
+from .search_sql import find_condition
+from .task_names import read_names
 
 #: Rows that are read at a time: few at first, as a page is often complete then.
 _FIRST: Final = 250

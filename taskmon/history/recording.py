@@ -13,23 +13,23 @@ from functools import partial
 from math import inf
 from typing import Any, Final, Protocol
 
-from ..cluster.calls import Lane
+from ..cluster.blocking_pool import Lane
 from ..errors import TaskmonError, Unavailable
 from ..monitor.query import TaskQuery
 from ..monitor.state import State
 from ..records import Event, Task, Worker
 from .batches import Written
-from .besides import Besides, Counters, Found
 from .changes import Changes
 from .databases import Database
 from .driver_errors import Away
 from .journal import Journal
-from .keeping import Keeper
-from .leftovers import write_leftovers
-from .reminding import Reminder
+from .journal_replay import write_leftovers
+from .journal_writer import Keeper
+from .log_throttle import Reminder
 from .retention import STEP
-from .stalling import SLOW, call_patiently
+from .side_tables import Besides, Counters, Found
 from .status import Status
+from .watchdog import SLOW, call_patiently
 
 log = logging.getLogger(__name__)
 

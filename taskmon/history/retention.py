@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import func, select, tuple_
 
 from .databases import Database
-from .names import delete_unused_names
 from .schema import counters, tasks, workers
+from .task_names import delete_unused_names
 
 #: Tasks that are deleted in one transaction, and names that are looked at.
 STEP: Final = 500

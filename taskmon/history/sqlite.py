@@ -27,7 +27,7 @@ from .columns import FIELDS, merge_sql
 from .databases import Database, literal_condition
 from .driver_errors import Away, first_line
 from .schema import SEARCHED, SEPARATOR
-from .terms import Texts
+from .search_sql import Texts
 
 #: Rows in one statement, a millisecond's worth: each costs the driver and SQLite some upkeep.
 _TOGETHER: Final = 50

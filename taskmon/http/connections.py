@@ -23,7 +23,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
-from .accepting import Acceptor
+from .acceptor import Acceptor
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ..request_ids import HEADER, make_id
 from ..settings import Listener, Settings
 from ..trusted_proxies import Peers, key_of
 from . import audit
-from .accepting import fit_connections
+from .acceptor import fit_connections
 from .connections import Limits, Server
 from .headers import date, standing_headers
 from .serializers import encode, error_body

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..credentials.sealing import Sealer, Spent
 from ..credentials.sessions import Cookie
+from ..credentials.signing import Sealer, Spent
 from ..errors import LoginFailed, NotAuthenticated
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..credentials.fetching import Fetcher
+from ..credentials.https_fetch import Fetcher
 from ..credentials.roles import read_address
 from ..credentials.sessions import Identity
 from ..errors import LoginFailed, Unavailable

@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from ..credentials.fetching import Fetcher
+from ..credentials.https_fetch import Fetcher
 from ..credentials.jwks import JwksCache
 from ..credentials.jwt import ALGORITHMS, JwtVerifier
 from ..credentials.sessions import Identity

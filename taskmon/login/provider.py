@@ -5,7 +5,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from ..credentials.fetching import Document, Fetcher
+from ..credentials.https_fetch import Document, Fetcher
 from ..credentials.sessions import Identity
 from ..errors import LoginFailed, Unavailable
 from .attempts import Attempt

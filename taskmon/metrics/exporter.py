@@ -6,7 +6,7 @@ The names are those of danihodovic/celery-exporter, for which the dashboards and
 from collections.abc import Iterator
 from typing import Final
 
-from .counting import Counts
+from .event_counters import Counts
 from .labels import CLIENT
 from .readings import Readings
 from .series import NOTHING, SENT, Series

@@ -13,10 +13,10 @@ from celery.states import PENDING
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
 from ..records import Task
-from .counting import Counts
+from .counter_snapshot import Totals, restore_counts, save_counts
+from .event_counters import Counts
 from .exporter import CeleryExporter
 from .readings import Readings
-from .saving import Totals, restore_counts, save_counts
 from .table import CELERY_EXPORTER, METRICS, Metric
 from .text import Samples, make_access_samples, make_history_samples, make_samples
 from .views import AccessView, BrokerView, HistoryView, InspectorView, QueuesView, StateView

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import add
 from typing import Final, TypeVar
 
-from .counting import Counts
+from .event_counters import Counts
 from .labels import OTHER, ByteBudget, clean_label
 from .views import InspectorView, QueuesView, QueueView, StateView
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from .. import __version__
-from .counting import LAG_BUCKETS, WAIT_BUCKETS, Counts
+from .event_counters import LAG_BUCKETS, WAIT_BUCKETS, Counts
 from .labels import braced
 from .readings import Readings
 from .series import NOTHING, SENT, Histogram, edges, number

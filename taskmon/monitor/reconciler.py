@@ -16,12 +16,12 @@ from typing import Any, Final, Protocol
 from celery import states
 from celery.utils.saferepr import saferepr
 
-from ..cluster.holdings import Holding, ask_for_holdings
 from ..cluster.inspection import Inspector
 from ..cluster.mailbox import Mailbox
 from ..cluster.queues import Queues
+from ..cluster.result_decoding import Result
 from ..cluster.results import Results
-from ..cluster.stored import Result
+from ..cluster.worker_tasks import Holding, ask_for_holdings
 from ..errors import InvalidArgument, Unavailable, UnknownTask
 from ..outcomes import FINISHED, Outcome
 from ..records import CUT_MARK, READY_STATES, Task

@@ -19,9 +19,9 @@ from ..errors import UnknownTask
 from ..outcomes import ORPHANED
 from ..records import KINDS, READY_STATES, Event, Task, Worker, merge, merge_worker
 from .index.blocks import BLOCK, Entry, distinct
+from .index.bulk_load import load_tasks
 from .index.finder import Finder
 from .index.indexes import FLUSH_AT, LINGER, Indexes
-from .index.loading import load_tasks
 from .index.store import SHELF, TaskStore
 from .memory import MemoryBudget
 from .prefetched import Prefetched

@@ -17,9 +17,9 @@ from kombu.utils.json import loads
 
 from ..broker_faults import SubscriptionLost
 from ..transports import monitor_transport
+from .chunked_reader import Deliver, Drain, Pieces, Reject
 from .deliveries import VirtualDelivery
 from .frames import AmqpDrain, is_known_amqp
-from .pieces import Deliver, Drain, Pieces, Reject
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from amqp.exceptions import UnexpectedFrame
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
+from .chunked_reader import Deliver, Pieces, Reject
 from .deliveries import AmqpDelivery, Delivery
-from .pieces import Deliver, Pieces, Reject
 
 log = logging.getLogger(__name__)
 

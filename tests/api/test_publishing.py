@@ -19,7 +19,7 @@ from serving import AWAY, Response, Served, event, make_app, serving, silent_ser
 from waiting import eventually, given_time
 
 from taskmon.api import publishing as module
-from taskmon.cluster.calls import Deadline
+from taskmon.cluster.blocking_pool import Deadline
 
 PUBLISHING = ("apply", "async-apply", "send-task")
 

@@ -19,7 +19,7 @@ from serving import AWAY, make_app
 from taskmon.cluster import backends
 from taskmon.cluster.backends import KeyValueSource, ReplySource, Source, make_source
 from taskmon.cluster.connections import BrokerAway
-from taskmon.cluster.stored import UNKNOWN, Result
+from taskmon.cluster.result_decoding import UNKNOWN, Result
 from taskmon.errors import Refused
 
 from .test_stored import Bomb, _loaded

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.cluster.calling import PARAMETERS, Call, parse_call
+from taskmon.cluster.publish_options import PARAMETERS, Call, parse_call
 from taskmon.errors import InvalidArgument
 from taskmon.parameters import parse_seconds
 

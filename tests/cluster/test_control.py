@@ -11,7 +11,7 @@ from remote import answering, fine, refusing, saying
 from serving import make_app
 from waiting import eventually
 
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.cluster.control import Control
 from taskmon.cluster.mailbox import Mailbox
 from taskmon.errors import NoAnswer, Refused, UnknownTaskName

@@ -12,8 +12,8 @@ from patience import PATIENCE
 from serving import AWAY, event, make_app, serving, silent_server
 from waiting import eventually
 
-from taskmon.cluster import enabling
-from taskmon.cluster.enabling import Cluster, EventEnabler
+from taskmon.cluster import event_enabler
+from taskmon.cluster.event_enabler import Cluster, EventEnabler
 from taskmon.errors import Unavailable
 from taskmon.monitor.state import State
 from taskmon.records import Event, Worker
@@ -241,7 +241,7 @@ async def test_a_worker_that_starts_is_asked_until_it_surely_listens() -> None:
     assert scene.asked == [["a"]]
     for _ in range(5):
         await scene.see(worker_event("heartbeat", "a"))
-    assert scene.asked == [["a"]] * (1 + enabling._AGAIN)
+    assert scene.asked == [["a"]] * (1 + event_enabler._AGAIN)
     assert not scene.enabler._again
 
 
@@ -374,4 +374,4 @@ async def test_taskmon_asks_nobody_when_told_not_to(
 
 
 def test_the_bounds() -> None:
-    assert (enabling._MAX_CALLS, enabling._CALL_TIMEOUT) == (8, 10.0)
+    assert (event_enabler._MAX_CALLS, event_enabler._CALL_TIMEOUT) == (8, 10.0)

@@ -18,7 +18,7 @@ from waiting import eventually, given_time
 
 from taskmon.cluster import inspection as module
 from taskmon.cluster import mailbox
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspection, Inspector, read_answer
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.errors import NoAnswer, Unavailable

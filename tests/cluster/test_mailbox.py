@@ -18,7 +18,7 @@ from serving import AWAY, make_app, silent_server
 from waiting import eventually, given_time
 
 from taskmon.cluster import mailbox as module
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.cluster.replies import ReplyPlace
 from taskmon.errors import Unavailable

@@ -4,7 +4,7 @@ import pytest
 from celery import Celery
 from serving import make_app
 
-from taskmon.cluster.naming import name_cluster
+from taskmon.cluster.cluster_names import name_cluster
 
 
 def name(broker: str, **conf: object) -> str:

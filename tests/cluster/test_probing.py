@@ -9,7 +9,7 @@ from serving import make_app
 
 from taskmon.broker_faults import BrokerBlocked, Fault
 from taskmon.cluster.connections import BrokerAway
-from taskmon.cluster.probing import (
+from taskmon.cluster.event_probe import (
     EXCHANGE_PROBE,
     EXCHANGE_QUIET,
     EXCHANGE_UNANSWERED,

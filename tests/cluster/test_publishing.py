@@ -18,8 +18,8 @@ from serving import AWAY, make_app, silent_server
 
 from taskmon.broker_faults import BrokerBlocked
 from taskmon.cluster import publishing
-from taskmon.cluster.calling import Call
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.publish_options import Call
 from taskmon.cluster.publishing import PublishedTask, Publisher
 from taskmon.errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
 from taskmon.records import Task

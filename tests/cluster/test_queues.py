@@ -13,7 +13,7 @@ from serving import AWAY, make_app, silent_server
 from waiting import eventually
 
 from taskmon.cluster import queues as module
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.cluster.consumers import Consumers
 from taskmon.cluster.inspection import Inspection
 from taskmon.cluster.known_queues import KnownQueues

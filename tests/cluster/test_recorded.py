@@ -8,7 +8,7 @@ from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.cluster.recorded import find_destination, read_recorded
+from taskmon.cluster.republish import find_destination, read_recorded
 from taskmon.errors import Refused
 from taskmon.records import CUT_MARK, Task
 

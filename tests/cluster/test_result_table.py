@@ -16,8 +16,8 @@ from serving import make_app
 from sqlalchemy import PickleType
 
 from taskmon.cluster.backends import make_source
+from taskmon.cluster.result_decoding import UNKNOWN, Result
 from taskmon.cluster.result_table import TableSource
-from taskmon.cluster.stored import UNKNOWN, Result
 from taskmon.errors import Refused, Unavailable
 
 from .test_stored import Bomb, _loaded

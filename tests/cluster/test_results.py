@@ -14,9 +14,9 @@ from serving import make_app
 from waiting import eventually
 
 from taskmon.cluster import results as module
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.result_decoding import Result
 from taskmon.cluster.results import Results
-from taskmon.cluster.stored import Result
 from taskmon.errors import InvalidArgument, Refused, Unavailable
 
 

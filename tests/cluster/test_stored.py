@@ -15,8 +15,8 @@ from celery.backends import base
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.cluster import stored
-from taskmon.cluster.stored import LARGEST, UNKNOWN, Result, make_plain, read_stored
+from taskmon.cluster import result_decoding
+from taskmon.cluster.result_decoding import LARGEST, UNKNOWN, Result, make_plain, read_stored
 from taskmon.http.masker import Masker
 from taskmon.http.serializers import encode
 from taskmon.nesting import DEEPEST
@@ -184,9 +184,9 @@ def test_what_is_too_deep_or_too_large(monkeypatch: Any) -> None:
         assert read_stored("a", content, JSON, "utf-8").state in ("SUCCESS", UNKNOWN)
     itself: list[Any] = []
     itself.append(itself)
-    with pytest.raises(stored._Unreadable):
+    with pytest.raises(result_decoding._Unreadable):
         make_plain(itself)
-    monkeypatch.setattr(stored, "_MOST_VALUES", 10)
+    monkeypatch.setattr(result_decoding, "_MOST_VALUES", 10)
     result = read(meta(result=list(range(20))))
     assert (result.state, result.reason) == ("SUCCESS", "it has more than 10 values")
     assert "larger than 8 MiB" in (read(b" " * (LARGEST + 1)).reason or "")

@@ -14,8 +14,8 @@ from serving import Headers, Response, Served, parse, serving
 from tls import make_certificates
 
 from taskmon.auth import Role
+from taskmon.credentials.proxy_factory import build_proxy
 from taskmon.credentials.tokens import new_token
-from taskmon.credentials.vouching import build_proxy
 from taskmon.errors import InvalidSetting
 from taskmon.http import server
 from taskmon.http.base import ApiHandler

@@ -13,7 +13,7 @@ from patience import PATIENCE
 from tornado.web import Application, RequestHandler
 
 from taskmon.auth import ROLES, AnonymousAuthenticator, Authentication, Role, User, printable
-from taskmon.credentials.building import build_authenticators
+from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.tokens import TokenAuthenticator, new_token
 from taskmon.errors import InvalidArgument, NotAuthenticated, TooManyRequests
 from taskmon.settings import Settings

@@ -10,7 +10,7 @@ from issuer import Issuer, Key
 from tls import make_certificates
 from waiting import eventually
 
-from taskmon.credentials.fetching import MAX_DOCUMENT, Fetcher
+from taskmon.credentials.https_fetch import MAX_DOCUMENT, Fetcher
 from taskmon.credentials.jwks import JwksCache
 from taskmon.errors import InvalidSetting, NotAuthenticated, Unavailable
 
@@ -199,7 +199,7 @@ async def test_only_https_and_only_whom_one_knows() -> None:
 
 
 async def test_a_provider_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.credentials.fetching.TIMEOUT", 0.2)
+    monkeypatch.setattr("taskmon.credentials.https_fetch.TIMEOUT", 0.2)
     async with serving(ONE) as (issuer, _cache, _clock):
         going = asyncio.Event()
         issuer.before = going.wait  # type: ignore[assignment]

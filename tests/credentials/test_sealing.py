@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.credentials.sealing import LONGEST, Sealer, Spent
+from taskmon.credentials.signing import LONGEST, Sealer, Spent
 
 KEY, OTHER = "k" * 32, "o" * 32
 

@@ -13,8 +13,8 @@ from taskmon.auth import Role, User
 from taskmon.cli import main
 from taskmon.credentials.ended_sessions import EndedSessions, SessionFile, row_of_person
 from taskmon.credentials.roles import Admission, Roles
-from taskmon.credentials.sealing import Sealer
 from taskmon.credentials.sessions import Identity, Sessions
+from taskmon.credentials.signing import Sealer
 from taskmon.errors import Forbidden, InvalidSetting, NotAuthenticated, Unavailable
 
 KEY = "k" * 32

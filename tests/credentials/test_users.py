@@ -11,7 +11,7 @@ from asking import Clock, ask, basic
 
 from taskmon.auth import Role, User
 from taskmon.credentials.basic import BasicAuthenticator
-from taskmon.credentials.building import build_authenticators
+from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.passwords import Scrypt, hash_password
 from taskmon.credentials.users import Users
 from taskmon.errors import NotAuthenticated

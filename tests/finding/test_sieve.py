@@ -14,9 +14,9 @@ from taskmon.auth import Role
 from taskmon.errors import InvalidSearch
 from taskmon.http.masker import Masker
 from taskmon.http.redaction import Showing
-from taskmon.monitor.index import finder, look
-from taskmon.monitor.index.look import Look
-from taskmon.monitor.index.sieve import MOST_VALUES, Sieve, let_all, let_none, make_sieve
+from taskmon.monitor.index import batch_filter, finder
+from taskmon.monitor.index.batch_filter import Look
+from taskmon.monitor.index.prefilter import MOST_VALUES, Sieve, let_all, let_none, make_sieve
 from taskmon.monitor.index.store import PLAIN
 from taskmon.monitor.query import SORT_KEYS, TaskQuery
 from taskmon.monitor.search import only_wanted, parse_search
@@ -272,7 +272,7 @@ def test_a_search_finds_what_a_look_at_every_task_finds(
     random = Random(seed)
     with small_blocks(4, flush_at=random.choice([2, 100])), pytest.MonkeyPatch.context() as patch:
         patch.setattr(finder, "_TRIED", tried)
-        patch.setattr(look, "_FIRST", random.choice([1, 3, 256]))
+        patch.setattr(batch_filter, "_FIRST", random.choice([1, 3, 256]))
         state = State(max_tasks=random.choice([5, 100]))
         for task in tasks:
             apply_task(state, task)
@@ -300,8 +300,8 @@ def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: st
 
     with small_blocks(2, flush_at=2, sortable=random.choice([3, 1000])), pytest.MonkeyPatch.context() as patch:
         patch.setattr(finder, "_TRIED", random.choice([0, 4, 1000]))
-        patch.setattr(look, "_FIRST", 1)
-        patch.setattr(look, "_MOST", 1)
+        patch.setattr(batch_filter, "_FIRST", 1)
+        patch.setattr(batch_filter, "_MOST", 1)
         state = make_state(*[draw() for _ in range(40)])
         there, found = {task.uuid for task in held_tasks(state)}, []
         for task in state.find(TaskQuery(search=parse_search("wanted"), sort_by=sort_by, limit=limit)):
@@ -371,7 +371,7 @@ def test_long_texts_are_looked_at_fewer_at_a_time() -> None:
 
 def test_a_slow_match_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
-    monkeypatch.setattr(look, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(batch_filter, "perf_counter", lambda: next(ticks))
     tasks = [Task(str(number)) for number in range(5)]
     looking = Look(lambda task: task.uuid != "2", None, is_slow=True)
     steps = [[task.uuid for task in found] for found in looking.through(tasks)]

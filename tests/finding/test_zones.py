@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.monitor.index.blocks import Block
-from taskmon.monitor.index.codes import Times
+from taskmon.monitor.index.bucket_columns import Times
 from taskmon.monitor.index.store import TaskStore
-from taskmon.monitor.index.zones import FACETS, Asked, Ranges, Values, Zones
+from taskmon.monitor.index.zone_maps import FACETS, Asked, Ranges, Values, Zones
 from taskmon.monitor.state import State
 from taskmon.records import Task
 

@@ -17,13 +17,13 @@ from factories import START
 from stored import read_all_rows, read_ids, write
 from waiting import wait_until
 
-from taskmon.history import apart
-from taskmon.history.apart import SqliteApart
+from taskmon.history import sqlite_subprocess
 from taskmon.history.databases import Away
 from taskmon.history.messages import Answer, Index, Rows, Tidy, pack, receive
 from taskmon.history.retention import Retention
-from taskmon.history.scribe import Plan, Scribe
 from taskmon.history.sqlite import SqliteDatabase
+from taskmon.history.sqlite_subprocess import SqliteApart
+from taskmon.history.writer_process import Plan, Scribe
 from taskmon.monitor.search import parse_search
 from taskmon.records import Task
 
@@ -125,7 +125,7 @@ def test_what_is_to_end_taskmon_does_not_end_it(database: SqliteApart) -> None:
 def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
     database: SqliteApart, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(apart, "_PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite_subprocess, "_PATIENCE", 0.1)
     write(database, [Task("a", timestamp=START)])
     before = find_process(database)
     if database._idle:  # else even this machine was too busy for it

@@ -14,7 +14,7 @@ from taskmon.history import schema
 from taskmon.history.batches import Batch
 from taskmon.history.columns import to_row
 from taskmon.history.journal import Journal
-from taskmon.history.leftovers import write_leftovers
+from taskmon.history.journal_replay import write_leftovers
 from taskmon.history.reading import find_foreign_cluster, list_names
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention

@@ -16,13 +16,13 @@ from patience import PATIENCE
 from stored import read_all_rows, write
 from waiting import eventually
 
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.history import journal as journal_module
-from taskmon.history import keeping, recording
+from taskmon.history import journal_writer, recording
 from taskmon.history.columns import FIELDS, to_row
 from taskmon.history.databases import Away, Batch
 from taskmon.history.journal import Full, Journal
-from taskmon.history.leftovers import write_leftovers
+from taskmon.history.journal_replay import write_leftovers
 from taskmon.history.recording import Recorder
 from taskmon.history.retention import Retention
 from taskmon.history.sqlite import SqliteDatabase
@@ -371,9 +371,9 @@ async def test_a_kill_loses_no_more_than_what_was_not_noted(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Let things happen in any order, and look after each at what would be found."""
-    for module in (keeping, recording):
+    for module in (journal_writer, recording):
         monkeypatch.setattr(module, "INTERVAL", 3600.0)  # the test tells when
-    monkeypatch.setattr(keeping, "_SLICE", 2)
+    monkeypatch.setattr(journal_writer, "_SLICE", 2)
     monkeypatch.setattr(recording, "TOGETHER", 5)
     random = Random(seed)
     life = Life(path, random)

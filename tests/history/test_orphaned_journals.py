@@ -14,7 +14,7 @@ from taskmon.history.columns import to_row
 from taskmon.history.databases import Database
 from taskmon.history.history import Names, _make_journal, _name_family
 from taskmon.history.journal import Journal
-from taskmon.history.leftovers import write_leftovers
+from taskmon.history.journal_replay import write_leftovers
 from taskmon.records import Task
 from taskmon.settings import Settings
 

@@ -10,8 +10,8 @@ from patience import PATIENCE
 from stored import read_ids
 from waiting import eventually
 
-from taskmon.cluster.calls import Lane
-from taskmon.history import recording, reminding, retention
+from taskmon.cluster.blocking_pool import Lane
+from taskmon.history import log_throttle, recording, retention
 from taskmon.history.batches import Batch, Written
 from taskmon.history.driver_errors import Away
 from taskmon.history.recording import Recorder
@@ -89,7 +89,7 @@ async def test_a_loss_is_told_at_once_and_again(
     assert "more than 10 wait (--max-tasks)" in first
     state.apply([event for number in range(30) for event in make_life(f"more-{number}")])
     assert len(told()) == 1
-    monkeypatch.setattr(reminding, "EVERY", 0.0)
+    monkeypatch.setattr(log_throttle, "EVERY", 0.0)
     recorder._losses._due = 0.0
     await eventually(lambda: len(told()) == 2)  # nothing else need happen
     assert f"{recorder.status.dropped} are lost since the start" in told()[1]

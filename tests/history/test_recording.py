@@ -15,7 +15,7 @@ from patience import PATIENCE
 from stored import read_all_rows
 from waiting import eventually
 
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.errors import Unavailable
 from taskmon.history import changes, recording
 from taskmon.history.databases import Away, Batch

@@ -6,16 +6,16 @@ import pytest
 from factories import START, make_event, make_state, make_worker_event
 from stored import open_sqlite, read_all_rows, read_ids, write
 
-from taskmon.cluster.calls import Lane
-from taskmon.history import reminding
+from taskmon.cluster.blocking_pool import Lane
+from taskmon.history import log_throttle
 from taskmon.history.batches import Batch, Written
 from taskmon.history.columns import to_row
 from taskmon.history.databases import Database
 from taskmon.history.driver_errors import Away
 from taskmon.history.journal import Journal
-from taskmon.history.leftovers import write_leftovers
+from taskmon.history.journal_replay import write_leftovers
+from taskmon.history.log_throttle import Reminder
 from taskmon.history.recording import Recorder
-from taskmon.history.reminding import Reminder
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
 from taskmon.history.sqlite import SqliteDatabase
@@ -123,7 +123,7 @@ def test_a_database_that_is_away_refuses_nothing(tmp_path: Path, monkeypatch: py
 
 def test_a_reminder_speaks_at_once_and_then_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(reminding.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: now)
     said: list[tuple[int, list[str]]] = []
     reminder = Reminder(lambda count, examples: said.append((count, examples)))
     reminder.check()

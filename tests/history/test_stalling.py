@@ -9,7 +9,7 @@ from stored import read_all_rows
 from waiting import eventually
 
 from taskmon.errors import Unavailable
-from taskmon.history import recording, stalling
+from taskmon.history import recording, watchdog
 
 from .test_recording import recording_to
 
@@ -21,8 +21,8 @@ async def test_a_database_that_does_not_answer(
     state = make_state()
 
     def wait(slow: float, hung: float) -> None:
-        monkeypatch.setattr(stalling, "SLOW", slow)
-        monkeypatch.setattr(stalling, "HUNG", hung)
+        monkeypatch.setattr(watchdog, "SLOW", slow)
+        monkeypatch.setattr(watchdog, "HUNG", hung)
 
     async with recording_to(tmp_path / "history.sqlite3", state) as (recorder, database):
         cut = database.cut

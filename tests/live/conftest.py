@@ -41,7 +41,7 @@ from guard import pytest_terminal_summary as pytest_terminal_summary
 from serving import make_app
 from workers import Backend, Project, Worker
 
-from taskmon.cluster.naming import name_cluster
+from taskmon.cluster.cluster_names import name_cluster
 from taskmon.history.postgres import PostgresDatabase
 
 AnyBroker = TypeVar("AnyBroker", bound=Broker)

@@ -13,7 +13,7 @@ from serving import make_app
 from waiting import eventually
 from workers import new_queue
 
-from taskmon.cluster.calls import Lane
+from taskmon.cluster.blocking_pool import Lane
 from taskmon.cluster.consumers import Consumers
 from taskmon.cluster.known_queues import KnownQueues
 from taskmon.cluster.mailbox import Command, Mailbox

@@ -25,7 +25,7 @@ from processes import wait_until
 from serving import Served, make_app, serving
 from stored import assert_same, check_listings, lives, make_tasks, plain, read_all_rows, read_ids, watched, write
 
-from taskmon.cluster.naming import name_cluster
+from taskmon.cluster.cluster_names import name_cluster
 from taskmon.errors import HistoryRefused
 from taskmon.history.columns import merge_tasks, settle
 from taskmon.history.databases import Away
@@ -229,7 +229,7 @@ def test_a_search_finds_letters_that_fold_to_several(database: PostgresDatabase)
 
 
 def _texts(*members: str) -> Any:
-    from taskmon.history.terms import Texts
+    from taskmon.history.search_sql import Texts
 
     return Texts(True, members)
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from stored import read_ids, write
 from waiting import eventually
 
-from taskmon.history import databases, recording, stalling
+from taskmon.history import databases, recording, watchdog
 from taskmon.history import history as history_module
 from taskmon.history.databases import Away
 from taskmon.history.postgres import _OPTIONS, PostgresDatabase
@@ -58,8 +58,8 @@ async def test_a_network_that_stalls_on_the_way_to_postgresql(
     database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "BACKOFF", (0.05, 0.1))
-    monkeypatch.setattr(stalling, "SLOW", 0.2)
-    monkeypatch.setattr(stalling, "HUNG", 1.0)
+    monkeypatch.setattr(watchdog, "SLOW", 0.2)
+    monkeypatch.setattr(watchdog, "HUNG", 1.0)
     monkeypatch.setitem(_OPTIONS, "connect_timeout", 2)  # a connection that is only being made is not cut
     with proxying(postgres.port) as proxy:
         url = postgres.url("history").replace(f":{postgres.port}/", f":{proxy.port}/")

@@ -9,11 +9,11 @@ from serving import make_app, serving
 from stored import read_all_rows, read_ids, write
 from waiting import eventually
 
-from taskmon.history.names import NAMES_KNOWN
 from taskmon.history.postgres import PostgresDatabase
 from taskmon.history.reading import list_names, read_task
 from taskmon.history.restoring import read_all
 from taskmon.history.retention import Retention
+from taskmon.history.task_names import NAMES_KNOWN
 from taskmon.records import CUT_MARK, Task
 
 

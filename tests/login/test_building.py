@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from taskmon.credentials.roles import Admission, Roles
 from taskmon.errors import InvalidSetting
 from taskmon.login.addresses import CALLBACKS, base_path, find_front
-from taskmon.login.building import build_entrance
+from taskmon.login.factory import build_entrance
 from taskmon.settings import Settings, load_settings
 
 OIDC: dict[str, Any] = {
@@ -99,7 +99,7 @@ def test_what_cannot_work_is_refused_at_the_start(options: dict[str, Any], sente
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.login.building.find_spec", lambda name: None)
+    monkeypatch.setattr("taskmon.login.factory.find_spec", lambda name: None)
     with pytest.raises(InvalidSetting, match=r"pip install 'celery-taskmon\[oidc\]'"):
         build()
     assert build(auth_provider="github", oidc_issuer="https://git.example.com")

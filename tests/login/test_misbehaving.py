@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from issuer import Key
 from providers import CLIENT, KEY, SECRET, Answer
 
-from taskmon.credentials.sealing import Sealer
+from taskmon.credentials.signing import Sealer
 
 Claims = dict[str, Any]
 
@@ -166,7 +166,7 @@ async def test_an_answer_that_is_none(path: str, body: str) -> None:
 
 
 async def test_a_provider_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.credentials.fetching.TIMEOUT", 0.3)
+    monkeypatch.setattr("taskmon.credentials.https_fetch.TIMEOUT", 0.3)
     release = asyncio.Event()
 
     async def wait() -> None:
@@ -401,7 +401,7 @@ async def test_many_who_begin_together_cost_one_discovery() -> None:
 
 
 async def test_many_who_begin_together_wait_for_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.credentials.fetching.TIMEOUT", 0.3)
+    monkeypatch.setattr("taskmon.credentials.https_fetch.TIMEOUT", 0.3)
     release = asyncio.Event()
 
     async def wait() -> None:

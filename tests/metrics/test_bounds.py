@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene import NOW, Scene, task
 
-from taskmon.metrics import clean_label, counting
+from taskmon.metrics import clean_label, event_counters
 from taskmon.metrics.labels import MAX_LABEL
 from taskmon.records import Worker
 
 
 def test_task_names_beyond_the_bound_are_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_TASK_NAMES", 10)
+    monkeypatch.setattr(event_counters, "MAX_TASK_NAMES", 10)
     scene = Scene()
     for number in range(25):
         scene.see("task-succeeded", task(name=f"t{number}"), runtime=1.0)
@@ -23,7 +23,7 @@ def test_task_names_beyond_the_bound_are_other(scene: Scene, monkeypatch: pytest
 
 
 def test_event_types_beyond_the_bound_are_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_EVENT_TYPES", 10)
+    monkeypatch.setattr(event_counters, "MAX_EVENT_TYPES", 10)
     scene = Scene()
     for number in range(20):
         scene.see(f"custom-{number}", None)
@@ -33,7 +33,7 @@ def test_event_types_beyond_the_bound_are_other(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_workers_beyond_the_bound_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_WORKERS", 2)
+    monkeypatch.setattr(event_counters, "MAX_WORKERS", 2)
     scene = Scene()
     for number in range(5):
         hostname = f"w{number}"
@@ -45,8 +45,8 @@ def test_workers_beyond_the_bound_are_added_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_series_beyond_the_bound_are_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_EVENT_SERIES", 4)
-    monkeypatch.setattr(counting, "MAX_PAIRS", 3)
+    monkeypatch.setattr(event_counters, "MAX_EVENT_SERIES", 4)
+    monkeypatch.setattr(event_counters, "MAX_PAIRS", 3)
     scene = Scene()
     for number in range(10):
         scene.see("task-started", task(name=f"t{number}", received=1.0, started=2.0), f"w{number}")
@@ -55,7 +55,7 @@ def test_series_beyond_the_bound_are_other(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_remembered_of_the_senders_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "_MAX_KNOWN", 10)
+    monkeypatch.setattr(event_counters, "_MAX_KNOWN", 10)
     scene = Scene()
     for number in range(35):
         scene.see("task-sent", task(), f"gen{number}@host")
@@ -131,8 +131,8 @@ def test_a_label_is_short_printable_and_of_one_line(text: str) -> None:
 
 
 def test_queues_and_exceptions_beyond_the_bound_are_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_QUEUES", 2)
-    monkeypatch.setattr(counting, "MAX_EXCEPTIONS", 3)
+    monkeypatch.setattr(event_counters, "MAX_QUEUES", 2)
+    monkeypatch.setattr(event_counters, "MAX_EXCEPTIONS", 3)
     scene = Scene(celery_exporter=True)
     for number in range(5):
         failed = task(queue=f"q{number}", exception=f"Error{number}()")
@@ -146,9 +146,9 @@ def test_queues_and_exceptions_beyond_the_bound_are_other(monkeypatch: pytest.Mo
 def test_without_the_label_of_the_worker_what_is_beyond_a_bound_is_one_series(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(counting, "MAX_TASK_NAMES", 2)
-    monkeypatch.setattr(counting, "MAX_PAIRS", 1)
-    monkeypatch.setattr(counting, "MAX_EVENT_SERIES", 2)
+    monkeypatch.setattr(event_counters, "MAX_TASK_NAMES", 2)
+    monkeypatch.setattr(event_counters, "MAX_PAIRS", 1)
+    monkeypatch.setattr(event_counters, "MAX_EVENT_SERIES", 2)
     scene = Scene(worker_label=False, celery_exporter=True)
     for number in range(5):
         seen = task(name=f"t{number}", received=1.0, started=2.0)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scene import NOW, Scene, task
 
 from taskmon import __version__
-from taskmon.metrics import Metrics, counting
+from taskmon.metrics import Metrics, event_counters
 from taskmon.metrics.table import RATE_SECONDS
 from taskmon.records import Event, Worker
 
@@ -93,7 +93,7 @@ lags_in_ticks = st.integers(-100 * 1024, 10_000 * 1024)
 @given(st.lists(st.lists(lags_in_ticks, max_size=30), max_size=4))
 def test_lag_is_what_counting_one_by_one_gives(batches: list[list[int]]) -> None:
     scene = Scene()
-    theirs = Histogram("lag", "lag", registry=None, buckets=counting.LAG_BUCKETS)
+    theirs = Histogram("lag", "lag", registry=None, buckets=event_counters.LAG_BUCKETS)
     for lags in batches:
         stamps = [NOW - lag / 1024 for lag in lags]
         scene.metrics.observe([(Event("task-received", timestamp=stamp), task()) for stamp in stamps])
@@ -142,7 +142,7 @@ def test_counting_in_a_thread_while_the_loop_scrapes(scene: Scene) -> None:
     assert found["taskmon_events_received_total", frozenset()] == 5_000
     by_reason = {labels: n for (name, labels), n in found.items() if name == "taskmon_events_rejected_total"}
     assert sum(by_reason.values()) == 5_003
-    assert len(by_reason) == counting.MAX_REASONS + 1
+    assert len(by_reason) == event_counters.MAX_REASONS + 1
 
 
 @pytest.mark.parametrize("exporter", [False, True])

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene import NOW, FakeState, Scene, task
 
-from taskmon.metrics import Metrics, waiting
+from taskmon.metrics import Metrics, oldest_waiting
+from taskmon.metrics.oldest_waiting import Waiting
 from taskmon.metrics.readings import MAX_AGE
-from taskmon.metrics.waiting import Waiting
 from taskmon.monitor.state import State
 from taskmon.records import Task
 
@@ -116,7 +116,7 @@ def test_with_the_state_itself() -> None:
 def test_queues_beyond_the_bound_share_a_line_until_there_is_room(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "MAX_LINES", 2)
+    monkeypatch.setattr(oldest_waiting, "MAX_LINES", 2)
     tasks = [scene.send(str(number), f"q{number}", age=9 - number) for number in range(4)]
     scene.send("long", "q" * 300, age=1)
     assert {frozenset({"q0"}): 9, frozenset({"q1"}): 8, frozenset({"other"}): 7} == scene.family(OLDEST)
@@ -128,7 +128,7 @@ def test_queues_beyond_the_bound_share_a_line_until_there_is_room(
 
 
 def test_no_more_is_kept_than_what_waits_and_as_much_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.metrics.counting.SETTLE_AT", 10)
+    monkeypatch.setattr("taskmon.metrics.event_counters.SETTLE_AT", 10)
     scene = Scene()
     kept = scene.metrics._counts.waiting
     scene.send("stuck", age=100)

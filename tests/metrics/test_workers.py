@@ -3,7 +3,7 @@
 import pytest
 from scene import NOW, Scene, task
 
-from taskmon.metrics import counting
+from taskmon.metrics import event_counters
 
 
 def test_pool_sizes_of_the_workers_that_have_been_asked(scene: Scene) -> None:
@@ -28,7 +28,7 @@ def test_the_age_of_heartbeats(scene: Scene) -> None:
 
 
 def test_workers_that_share_a_label_have_the_longest_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_WORKERS", 1)
+    monkeypatch.setattr(event_counters, "MAX_WORKERS", 1)
     scene = Scene()
     for age, hostname in enumerate(("w1", "w2", "w3")):
         scene.add_worker(hostname, age, 2)

@@ -35,7 +35,7 @@ from redis.client import PubSub
 from redis.connection import Connection as RedisConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
-from taskmon.receiving import frames, pieces
+from taskmon.receiving import chunked_reader, frames
 from taskmon.receiving.deliveries import VirtualDelivery, read_lean
 from taskmon.receiving.drains import KombuDrain, RedisDrain, make_drain
 from taskmon.receiving.frames import AmqpDrain
@@ -48,7 +48,7 @@ Taken = list[tuple[Any, ...]]
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "PAUSE", 0)
+    monkeypatch.setattr(chunked_reader, "PAUSE", 0)
 
 
 def cut(data: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
@@ -261,7 +261,7 @@ def test_a_body_of_many_frames_with_others_between() -> None:
 
 
 def test_a_frame_larger_than_a_read() -> None:
-    body = b"z" * (3 * pieces.PIECE)
+    body = b"z" * (3 * chunked_reader.PIECE)
     head = amqp_message(b"z", **JSON)
     size = head.index(b"\x02\x00\x01") + 7 + 4
     data = head[:size] + pack(">Q", len(body)) + head[size + 8 : -9] + frame(3, 1, body)
@@ -354,8 +354,8 @@ def test_heartbeats_are_counted_and_others_are_written_to_as_before() -> None:
 
 def test_a_stream_of_small_messages_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(pieces, "PAUSE", 0.002)
-    monkeypatch.setattr(pieces, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(chunked_reader, "PAUSE", 0.002)
+    monkeypatch.setattr(chunked_reader, "time", SimpleNamespace(sleep=slept.append))
     with amqp_wire() as wire:
         drain = wire.drain()
         feed(wire, drain, HEARTBEAT)

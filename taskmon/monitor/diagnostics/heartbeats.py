@@ -13,8 +13,8 @@ from msgspec import Struct
 from ...records import Event, Task, Worker
 from ...settings import Settings
 from ..state import State
+from .duplicate_workers import Namesakes
 from .findings import MOST_LISTED, Finding, count_of, name_some
-from .namesakes import Namesakes
 from .views import BrokerView
 
 #: Seconds that something must last which may be a matter of a moment.

@@ -11,19 +11,19 @@ from typing import Final
 
 from ...records import Task
 from ..query import TaskQuery, make_filter
+from .batch_filter import Look
 from .blocks import BLOCK, Entry, distinct
-from .codes import Value
+from .bucket_columns import Value
 from .facets import FACETS, Group
 from .indexes import Before, Indexes
-from .look import Look
 from .ordering import Ordering
 from .orders import Known, Missing
-from .sieve import make_sieve
+from .prefilter import make_sieve
 from .sorting import in_order, nulls_first
 from .sources import Pick, Source, is_by_time
 from .store import TaskStore
-from .zones import FACETS as ZONED
-from .zones import Asked, Ranges
+from .zone_maps import FACETS as ZONED
+from .zone_maps import Asked, Ranges
 
 Batch = tuple[int, list[Task]]
 

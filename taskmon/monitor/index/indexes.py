@@ -19,8 +19,8 @@ from .facets import CROWDED, FACETS, Facet, Group, RootFacet
 from .ordering import FULL, Ordering
 from .orders import ORDERS, ByTime, Known, Missing
 from .store import TaskStore
-from .weights import GROUP_BYTES, TASK_BYTES, Weights
-from .zones import MOST_DISTURBED, Zones
+from .task_sizes import GROUP_BYTES, TASK_BYTES, Weights
+from .zone_maps import MOST_DISTURBED, Zones
 
 #: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
 Before = dict[str, Task | None]

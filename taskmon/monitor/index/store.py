@@ -45,7 +45,7 @@ class TaskStore:
         self.unfinished: OrderedDict[str, Task] = OrderedDict()
         #: How often a task was evicted or indexed anew: of each ordering an entry may be stale for that.
         self.outdated = 0
-        #: Tasks that changed though they had finished: `zones.py` reads and clears it.
+        #: Tasks that changed though they had finished: `zone_maps.py` reads and clears it.
         self.disturbed: set[str] = set()
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
         self.shelves: list[list[Task]] = []

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct, field
 
-from .counting import Counts
+from .event_counters import Counts
 from .series import Histogram
 
 Key = tuple[str, ...]

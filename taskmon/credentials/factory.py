@@ -3,11 +3,11 @@
 from ..auth import AnonymousAuthenticator, Authenticator, Role
 from ..settings import Settings
 from .basic import BasicAuthenticator
+from .proxy_factory import build_proxy
 from .sessions import Sessions
 from .token_file import TokenFile
 from .tokens import TokenAuthenticator, new_token
 from .users import Users
-from .vouching import build_proxy
 
 
 def build_authenticators(

@@ -11,9 +11,9 @@ from typing import Any, Final, cast
 
 from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, ByteBudget, Labels
+from .oldest_waiting import SETTLE_AT, Waiting
 from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
 from .views import StateView
-from .waiting import SETTLE_AT, Waiting
 
 #: Bounds of what senders of events can make taskmon remember. What is beyond them is counted under `OTHER`.
 MAX_TASK_NAMES: Final = 2_000

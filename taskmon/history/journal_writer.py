@@ -13,11 +13,11 @@ from itertools import count
 from math import inf
 from typing import Final
 
-from ..cluster.calls import Lane
+from ..cluster.blocking_pool import Lane
 from ..errors import Unavailable
-from .besides import Besides, Found
 from .changes import Changes
 from .journal import Full, Journal
+from .side_tables import Besides, Found
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ...records import READY_STATES, Task
 from ..query import Match
 from .blocks import Block, Entry
-from .codes import Codes, Times
+from .bucket_columns import Codes, Times
 from .orders import Known, Missing
 from .store import TaskStore
 

@@ -21,8 +21,8 @@ import msgspec
 from .batches import Batch, Written
 from .driver_errors import Away
 from .messages import Answer, Index, Tidy, pack, pack_batch, read_answer, receive
-from .scribe import SIGNALS, Plan
 from .sqlite import SqliteDatabase
+from .writer_process import SIGNALS, Plan
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class SqliteApart(SqliteDatabase):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the process has them wait until it ignores them
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "taskmon.history.scribe", msgspec.json.encode(plan).decode()],
+                [sys.executable, "-P", "-m", "taskmon.history.writer_process", msgspec.json.encode(plan).decode()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

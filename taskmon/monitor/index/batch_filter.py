@@ -6,7 +6,7 @@ from typing import Final
 
 from ...records import Task
 from ..query import Match
-from .sieve import Sieve, let_all, let_none
+from .prefilter import Sieve, let_all, let_none
 from .texts import TooLong
 
 #: Tasks that are looked at together at first, and at the most: more would not save any more time.

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ..cluster.calls import Lane
+from ..cluster.blocking_pool import Lane
 
 T = TypeVar("T")
 

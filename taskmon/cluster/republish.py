@@ -13,7 +13,7 @@ from celery.utils.saferepr import saferepr
 from ..errors import InvalidArgument, Refused, UnreadableArguments
 from ..outcomes import ORPHANED
 from ..records import CUT_MARK, READY_STATES, Task
-from .calling import PARAMETERS, parse_name
+from .publish_options import PARAMETERS, parse_name
 
 
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
