@@ -16,7 +16,7 @@ from celery import Celery
 from . import __version__
 from .auth import Authentication, Role
 from .cluster.app_queues import is_empty_app, list_app_queues
-from .cluster.blocking_pool import Lane
+from .cluster.blocking_pool import BlockingPool
 from .cluster.cluster_names import name_cluster, name_cluster_as_before
 from .cluster.connections import find_rabbitmq_host
 from .cluster.consumers import Consumers
@@ -39,7 +39,7 @@ from .http.openapi import Document
 from .http.redaction import Showing, load_function
 from .http.server import Listeners, listeners
 from .http.services import Services
-from .login.factory import build_entrance
+from .login.factory import build_login
 from .logs import reopen_log_file
 from .metrics import Metrics as MetricsRegistry
 from .monitor.broker_status import BrokerStatus
@@ -84,16 +84,16 @@ class Taskmon:
         self.settings = settings
         memory = MemoryBudget(settings.max_memory or default_limit())
         self.state = State(settings.max_tasks, settings.max_workers, memory)
-        entrance = build_entrance(settings)
+        entrance = build_login(settings)
         sessions = entrance.sessions if entrance else None
         authenticators, self.generated_token = build_authenticators(settings, sessions)
         self._enabler = EventEnabler(Cluster(celery_app))
         broker = BrokerStatus()
         silence = settings.inspect_timeout / 1000
-        commands = Lane("The broker", threads=8, waiting=64)
-        questions = Lane("The broker", threads=4, waiting=64)
-        publishing = Lane("The broker", threads=1, waiting=settings.max_connections)
-        reading = Lane("The result backend", threads=1, waiting=64)
+        commands = BlockingPool("The broker", threads=8, waiting=64)
+        questions = BlockingPool("The broker", threads=4, waiting=64)
+        publishing = BlockingPool("The broker", threads=1, waiting=settings.max_connections)
+        reading = BlockingPool("The result backend", threads=1, waiting=64)
         self._lanes = [commands, questions, publishing, reading]
         mailbox = Mailbox(celery_app, questions, silence, settings.max_message)
         inspector = Inspector(mailbox, self.state.hear_of)
@@ -220,7 +220,7 @@ class Taskmon:
         for forget in (metrics.remove_worker, self._enabler.forget, inspector.forget, diagnostics.forget):
             state.on_worker_gone(forget)
 
-    def _make_queues(self, celery_app: Celery, lane: Lane, inspector: Inspector) -> Queues:
+    def _make_queues(self, celery_app: Celery, lane: BlockingPool, inspector: Inspector) -> Queues:
         """Make the queues, which are known by the options, the app, the workers and what tasks were sent to."""
         of_app = list_app_queues(celery_app)
         known = KnownQueues(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from .errors import InvalidArgument, InvalidSetting, MalformedCredentials, NoCredentials, NotAuthenticated
+from .errors import AuthenticationFailed, InvalidArgument, InvalidSetting, MalformedCredentials, NoCredentials
 from .trusted_proxies import key_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Authentication:
     def authenticate(self, request: "HTTPServerRequest") -> User | Awaitable[User]:
         """Give the user, or an awaitable of it while a password is hashed.
 
-        Either may raise NotAuthenticated, TooManyRequests and Unavailable, and nothing else.
+        Either may raise AuthenticationFailed, TooManyRequests and Unavailable, and nothing else.
         """
         for authenticator in self._authenticators:
             answer = authenticator.authenticate(request)
@@ -135,7 +135,7 @@ class Authentication:
                 return answer
         if authorization(request) is None:
             raise NoCredentials("Credentials are needed")
-        raise NotAuthenticated("Credentials of this kind are not accepted")
+        raise AuthenticationFailed("Credentials of this kind are not accepted")
 
     @property
     def kinds(self) -> frozenset[str]:

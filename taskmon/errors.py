@@ -10,15 +10,15 @@ TaskmonError
 │   └── ForeignTask       the history holds it, for another cluster
 ├── UnknownWorker         no worker of that hostname is known
 ├── UnknownTaskName       the Celery app has no task of that name
-├── Refused               a worker, or what is known of a task, does not allow a command
+├── CommandRefused               a worker, or what is known of a task, does not allow a command
 │   └── UnreadableArguments  what is recorded of a task's arguments cannot be published again
-├── NoAnswer              a worker did not answer in time
-├── NotAuthenticated      no credentials, or wrong ones
+├── WorkerTimeout              a worker did not answer in time
+├── AuthenticationFailed      no credentials, or wrong ones
 │   ├── NoCredentials         none came
 │   ├── MalformedCredentials  what came cannot be read, or can be read in two ways
 │   └── AssertionRefused      what a proxy asserts is forged, out of date or meant for another
 ├── LoginFailed           a login with a provider did not come to its end
-├── Forbidden             known, but not allowed to do this
+├── PermissionDenied             known, but not allowed to do this
 │   └── CrossSite             a browser sends a change from another site
 ├── TooManyRequests       asked again too soon
 └── Unavailable           something taskmon needs does not answer
@@ -114,11 +114,11 @@ class UnknownTaskName(TaskmonError):
         super().__init__(f"Unknown task name {shown(name)}")
 
 
-class Refused(TaskmonError):
+class CommandRefused(TaskmonError):
     """A command cannot be carried out, and trying again would not help."""
 
 
-class UnreadableArguments(Refused):
+class UnreadableArguments(CommandRefused):
     """The recorded arguments of a task cannot be published again; `general` is for those who may not see them."""
 
     general = (
@@ -126,7 +126,7 @@ class UnreadableArguments(Refused):
     )
 
 
-class NoAnswer(TaskmonError):
+class WorkerTimeout(TaskmonError):
     """No answer came within the time there was; `details` go into the body of the answer."""
 
     def __init__(self, message: str, **details: str) -> None:
@@ -134,19 +134,19 @@ class NoAnswer(TaskmonError):
         super().__init__(message)
 
 
-class NotAuthenticated(TaskmonError):
+class AuthenticationFailed(TaskmonError):
     """No credentials came, or they are wrong."""
 
 
-class NoCredentials(NotAuthenticated):
+class NoCredentials(AuthenticationFailed):
     """No credentials came."""
 
 
-class MalformedCredentials(NotAuthenticated):
+class MalformedCredentials(AuthenticationFailed):
     """The credentials cannot be read, or can be read in two ways."""
 
 
-class AssertionRefused(NotAuthenticated):
+class AssertionRefused(AuthenticationFailed):
     """A proxy's assertion is forged, out of date, or meant for another."""
 
 
@@ -154,11 +154,11 @@ class LoginFailed(TaskmonError):
     """A login with a provider did not come to its end, because of what the browser or the provider brought."""
 
 
-class Forbidden(TaskmonError):
+class PermissionDenied(TaskmonError):
     """The user is known and may not do this."""
 
 
-class CrossSite(Forbidden):
+class CrossSite(PermissionDenied):
     """A browser sends a change from a page of another site."""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from celery import states
 from msgspec import Struct
 
-from .records import KINDS, READY_STATES, Event, Task
+from .records import READY_STATES, TASK_EVENTS, Event, Task
 
 #: The values of `Task.reconciled`: how it ended is from the result backend · no worker has it, no result is stored.
 SETTLED: Final = "result backend"
@@ -51,7 +51,7 @@ def contradicts(task: Task, event: Event) -> bool:
     One that says how the task ended does, and one of a later run, but for a retry: these are told of late. What only
     comes late does not, unless merging it would take back the state.
     """
-    kind = KINDS.get(event.type)
+    kind = TASK_EVENTS.get(event.type)
     state = event.type[5:].upper() if kind is None else kind[0]
     if state in READY_STATES:
         return True

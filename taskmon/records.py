@@ -132,7 +132,7 @@ class Task(Struct, gc=False):
 
 
 #: After so many missing heartbeats a worker counts as offline, killed or cut off.
-LOST: Final = 30
+OFFLINE_AFTER_BEATS: Final = 30
 
 
 class Worker(Struct, gc=False):
@@ -166,9 +166,9 @@ class Worker(Struct, gc=False):
     def status(self, now: float) -> Literal["online", "stale", "offline"]:
         """Tell in a word how the worker is at `now`: online, stale when its heartbeat is overdue, or offline.
 
-        Offline is one that said goodbye, and one of which nothing has been heard for LOST heartbeats.
+        Offline is one that said goodbye, and one of which nothing has been heard for OFFLINE_AFTER_BEATS heartbeats.
         """
-        if not self.online or abs(now - self.seen) >= LOST * self.freq:
+        if not self.online or abs(now - self.seen) >= OFFLINE_AFTER_BEATS * self.freq:
             return "offline"
         return "online" if self.alive(now) else "stale"
 
@@ -178,7 +178,7 @@ _RANKS: Final = {state: rank for rank, state in enumerate(states.PRECEDENCE)}
 _CUSTOM_RANK: Final[int] = states.NONE_PRECEDENCE
 
 #: Event type to the task state it stands for, the state's rank, and the field that keeps its time.
-KINDS: Final[dict[str, tuple[str, int, str]]] = {
+TASK_EVENTS: Final[dict[str, tuple[str, int, str]]] = {
     f"task-{field}": (state, _RANKS[state], field)
     for field, state in {
         "sent": states.PENDING,
@@ -219,7 +219,7 @@ def merge(task: Task, event: Event) -> None:
     look at it, and most fields come again as they are, so that only what differs is set. Of texts that many tasks
     have, names and queues and short arguments, one copy is kept.
     """
-    kind = KINDS.get(event.type)
+    kind = TASK_EVENTS.get(event.type)
     current, former = task.state, task.worker
     timestamp = event.timestamp
     if kind is None:  # "task-progress" stands for "PROGRESS", a custom state

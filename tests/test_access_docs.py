@@ -13,7 +13,7 @@ from tls import make_certificates
 
 from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.passwords import hash_password
-from taskmon.login.factory import build_entrance
+from taskmon.login.factory import build_login
 from taskmon.settings import Settings, load_settings
 from taskmon.settings.proxies import PRESETS
 
@@ -41,7 +41,7 @@ def settings_of(block: str, folder: Path) -> Settings:
 @pytest.mark.parametrize("block", blocks("toml"))
 async def test_taskmon_takes_the_configuration(block: str, tmp_path: Path) -> None:
     settings = settings_of(block, tmp_path)
-    entrance = build_entrance(settings)
+    entrance = build_login(settings)
     authenticators, generated = build_authenticators(settings, entrance.sessions if entrance else None)
     assert generated is None, "it lets nobody in"
     for one in authenticators:

@@ -39,9 +39,9 @@ from taskmon.cli import main
 from taskmon.cluster.publish_options import PARAMETERS as CALL_PARAMETERS
 from taskmon.cluster.republish import find_destination, read_recorded
 from taskmon.credentials.tokens import new_token
-from taskmon.errors import Refused
+from taskmon.errors import CommandRefused
 from taskmon.http.serializers import encode, task_body, worker_body
-from taskmon.login.factory import build_entrance
+from taskmon.login.factory import build_login
 from taskmon.monitor.query import FILTERS, PAGING, SORT_KEYS
 from taskmon.monitor.retries import Retries
 from taskmon.records import Event, Task, Worker
@@ -663,7 +663,7 @@ def test_the_reasons_why_a_task_is_not_published_again_are_in_the_api_page() -> 
     under_way.__enter__()
     seen = set()
     for ask in refused:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(CommandRefused) as caught:
             ask()
         (begin,) = [begin for begin in begins if str(caught.value).startswith(begin)]
         seen.add(begin)
@@ -807,7 +807,7 @@ def test_the_configurations_of_providers_are_complete(tmp_path: Path) -> None:
             continue
         path = tmp_path / "taskmon.toml"
         path.write_text(with_secrets(block[2], tmp_path), encoding="utf-8")
-        entrance = build_entrance(load_settings({"conf": str(path)}, {}, tmp_path).settings)
+        entrance = build_login(load_settings({"conf": str(path)}, {}, tmp_path).settings)
         assert entrance is not None
         names.add(entrance.login.provider)
         entrance.login.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskmon.errors import Refused
+from taskmon.errors import CommandRefused
 from taskmon.monitor.retries import Retries
 
 
@@ -24,7 +24,7 @@ def test_the_latest_are_remembered() -> None:
 def test_one_retried_twice_names_the_latest() -> None:
     retries = Retries(most=2)
     retry(retries, "a", "b")
-    with pytest.raises(Refused, match="retried already, as b"):
+    with pytest.raises(CommandRefused, match="retried already, as b"):
         retry(retries, "a", "c")
     retry(retries, "a", "c", again=True)
     retry(retries, "x", "y")
@@ -34,7 +34,11 @@ def test_one_retried_twice_names_the_latest() -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_only_one_at_a_time(again: bool) -> None:
     retries = Retries()
-    with retries.begin("a", again), pytest.raises(Refused, match="by another request"), retries.begin("a", again):
+    with (
+        retries.begin("a", again),
+        pytest.raises(CommandRefused, match="by another request"),
+        retries.begin("a", again),
+    ):
         raise AssertionError("two at once")
     with pytest.raises(ZeroDivisionError), retries.begin("a", again):
         raise ZeroDivisionError

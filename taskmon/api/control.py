@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from ..auth import Role
 from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
-from ..errors import InvalidArgument, NoAnswer, Refused, Unavailable, UnknownTaskName, UnknownWorker
+from ..errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskName, UnknownWorker, WorkerTimeout
 from ..http.answers import Message
 from ..http.base import ApiHandler
 from ..http.serializers import message_body
@@ -77,7 +77,7 @@ class TaskCommand(ApiHandler):
 
     role = Role.OPERATOR
     answer_type = Message
-    errors = (UnknownWorker, UnknownTaskName, Refused, Unavailable, NoAnswer)
+    errors = (UnknownWorker, UnknownTaskName, CommandRefused, Unavailable, WorkerTimeout)
 
     async def post(self, task_name: str) -> None:
         """Give the command and answer what the workers say."""
@@ -136,7 +136,7 @@ class WorkerCommand(ApiHandler):
 
     role = Role.ADMIN
     answer_type = Message
-    errors = (UnknownWorker, Refused, Unavailable, NoAnswer)
+    errors = (UnknownWorker, CommandRefused, Unavailable, WorkerTimeout)
     takes: ClassVar[tuple[Parameter, ...]] = (_ITSELF,)
     #: Whether the command cannot be undone.
     irreversible: ClassVar[bool] = False

@@ -14,14 +14,14 @@ from ..cluster.publish_options import PARAMETERS, make_call
 from ..cluster.publishing import PublishedTask
 from ..cluster.result_decoding import Result
 from ..errors import (
-    Forbidden,
+    CommandRefused,
     ForeignTask,
     InvalidArgument,
-    NoAnswer,
-    Refused,
+    PermissionDenied,
     Unavailable,
     UnknownTask,
     UnknownTaskName,
+    WorkerTimeout,
     shown,
 )
 from ..http.answers import Message, Published, ResultObject
@@ -46,7 +46,7 @@ class Publishing(ApiHandler):
     answer_type: ClassVar[Any] = Published
 
     def require_allowed(self, task_name: str) -> None:
-        """Raise Forbidden where --publish-tasks does not list a task for the role of who asks, or one below it."""
+        """Raise PermissionDenied where --publish-tasks does not list a task for the user's role or a lower one."""
         rules = self.services.settings.publish_tasks
         user = self.current_user
         role = max(user.role, Role.OPERATOR) if user.scopes else user.role  # a scope that allows it has been found
@@ -54,7 +54,7 @@ class Publishing(ApiHandler):
             Role.parse(name) <= role and fnmatchcase(task_name, pattern)
             for name, _, pattern in (rule.partition("=") for rule in rules)
         ):
-            raise Forbidden(
+            raise PermissionDenied(
                 f"The role {role} may not publish the task {shown(task_name)}: --publish-tasks lists what it may"
             )
 
@@ -88,7 +88,7 @@ class TaskApply(Publishing):
         Parameter("timeout", _TIMEOUT, "How many seconds to wait for the result.", default=DEFAULT_TIMEOUT),
     )
     answer_type = ResultObject
-    errors = (UnknownTaskName, Refused, Unavailable, NoAnswer)
+    errors = (UnknownTaskName, CommandRefused, Unavailable, WorkerTimeout)
 
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has, and answer its result."""
@@ -98,7 +98,7 @@ class TaskApply(Publishing):
         self.services.publisher.require(task_name)
         deadline = Deadline()
         if (await self.services.results.get(call.task_id, deadline.left)).ready:
-            raise Refused("There is a result of a task with this task_id already")
+            raise CommandRefused("There is a result of a task with this task_id already")
         task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call, deadline.left))
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
@@ -110,17 +110,19 @@ class TaskApply(Publishing):
         try:
             result = await self.services.results.wait(task_id, timeout)
         except Unavailable as exc:
-            raise NoAnswer(f"The task is published, but its result is not known: {exc}", task_id=task_id) from exc
+            raise WorkerTimeout(
+                f"The task is published, but its result is not known: {exc}", task_id=task_id
+            ) from exc
         if not result.ready:
             message = f"The task is published, but not finished within {timeout:g} s"
-            raise NoAnswer(message, task_id=task_id, state=result.state)
+            raise WorkerTimeout(message, task_id=task_id, state=result.state)
         return result
 
 
 class TaskAsyncApply(Publishing):
     """POST `/api/task/async-apply/<name>`: publishes a task."""
 
-    errors = (UnknownTaskName, Refused, Unavailable)
+    errors = (UnknownTaskName, CommandRefused, Unavailable)
 
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
@@ -133,7 +135,7 @@ class TaskAsyncApply(Publishing):
 class TaskSend(Publishing):
     """POST `/api/task/send-task/<name>`: publishes a task of any name."""
 
-    errors = (Refused, Unavailable)
+    errors = (CommandRefused, Unavailable)
 
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
@@ -149,7 +151,7 @@ class TaskRetry(Publishing):
     scope: ClassVar[Scope] = "read"  # no scope allows it: it would publish arguments that others wrote
     takes = (Parameter("again", Flag(), "Whether to publish it even if it was retried before.", default=False),)
     json_only = False
-    errors = (UnknownTask, Refused, Unavailable)
+    errors = (UnknownTask, CommandRefused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Publish a finished or orphaned task again, under a new id."""
@@ -159,7 +161,7 @@ class TaskRetry(Publishing):
             try:
                 task = await self.services.find_task(task_id)
             except ForeignTask as exc:
-                raise Refused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
+                raise CommandRefused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
             self.require_allowed(task.name or "")
             published = await self.publish(new_id, partial(self.services.publisher.publish_again, task, new_id))
             retries.note(task_id, published.task_id)
@@ -186,7 +188,7 @@ class TaskAbort(ApiHandler):
 
     role = Role.OPERATOR
     answer_type = Message
-    errors = (UnknownTask, Refused, Unavailable)
+    errors = (UnknownTask, CommandRefused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Ask a task that is abortable to stop, by its state."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ..auth import Role
 from ..cluster.inspection import QUEUES_SETTLE
-from ..errors import InvalidArgument, NoAnswer, Unavailable, UnknownTask
+from ..errors import InvalidArgument, Unavailable, UnknownTask, WorkerTimeout
 from ..http.answers import Message, Revoked
 from ..http.arguments import read_parts
 from ..http.base import ApiHandler
@@ -84,7 +84,7 @@ class TaskRevoke(ApiHandler):
     role = Role.OPERATOR
     takes = _HOW
     answer_type = Message
-    errors = (UnknownTask, Unavailable, NoAnswer)
+    errors = (UnknownTask, Unavailable, WorkerTimeout)
 
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
@@ -114,7 +114,7 @@ class TasksRevoke(ApiHandler):
         *PAGING,
     )
     answer_type = Revoked
-    errors = (Unavailable, NoAnswer)
+    errors = (Unavailable, WorkerTimeout)
 
     async def post(self) -> None:
         """Revoke the tasks that are named by `ids` or found by the filters of `/api/tasks`, but for finished ones.

@@ -1,7 +1,7 @@
 """The route that ends the sessions of a person. Event loop only."""
 
 from ..auth import Role
-from ..errors import Refused, Unavailable
+from ..errors import CommandRefused, Unavailable
 from ..http.answers import Message
 from ..http.base import ApiHandler
 from ..http.serializers import message_body
@@ -22,13 +22,13 @@ class SessionRevoke(ApiHandler):
         ),
     )
     answer_type = Message
-    errors = (Refused, Unavailable)
+    errors = (CommandRefused, Unavailable)
 
     async def post(self) -> None:
         """End all sessions that a person has begun until now; 503 where that is not known after a restart."""
         user, sessions = self.given()["user"], self.services.sessions
         if sessions is None:
-            raise Refused("There are no sessions here: no provider is set up (--auth-provider)")
+            raise CommandRefused("There are no sessions here: no provider is set up (--auth-provider)")
         sessions.ended.end_all(user)
         await sessions.ended.save()
         self.answer(message_body(f"Ended all sessions of '{user}'"))

@@ -8,7 +8,7 @@ import msgspec
 
 from ..auth import Role
 from ..cluster.inspection import GENERAL, OF_ALL, OF_TASKS, Inspection
-from ..errors import Forbidden, NoAnswer, Unavailable, UnknownWorker
+from ..errors import PermissionDenied, Unavailable, UnknownWorker, WorkerTimeout
 from ..http.answers import QueueList, WorkerObject
 from ..http.base import ApiHandler
 from ..http.serializers import queue_lengths_body, queue_member, worker_body, worker_member
@@ -29,15 +29,17 @@ class WorkerHandler(ApiHandler):
         A worker that sends no events may be known only by its answer, so the question is asked before it is unknown.
         """
         if self.current_user.role < Role.OPERATOR:
-            raise Forbidden(f"refresh needs the role {Role.OPERATOR}, and {self.current_user.name} is a viewer")
+            raise PermissionDenied(
+                f"refresh needs the role {Role.OPERATOR}, and {self.current_user.name} is a viewer"
+            )
         if self.services.settings.read_only:
-            raise Forbidden("taskmon is read-only (--read-only): workers are not asked, so refresh is refused")
+            raise PermissionDenied("taskmon is read-only (--read-only): workers are not asked, so refresh is refused")
         now = time.time()
         workers = self.services.state.workers
         online = [] if hostname is not None else [name for name, worker in workers.items() if worker.alive(now)]
         try:
             await self.services.inspector.refresh(hostname, online)
-        except NoAnswer as exc:
+        except WorkerTimeout as exc:
             if hostname is not None and hostname not in workers:
                 raise UnknownWorker(hostname) from exc
             raise
@@ -73,7 +75,7 @@ class Workers(WorkerHandler):
         _REFRESH,
     )
     answer_type = dict[str, WorkerObject | bool]
-    errors = (UnknownWorker, Unavailable, NoAnswer)
+    errors = (UnknownWorker, Unavailable, WorkerTimeout)
 
     async def get(self) -> None:
         """Answer the workers by hostname, or with `status` whether each of them is alive."""
@@ -101,7 +103,7 @@ class WorkerInfo(WorkerHandler):
     role = Role.VIEWER
     takes = (_REFRESH,)
     answer_type = WorkerObject
-    errors = (UnknownWorker, Unavailable, NoAnswer)
+    errors = (UnknownWorker, Unavailable, WorkerTimeout)
 
     async def get(self, hostname: str) -> None:
         """Answer all that is known of one worker."""

@@ -18,7 +18,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.transport import pyamqp, virtual
 
-from ..errors import Refused
+from ..errors import CommandRefused
 from ..receiving.deliveries import AmqpDelivery, VirtualDelivery
 from ..transports import is_redis
 from .connections import (
@@ -51,7 +51,7 @@ class Source(Protocol):
         """Give what is stored of these tasks; a task that nothing is stored of is PENDING."""
 
     def abort(self, task_id: str) -> None:
-        """Store the state ABORTED; raises Refused."""
+        """Store the state ABORTED; raises CommandRefused."""
 
     def close(self) -> None:
         """Let connections go."""
@@ -118,10 +118,10 @@ class KeyValueSource:
     def abort(self, task_id: str) -> None:
         """Store ABORTED as Celery's `AbortableAsyncResult.abort` does, but over no result."""
         if not self._can_hold(task_id):
-            raise Refused("The result backend cannot store anything under such an id")
+            raise CommandRefused("The result backend cannot store anything under such an id")
         stored = self.read([task_id])[task_id]
         if stored.ready:
-            raise Refused(f"The task is finished: its state is {stored.state}")
+            raise CommandRefused(f"The task is finished: its state is {stored.state}")
         backend = self._open()
         meta = {"status": ABORTED, "result": None, "traceback": None, "children": [], "date_done": None}
         backend.set(backend.get_key_for_task(task_id), backend.encode({**meta, "task_id": task_id}))
@@ -217,7 +217,9 @@ class ReplySource:
 
     def abort(self, task_id: str) -> None:
         """Refuse: a worker has nowhere to look."""
-        raise Refused("The result backend rpc:// only carries results to who sent the task; it cannot abort one")
+        raise CommandRefused(
+            "The result backend rpc:// only carries results to who sent the task; it cannot abort one"
+        )
 
     def close(self) -> None:
         """Delete the queue."""

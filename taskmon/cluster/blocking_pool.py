@@ -37,7 +37,7 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
 
-class Lane:
+class BlockingPool:
     """A few threads that make calls, each one after the other; `what` names in errors whom they call.
 
     Use from the event loop. As many calls as there are threads are under way, `waiting` more may wait.

@@ -1,6 +1,7 @@
 """Control: what changes workers and running tasks. Event loop only; `mailbox` does the talking.
 
-Every call raises Unavailable while the broker is away, NoAnswer when a worker is silent, Refused when it says no.
+Every call raises Unavailable while the broker is away, WorkerTimeout when a worker is silent, CommandRefused when it
+says no.
 """
 
 import logging
@@ -8,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from ..errors import NoAnswer, Refused, UnknownTaskName
+from ..errors import CommandRefused, UnknownTaskName, WorkerTimeout
 from ..masking import mask_passwords
 from .destinations import Destinations
 from .mailbox import Command, Mailbox
@@ -76,12 +77,12 @@ class Control:
         return await self._order(hostname, "autoscale", min=minimum, max=maximum)
 
     async def add_consumer(self, hostname: str, queue: str) -> str:
-        """Have a worker consume from a queue; raises Forbidden for one that is not for tasks."""
+        """Have a worker consume from a queue; raises PermissionDenied for one that is not for tasks."""
         await self._destinations.require_queue(queue)
         return await self._order(hostname, "add_consumer", queue=queue)
 
     async def cancel_consumer(self, hostname: str, queue: str) -> str:
-        """Have a worker no longer consume from a queue; raises Forbidden for one that it does not consume from."""
+        """Have a worker stop consuming from a queue; raises PermissionDenied where it does not consume from it."""
         await self._destinations.require_consumed(hostname, queue)
         return await self._order(hostname, "cancel_consumer", queue=queue)
 
@@ -109,7 +110,9 @@ class Control:
                 own = (present[0] if soft is None else soft or None, present[1] if hard is None else hard or None)
                 groups.setdefault(own, []).append(name)
                 if own[0] and own[1] and own[0] > own[1]:
-                    raise Refused(f"{name} would have a soft limit of {own[0]:g} s above a hard one of {own[1]:g} s")
+                    raise CommandRefused(
+                        f"{name} would have a soft limit of {own[0]:g} s above a hard one of {own[1]:g} s"
+                    )
         return await self._set_limits(task_name, groups, [name for name in awaited if name not in found])
 
     async def _set_limits(
@@ -163,18 +166,20 @@ class Control:
         return self._judge(knowing, [*knowing, *silent])
 
     def _judge(self, replies: Mapping[str, Any], expected: Collection[str]) -> str:
-        """Give what the first worker says when all have done as told; raises Refused or NoAnswer."""
+        """Give what the first worker says when all have done as told; raises CommandRefused or WorkerTimeout."""
         refusals = {name: reason for name, reply in replies.items() if (reason := _refusal(reply)) is not None}
         if refusals:
-            raise Refused("; ".join(f"{name} refused: {reason}" for name, reason in list(refusals.items())[:10]))
+            raise CommandRefused(
+                "; ".join(f"{name} refused: {reason}" for name, reason in list(refusals.items())[:10])
+            )
         silent = sorted(name for name in expected if name not in replies)
         if silent or not replies:
             raise self._silence(silent)
         return _said(next(iter(replies.values()))["ok"])
 
-    def _silence(self, hostnames: Sequence[str]) -> NoAnswer:
+    def _silence(self, hostnames: Sequence[str]) -> WorkerTimeout:
         names = ", ".join(hostnames[:10]) + (f" and {len(hostnames) - 10} more" if len(hostnames) > 10 else "")
-        return NoAnswer(
+        return WorkerTimeout(
             f"{names or 'No worker'} {'did not answer' if names else 'answered'} within {self._mailbox.timeout:g} s; "
             "what was asked for may still happen"
         )

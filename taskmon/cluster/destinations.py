@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from celery import Celery
 
-from ..errors import Forbidden, shown
+from ..errors import PermissionDenied, shown
 from .app_queues import list_app_exchanges, list_app_queues
 from .inspection import Inspection
 from .internal_queues import Plumbing
@@ -65,7 +65,7 @@ class Destinations:
         self._online = online
 
     async def require(self, options: Mapping[str, Any], is_seen: bool = False) -> None:
-        """Raise Forbidden unless tasks may be sent where the options of `apply_async` say; Unavailable.
+        """Raise PermissionDenied unless tasks may be sent where the options of `apply_async` say; Unavailable.
 
         With `is_seen` it is known already that a task was seen there.
         """
@@ -78,9 +78,9 @@ class Destinations:
             await self._require_exchange(exchange, routing_key)
 
     async def require_queue(self, name: str, is_seen: bool = False) -> None:
-        """Raise Forbidden unless a queue is one for tasks; Unavailable where that has to be asked."""
+        """Raise PermissionDenied unless a queue is one for tasks; Unavailable where that has to be asked."""
         if self._plumbing.has(name):
-            raise Forbidden(
+            raise PermissionDenied(
                 f"The queue {shown(name)} is no destination: the name belongs to Celery, kombu or taskmon itself, and"
                 " no option allows it"
             )
@@ -90,23 +90,23 @@ class Destinations:
             await self._ask_workers()
             is_sure = self._is_consumed(name)
         if not is_sure and not is_seen:
-            raise Forbidden(_refusal("queue", name))
+            raise PermissionDenied(_refusal("queue", name))
         await self._require_keys(name, is_sure)
 
     async def require_consumed(self, hostname: str, queue: str) -> None:
-        """Raise Forbidden unless a worker says that it consumes from a queue; NoAnswer, Unavailable."""
+        """Raise PermissionDenied unless a worker says that it consumes from a queue; WorkerTimeout, Unavailable."""
         for ask in (False, True):
             if ask:
                 await self._workers.refresh(hostname)
             inspection = self._workers.inspections.get(hostname)
             if inspection is not None and queue in inspection.queues:
                 return
-        raise Forbidden(f"{hostname} does not consume from the queue {shown(queue)}, by its own answer")
+        raise PermissionDenied(f"{hostname} does not consume from the queue {shown(queue)}, by its own answer")
 
     async def _require_exchange(self, exchange: str, routing_key: str | None) -> None:
-        """Raise Forbidden unless an exchange is one for tasks."""
+        """Raise PermissionDenied unless an exchange is one for tasks."""
         if self._plumbing.has(exchange):
-            raise Forbidden(
+            raise PermissionDenied(
                 f"The exchange {shown(exchange)} is no destination: the name belongs to Celery, kombu or taskmon"
                 " itself, and no option allows it"
             )
@@ -121,10 +121,10 @@ class Destinations:
             await self._ask_workers()
             if exchange in self._exchanges_of_workers():
                 return
-        raise Forbidden(_refusal("exchange", exchange))
+        raise PermissionDenied(_refusal("exchange", exchange))
 
     async def _require_keys(self, name: str, is_sure: bool) -> None:
-        """Raise Forbidden where Redis holds something else under the name of a queue.
+        """Raise PermissionDenied where Redis holds something else under the name of a queue.
 
         Of a queue that only events tell of, kombu must have noted in Redis that it is one.
         """
@@ -132,9 +132,9 @@ class Destinations:
         if keys is None:
             return
         if keys.other_type is not None:
-            raise Forbidden(f"The key {shown(name)} in Redis is a {keys.other_type}, and no queue")
+            raise PermissionDenied(f"The key {shown(name)} in Redis is a {keys.other_type}, and no queue")
         if not is_sure and not keys.is_bound:
-            raise Forbidden(
+            raise PermissionDenied(
                 f"The key {shown(name)} in Redis may be another program's: only events tell of a queue of that name;"
                 f" {_OPTION} with this name would allow it"
             )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import NoAnswer, Unavailable
+from ..errors import Unavailable, WorkerTimeout
 from ..records import Event, Task, Worker
 from .commanded import Commanded
 from .inspect_replies import read_answer
@@ -88,7 +88,7 @@ class Inspector:
         """Ask a worker everything, or all workers what is asked of all, `awaited` being those that should answer.
 
         A refresh within HOLD seconds of another has the answers of that one, except for workers that were told to
-        change since. Raises NoAnswer when a worker that was named is silent, and Unavailable.
+        change since. Raises WorkerTimeout when a worker that was named is silent, and Unavailable.
         """
         now = time.monotonic()
         holds = self._commanded.holds
@@ -103,7 +103,7 @@ class Inspector:
             self._refreshes[hostname] = now, self._start([hostname], GENERAL + OF_TASKS)
         answered = await asyncio.shield(self._refreshes[hostname][1])
         if hostname is not None and hostname not in answered:
-            raise NoAnswer(f"{hostname} did not answer within {self._mailbox.timeout:g} s")
+            raise WorkerTimeout(f"{hostname} did not answer within {self._mailbox.timeout:g} s")
 
     def _refresh_all(self, awaited: Collection[str], now: float) -> None:
         """Ask all workers, or only those that were told to change since all were asked."""

@@ -23,7 +23,7 @@ from kombu.messaging import Producer
 from kombu.serialization import loads, prepare_accept_content
 
 from ..errors import Unavailable
-from .blocking_pool import Lane
+from .blocking_pool import BlockingPool
 from .connections import BrokerAway, away_errors, close_connection, drop_connection, open_connection, say_why
 from .replies import ReplyPlace, make_replies
 
@@ -119,7 +119,7 @@ class Mailbox:
     when a reply came last that is a pickle, in epoch seconds: to us such a worker is as good as silent.
     """
 
-    def __init__(self, celery_app: Celery, lane: Lane, timeout: float, max_reply: int = 8 << 20) -> None:
+    def __init__(self, celery_app: Celery, lane: BlockingPool, timeout: float, max_reply: int = 8 << 20) -> None:
         self.timeout = timeout
         self.pickled: float | None = None
         self._app = celery_app

@@ -19,9 +19,9 @@ from kombu.exceptions import EncodeError
 from kombu.messaging import Producer
 
 from ..broker_faults import is_blocked
-from ..errors import InvalidArgument, Refused, Unavailable, UnknownTaskName, UnreadableArguments
+from ..errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskName, UnreadableArguments
 from ..records import Task
-from .blocking_pool import LIMIT, Lane
+from .blocking_pool import LIMIT, BlockingPool
 from .connections import LATEST_RETRY, MAX_IDLE, BrokerAway, away_errors, drop_connection, open_connection, say_why
 from .destinations import Destinations
 from .publish_options import Call
@@ -65,7 +65,7 @@ class Publisher:
     """
 
     def __init__(
-        self, celery_app: Celery, lane: Lane, destinations: Destinations, reply_queue: Queue | None = None
+        self, celery_app: Celery, lane: BlockingPool, destinations: Destinations, reply_queue: Queue | None = None
     ) -> None:
         self._app = celery_app
         self._destinations = destinations
@@ -86,12 +86,14 @@ class Publisher:
         """Publish a task that the Celery app has, with all that the app says of it, within `limit` seconds.
 
         `before` is called once nothing is left but to publish it, here and below.
-        Raises UnknownTaskName, Forbidden, InvalidArgument, Refused, Unavailable: then it is not published, or, when
-        the broker goes just then, perhaps not.
+        Raises UnknownTaskName, PermissionDenied, InvalidArgument, CommandRefused or Unavailable: then it is not
+        published, or, when the broker goes just then, perhaps not.
         """
         self.require(call.name)
         if self._app.conf.task_always_eager:
-            raise Refused("The Celery app runs tasks where they are called (task_always_eager): taskmon runs none")
+            raise CommandRefused(
+                "The Celery app runs tasks where they are called (task_always_eager): taskmon runs none"
+            )
         await self._destinations.require(call.options)
         before()
         return await self._call(partial(self._publish, call, self._apply), limit)
@@ -105,7 +107,7 @@ class Publisher:
     async def publish_again(
         self, task: Task, task_id: str, *, before: Callable[[], None] = _nothing
     ) -> PublishedTask:
-        """Publish a task again under a new id, from what events recorded; raises Refused if that is too little."""
+        """Publish a task again under a new id, as events recorded it; raises CommandRefused if that is too little."""
         name, options = find_destination(task)
         await self._destinations.require(options, is_seen=True)
 
@@ -113,7 +115,7 @@ class Publisher:
             args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)
             try:
                 return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send)
-            except Refused as exc:
+            except CommandRefused as exc:
                 if isinstance(exc.__cause__, EncodeError):
                     raise UnreadableArguments(str(exc)) from exc
                 raise
@@ -165,9 +167,9 @@ class Publisher:
             raise BrokerAway(say_why(exc)) from exc
         except connection.channel_errors as exc:
             self._disconnect()
-            raise Refused(f"The broker refuses the task: {say_why(exc)}") from exc
+            raise CommandRefused(f"The broker refuses the task: {say_why(exc)}") from exc
         except EncodeError as exc:
-            raise Refused(
+            raise CommandRefused(
                 f"The arguments cannot be sent as {self._app.conf.task_serializer}: {say_why(exc)}"
             ) from exc
         self._used = time.monotonic()

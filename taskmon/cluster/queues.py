@@ -12,7 +12,7 @@ from celery import Celery
 
 from ..errors import Unavailable
 from .app_queues import is_empty_app, list_app_exchanges, list_app_queues
-from .blocking_pool import Lane
+from .blocking_pool import BlockingPool
 from .connections import BrokerAway, KeptConnection
 from .consumers import Consumers
 from .known_queues import MAX_QUEUES, KnownQueues, is_queue_name
@@ -34,7 +34,7 @@ class Queues:
     def __init__(
         self,
         celery_app: Celery,
-        lane: Lane,
+        lane: BlockingPool,
         known: KnownQueues,
         consumers: Consumers,
         management: ManagementApi | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.utils.saferepr import saferepr
 
-from ..errors import InvalidArgument, Refused, UnreadableArguments
+from ..errors import CommandRefused, InvalidArgument, UnreadableArguments
 from ..outcomes import ORPHANED
 from ..records import CUT_MARK, READY_STATES, Task
 from .publish_options import PARAMETERS, parse_name
@@ -19,12 +19,12 @@ from .publish_options import PARAMETERS, parse_name
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
     """Return the name of a task and where it went, as far as that is known.
 
-    Raises Refused, also for a task that is neither finished nor orphaned.
+    Raises CommandRefused, also for a task that is neither finished nor orphaned.
     """
     if task.state not in READY_STATES and task.reconciled != ORPHANED:
-        raise Refused(f"The task is not finished: its state is {task.state}")
+        raise CommandRefused(f"The task is not finished: its state is {task.state}")
     if not task.name:
-        raise Refused("The name of the task is not known: no event told it")
+        raise CommandRefused("The name of the task is not known: no event told it")
     queue = task.queue or (None if task.exchange else task.routing_key)
     wanted = {"queue": queue} if queue else {"exchange": task.exchange, "routing_key": task.routing_key}
     try:
@@ -35,7 +35,7 @@ def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
         }
         return parse_name("name", task.name), options
     except InvalidArgument as exc:
-        raise Refused(f"The task was sent in a way that cannot be repeated: {exc}") from exc
+        raise CommandRefused(f"The task was sent in a way that cannot be repeated: {exc}") from exc
 
 
 def read_recorded(what: str, text: str | None) -> Any:

@@ -16,7 +16,7 @@ from celery.utils.imports import symbol_by_name
 from kombu.serialization import registry
 from sqlalchemy.pool import NullPool
 
-from ..errors import Refused, Unavailable
+from ..errors import CommandRefused, Unavailable
 from .connections import ANSWER_TIMEOUT, say_why
 from .result_decoding import Result, read_row
 
@@ -69,11 +69,11 @@ class TableSource:
         with self._connect() as connection:
             stored = self._select(connection, [task_id]).get(task_id)
             if stored is None and len(task_id) > _ID_LENGTH:
-                raise Refused(f"The table of results has room for ids of {_ID_LENGTH} characters")
+                raise CommandRefused(f"The table of results has room for ids of {_ID_LENGTH} characters")
             if stored is None:
                 connection.execute(table.insert().values(task_id=task_id, status=ABORTED))
             elif stored.ready:
-                raise Refused(f"The task is finished: its state is {stored.state}")
+                raise CommandRefused(f"The task is finished: its state is {stored.state}")
             else:
                 changed = table.update().where(table.c.task_id == task_id).values(status=ABORTED, result=None)
                 connection.execute(changed)

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from celery import Celery
 
-from ..errors import Refused, Unavailable
+from ..errors import CommandRefused, Unavailable
 from ..parameters import parse_id
 from ..records import READY_STATES, Event, Task, Worker
 from .backends import make_source
-from .blocking_pool import LIMIT, Lane
+from .blocking_pool import LIMIT, BlockingPool
 from .connections import say_why
 from .result_decoding import Result
 
@@ -39,7 +39,7 @@ class Results:
     `reply_queue` is where workers send results to when the backend is `rpc://`: tasks are to be published with it.
     """
 
-    def __init__(self, celery_app: Celery, lane: Lane) -> None:
+    def __init__(self, celery_app: Celery, lane: BlockingPool) -> None:
         self._lane = lane
         self._source, self._why_none, self.reply_queue = make_source(celery_app)
         self._asked: dict[str, list[asyncio.Future[Result]]] = {}
@@ -78,7 +78,7 @@ class Results:
             self._forget(task_id, future)
 
     async def abort(self, task_id: str) -> None:
-        """Store the state ABORTED, which an abortable task looks for; raises Refused for a task that is ready."""
+        """Store the state ABORTED, which an abortable task looks for; raises CommandRefused for a finished task."""
         self._check(task_id)
         source = self._source
         assert source is not None
@@ -163,7 +163,7 @@ class Results:
     async def _call(self, function: Callable[[], Any]) -> Any:
         try:
             return await self._lane.call(function, LIMIT)
-        except (Unavailable, Refused):
+        except (Unavailable, CommandRefused):
             raise
         except Exception as exc:  # any backend has errors of its own
             log.debug("The result backend failed", exc_info=True)

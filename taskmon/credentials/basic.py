@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ..auth import MAX_NAME_IN_LOG, User, authorization, client_of, printable
-from ..errors import MalformedCredentials, NotAuthenticated, Unavailable
+from ..errors import AuthenticationFailed, MalformedCredentials, Unavailable
 from ..settings import is_name
 from .passwords import Hash, Password, Scrypt
 from .throttle import Throttle
@@ -144,7 +144,7 @@ class BasicAuthenticator:
             self._throttle.failed(f"client {client}")
             self._throttle.failed(f"user {name[:MAX_NAME_IN_LOG]}")
             logger.warning("Wrong password for user %s from %s", printable(name), client)
-            raise NotAuthenticated("The user name or the password is wrong")
+            raise AuthenticationFailed("The user name or the password is wrong")
         user = User(name, entry.role, "basic")
         self._cache.pop(key, None)
         self._cache[key] = (user, self._clock() + CACHE_SECONDS)

@@ -16,7 +16,7 @@ import msgspec
 from ..errors import InvalidSetting, TaskmonError, Unavailable
 from ..private_files import OTHERS, locked, replace_private
 from ..settings import Settings
-from .signing import Spent
+from .signing import ReplayGuard
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class EndedSessions:
 
     def __init__(self, most: int = 10_000, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._sessions = Spent(LONGEST_SESSION, most, clock)
+        self._sessions = ReplayGuard(LONGEST_SESSION, most, clock)
         self._people: dict[str, float] = {}
         self._unsaved: dict[str, float] = {}
         self._warned = False

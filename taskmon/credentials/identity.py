@@ -8,7 +8,7 @@ from typing import Final
 from tornado.httputil import HTTPHeaders
 
 from ..auth import Role, User
-from ..errors import Forbidden, MalformedCredentials
+from ..errors import MalformedCredentials, PermissionDenied
 from ..settings import MAX_NAME
 from .roles import Roles
 
@@ -18,10 +18,10 @@ _MAX_GROUPS: Final = 8192
 
 
 def make_user(name: str, address: str | None, groups: Iterable[str], roles: Roles) -> User:
-    """Give the user; raise Forbidden for whom no rule lets in."""
+    """Give the user; raise PermissionDenied for whom no rule lets in."""
     role: Role | None = roles.find(list(groups), address)
     if role is None:
-        raise Forbidden(f"{name} has no role here")
+        raise PermissionDenied(f"{name} has no role here")
     return User(name, role, "proxy", address=address)
 
 

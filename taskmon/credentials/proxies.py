@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..auth import User, authorization, client_of, is_trusted, printable
-from ..errors import MalformedCredentials, NotAuthenticated
+from ..errors import AuthenticationFailed, MalformedCredentials
 from ..settings import is_name
 from .identity import check_spelling, make_user, read_groups, read_single
 from .roles import Roles
@@ -46,14 +46,16 @@ class ProxyAuthenticator:
         self._warn_after = float("-inf")
 
     def authenticate(self, request: "HTTPServerRequest") -> User | None:
-        """Give the user that a trusted proxy names; raise NotAuthenticated where it does not name exactly one."""
+        """Give the user that a trusted proxy names; raise AuthenticationFailed where it does not name exactly one."""
         headers = request.headers
         if not is_trusted(request):
             self._watch(request)
             return None
         # Whoever checks a Bearer is asked before; Basic may be what the proxy itself asked for.
         if (authorization(request) or "").lower().split()[:1] == ["bearer"]:
-            raise NotAuthenticated("The bearer token beside the proxy's headers is checked by no option; send none")
+            raise AuthenticationFailed(
+                "The bearer token beside the proxy's headers is checked by no option; send none"
+            )
         check_spelling(headers, self._names)
         values = [headers.get_list(name) for name in self._listed]
         key = tuple(["\0".join(value) for value in values])
@@ -64,7 +66,7 @@ class ProxyAuthenticator:
         if user is None and authorization(request) is not None:
             return None
         if user is None:
-            raise NotAuthenticated("The proxy says nobody's name")
+            raise AuthenticationFailed("The proxy says nobody's name")
         if len(self._known) >= _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[key] = user

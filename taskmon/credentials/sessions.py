@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..auth import Role, User, authorization
-from ..errors import Forbidden, MalformedCredentials, NotAuthenticated
+from ..errors import AuthenticationFailed, MalformedCredentials, PermissionDenied
 from ..settings import is_name
 from .ended_sessions import LONGEST_SESSION, EndedSessions
 from .signing import LONGEST, Sealer
@@ -75,7 +75,7 @@ class Cookie:
         return self.set("", 0)
 
     def read(self, request: "HTTPServerRequest") -> str | None:
-        """Give its value, None where there is none; raise NotAuthenticated where there are several."""
+        """Give its value, None where there is none; raise AuthenticationFailed where there are several."""
         values = self._values(request)
         if len(values) > 1:
             raise MalformedCredentials(f"The cookie {self.name} came more than once")
@@ -115,21 +115,21 @@ class Sessions:
         self.cookie = Cookie("taskmon", secure=secure)
 
     def begin(self, identity: Identity) -> tuple[User, str]:
-        """Give the user and the Set-Cookie of a new session; raise Forbidden for whom nothing is allowed."""
+        """Give the user and the Set-Cookie of a new session; raise PermissionDenied for whom nothing is allowed."""
         if not is_name(identity.name):
-            raise Forbidden("The name that the provider gives is longer than 256 characters, or has a comma")
+            raise PermissionDenied("The name that the provider gives is longer than 256 characters, or has a comma")
         now = self._clock()
         session = Session(secrets.token_urlsafe(16), identity, now, now)
         user = self.to_user(session)
         if user is None:
-            raise Forbidden(f"{identity.name} may not use taskmon")
+            raise PermissionDenied(f"{identity.name} may not use taskmon")
         sealed = self._write(session, now)
         if len(sealed) > LONGEST:
-            raise Forbidden(f"{identity.name} is in too many of the groups that --roles names")
+            raise PermissionDenied(f"{identity.name} is in too many of the groups that --roles names")
         return user, sealed
 
     def authenticate(self, request: "HTTPServerRequest") -> User | None:
-        """Give the session's user, None without a session; raise NotAuthenticated for one that is over.
+        """Give the session's user, None without a session; raise AuthenticationFailed for one that is over.
 
         A request with an Authorization header is judged by that alone.
         """
@@ -138,7 +138,7 @@ class Sessions:
             return None
         user = self.to_user(session)
         if user is None:
-            raise NotAuthenticated("Whose session this is may no longer use taskmon")
+            raise AuthenticationFailed("Whose session this is may no longer use taskmon")
         now = self._clock()
         if now - session.seen < RENEW_AFTER:
             return user
@@ -146,7 +146,7 @@ class Sessions:
         return msgspec.structs.replace(user, set_cookie=renewed)
 
     def find(self, request: "HTTPServerRequest") -> Session | None:
-        """Give the session of a request, None without one; raise NotAuthenticated for one that is over."""
+        """Give the session of a request, None without one; raise AuthenticationFailed for one that is over."""
         text = self.cookie.read(request)
         if text is None:
             return None
@@ -157,14 +157,14 @@ class Sessions:
             # Signed by us and not readable: another version of taskmon wrote it.
             session = None
         if session is None or not self._lasts(session):
-            raise NotAuthenticated("The session is over, or none of this taskmon's; log in again")
+            raise AuthenticationFailed("The session is over, or none of this taskmon's; log in again")
         return session
 
     def end(self, request: "HTTPServerRequest") -> Session | None:
         """End the session of a request for good, and give it; None where there is none to end."""
         try:
             session = self.find(request)
-        except NotAuthenticated:
+        except AuthenticationFailed:
             return None
         if session is not None:
             self.ended.end(session.key, session.began)

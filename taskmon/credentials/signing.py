@@ -37,7 +37,7 @@ class Sealer:
         return plain if any(known) else None
 
 
-class Spent:
+class ReplayGuard:
     """Remembers what was used up, by key and time of birth, for as long as it would be good; bounded.
 
     Beyond `most` the oldest is forgotten, and from then on everything that is not younger counts as spent too.

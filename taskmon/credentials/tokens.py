@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from ..auth import Role, User, authorization, client_of
-from ..errors import InvalidArgument, InvalidSetting, MalformedCredentials, NotAuthenticated
+from ..errors import AuthenticationFailed, InvalidArgument, InvalidSetting, MalformedCredentials
 from ..settings import TOKEN_LINE
 from .throttle import RateLimit, Throttle
 from .token_file import StoredToken, TokenFile
@@ -98,7 +98,7 @@ class TokenAuthenticator:
         if stored is None or not hmac.compare_digest(stored.digest, hashlib.sha256(token.encode()).digest()):
             self._refuse(client_of(request), match)
         if stored.expires <= self._clock():
-            raise NotAuthenticated(f"The token ended {stored.until}")
+            raise AuthenticationFailed(f"The token ended {stored.until}")
         assert match is not None
         self._check_rate(match[1], stored)
         if stored.in_file and self._use is not None:
@@ -163,7 +163,7 @@ class TokenAuthenticator:
             raise MalformedCredentials("The bearer token is none of taskmon's")
         if match[2] != _checksum(match[0][:-9]):
             raise MalformedCredentials("The bearer token is damaged: its checksum is wrong")
-        raise NotAuthenticated("The bearer token is not known here")
+        raise AuthenticationFailed("The bearer token is not known here")
 
 
 def make_token() -> tuple[str, str, str]:

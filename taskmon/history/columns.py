@@ -11,13 +11,13 @@ from typing import Any, Final
 from celery import states
 from msgspec.structs import astuple
 
-from ..records import KINDS, READY_STATES, Task
+from ..records import READY_STATES, TASK_EVENTS, Task
 
 #: The fields of a task, in their order; each is a column of that name.
 FIELDS: Final[tuple[str, ...]] = Task.__struct_fields__
 
 #: The times of a task's events.
-TIMES: Final = tuple(field for _, _, field in KINDS.values())
+TIMES: Final = tuple(field for _, _, field in TASK_EVENTS.values())
 
 NUMBERS: Final = ("born", "seen", "timestamp", "runtime", *TIMES)
 INTEGERS: Final = ("retries", "clock")
@@ -37,7 +37,7 @@ _OTHERWISE: Final = ("timestamp",)
 _TAKEN_BACK: Final = ("reconciled",)
 
 #: Where a task can be after its last retry, the state that Celery ranks highest first, with the time that tells.
-BY_RANK: Final = tuple((state, field) for state, _, field in sorted(KINDS.values(), key=lambda kind: kind[1]))
+BY_RANK: Final = tuple((state, field) for state, _, field in sorted(TASK_EVENTS.values(), key=lambda kind: kind[1]))
 _TIME_OF: Final = dict(BY_RANK)
 
 #: States of these ranks come before a custom one.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from ..cluster.blocking_pool import LIMIT, Lane
+from ..cluster.blocking_pool import LIMIT, BlockingPool
 from ..errors import InvalidSetting, Unavailable
 from ..monitor.query import TaskQuery
 from ..monitor.state import State
@@ -81,8 +81,8 @@ class History:
         if settings.history_journal is not None:
             self._family = _name_family(settings.history, names.cluster)
             self._journal = _make_journal(settings.history_journal, self._family, names)
-        self._writing = Lane("The history", threads=1, waiting=16)
-        self._reading = Lane("The history", threads=2, waiting=64)
+        self._writing = BlockingPool("The history", threads=1, waiting=16)
+        self._reading = BlockingPool("The history", threads=2, waiting=64)
         self._recorder = Recorder(
             state, self._database, self._writing, monitor, save_counters, upkeep, self._journal, self._family
         )

@@ -13,7 +13,7 @@ from itertools import count
 from math import inf
 from typing import Final
 
-from ..cluster.blocking_pool import Lane
+from ..cluster.blocking_pool import BlockingPool
 from ..errors import Unavailable
 from .changes import Changes
 from .journal import Full, Journal
@@ -40,7 +40,7 @@ class Keeper:
         self._changes = changes
         self._besides = besides
         self._monitor = monitor
-        self._lane = Lane("The journal", threads=1, waiting=16)
+        self._lane = BlockingPool("The journal", threads=1, waiting=16)
         self._trouble = ""
         self._noted_all = time.monotonic()
         self._noting = False

@@ -13,7 +13,7 @@ from functools import partial
 from math import inf
 from typing import Any, Final, Protocol
 
-from ..cluster.blocking_pool import Lane
+from ..cluster.blocking_pool import BlockingPool
 from ..errors import TaskmonError, Unavailable
 from ..monitor.query import TaskQuery
 from ..monitor.state import State
@@ -79,7 +79,7 @@ class Recorder:
         self,
         state: State,
         database: Database,
-        lane: Lane,
+        lane: BlockingPool,
         monitor: str,
         save_counters: Callable[[], str],
         upkeep: Upkeep,

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ..cluster.blocking_pool import Lane
+from ..cluster.blocking_pool import BlockingPool
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ _FOREVER: Final = 86_400.0
 
 
 async def call_patiently(
-    lane: Lane, function: Callable[[], T], say: Callable[[], None], cut: Callable[[], None]
+    lane: BlockingPool, function: Callable[[], T], say: Callable[[], None], cut: Callable[[], None]
 ) -> T:
     """Make a call in a thread; `say` when it is slow, and `cut` it off when it hangs."""
     call = asyncio.ensure_future(lane.call(function, _FOREVER))

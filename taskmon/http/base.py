@@ -20,21 +20,21 @@ from .. import request_ids
 from ..auth import Role, User
 from ..errors import (
     AssertionRefused,
+    AuthenticationFailed,
+    CommandRefused,
     CrossSite,
-    Forbidden,
     InvalidArgument,
     LoginFailed,
     MalformedCredentials,
-    NoAnswer,
     NoCredentials,
-    NotAuthenticated,
-    Refused,
+    PermissionDenied,
     TaskmonError,
     TooManyRequests,
     Unavailable,
     UnknownTask,
     UnknownTaskName,
     UnknownWorker,
+    WorkerTimeout,
     shown,
 )
 from ..monitor.query import TaskQuery
@@ -51,15 +51,15 @@ log = logging.getLogger(__name__)
 STATUSES: Final[dict[type[TaskmonError], int]] = {
     InvalidArgument: 400,
     LoginFailed: 400,
-    NotAuthenticated: 401,
-    Forbidden: 403,
+    AuthenticationFailed: 401,
+    PermissionDenied: 403,
     UnknownTask: 404,
     UnknownTaskName: 404,
     UnknownWorker: 404,
-    Refused: 409,
+    CommandRefused: 409,
     TooManyRequests: 429,
     Unavailable: 503,
-    NoAnswer: 504,
+    WorkerTimeout: 504,
 }
 
 #: What a refusal is counted as.
@@ -67,9 +67,9 @@ REFUSED: Final[dict[type[TaskmonError], str]] = {
     NoCredentials: "missing",
     MalformedCredentials: "malformed",
     AssertionRefused: "assertion",
-    NotAuthenticated: "credentials",
+    AuthenticationFailed: "credentials",
     CrossSite: "cross_site",
-    Forbidden: "forbidden",
+    PermissionDenied: "forbidden",
     TooManyRequests: "throttled",
 }
 
@@ -172,14 +172,14 @@ class ApiHandler(RequestHandler):
         if user.scopes:
             self._check_scopes(user)
         elif user.role < self.role:
-            raise Forbidden(f"This needs the role {self.role}, and {user.name} is {user.role}")
+            raise PermissionDenied(f"This needs the role {self.role}, and {user.name} is {user.role}")
         if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
-            raise Forbidden("taskmon is read-only (--read-only)")
+            raise PermissionDenied("taskmon is read-only (--read-only)")
         for part in self.path_args:
             self._check_part(part)
 
     def _check_scopes(self, user: User) -> None:
-        """Raise Forbidden for what the scopes of a token do not allow; no scope allows a change but publishing."""
+        """Raise PermissionDenied for what a token's scopes do not allow; of changes they allow publishing only."""
         changes = self.request.method not in _SAFE and not self.despite_read_only
         allowed = {
             "read": user.may_read() and not changes,
@@ -188,7 +188,7 @@ class ApiHandler(RequestHandler):
             "any": True,
         }[self.scope]
         if not allowed:
-            raise Forbidden(f"The scopes of the token {user.name} do not allow this: {', '.join(user.scopes)}")
+            raise PermissionDenied(f"The scopes of the token {user.name} do not allow this: {', '.join(user.scopes)}")
 
     def _check_part(self, part: str) -> None:
         """Refuse a part of the path that can be no id and no name; raises InvalidArgument, or what is 404 here.
@@ -350,14 +350,14 @@ class ApiHandler(RequestHandler):
 
     def _explain(self, error: TaskmonError) -> dict[str, str]:
         """Set the headers that belong to an error; give what its body says besides the message."""
-        if isinstance(error, NotAuthenticated):
+        if isinstance(error, AuthenticationFailed):
             for challenge in self.services.authentication.challenges:
                 self.add_header("WWW-Authenticate", challenge)
         if isinstance(error, TooManyRequests | Unavailable):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, UnknownTask):
             return {"reason": error.reason}
-        if isinstance(error, NoAnswer):
+        if isinstance(error, WorkerTimeout):
             return error.details
         return {}
 

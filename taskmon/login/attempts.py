@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..credentials.sessions import Cookie
-from ..credentials.signing import Sealer, Spent
-from ..errors import LoginFailed, NotAuthenticated
+from ..credentials.signing import ReplayGuard, Sealer
+from ..errors import AuthenticationFailed, LoginFailed
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -47,7 +47,7 @@ class Attempts:
     def __init__(self, keys: list[str], *, secure: bool, clock: Callable[[], float] = time.time) -> None:
         self._sealer = Sealer(keys, "login")
         self._clock = clock
-        self._spent = Spent(LIFETIME, clock=clock)
+        self._spent = ReplayGuard(LIFETIME, clock=clock)
         self.cookie = Cookie("taskmon-login", secure=secure)
 
     def begin(self, following: str) -> tuple[Attempt, str]:
@@ -71,7 +71,7 @@ class Attempts:
     def _read(self, request: "HTTPServerRequest") -> Attempt:
         try:
             text = self.cookie.read(request)
-        except NotAuthenticated as exc:
+        except AuthenticationFailed as exc:
             raise LoginFailed(str(exc)) from exc
         if not text:
             raise LoginFailed("The browser brought no cookie of an attempt to log in; it must accept cookies")

@@ -34,14 +34,14 @@ _OPEN: Final = frozenset(
 _NEEDS_PROVIDER: Final = ("auth", "oauth2_key", "oauth2_secret", "oauth2_redirect_uri")
 
 
-class Entrance(NamedTuple):
+class LoginParts(NamedTuple):
     """Where people log in: the login itself, and the sessions that it begins."""
 
     login: Login
     sessions: Sessions
 
 
-def build_entrance(settings: Settings) -> Entrance | None:
+def build_login(settings: Settings) -> LoginParts | None:
     """Make what the settings ask for; None where nobody logs in, InvalidSetting where it cannot work."""
     kind = settings.auth_provider or ("oidc" if settings.oidc_issuer else None)
     if kind is None:
@@ -71,7 +71,7 @@ def build_entrance(settings: Settings) -> Entrance | None:
 
     sessions = Sessions(keys, role_of, secure=front.secure)
     login = Login(provider, Attempts(keys, secure=front.secure), sessions, front)
-    return Entrance(login, sessions)
+    return LoginParts(login, sessions)
 
 
 def _check_bounds(settings: Settings, issuer: str, roles: Roles) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..auth import User, client_of
 from ..credentials.sessions import Identity, Sessions
 from ..credentials.throttle import Throttle
-from ..errors import Forbidden, LoginFailed, TaskmonError, Unavailable
+from ..errors import LoginFailed, PermissionDenied, TaskmonError, Unavailable
 from .addresses import Front, local_path
 from .attempts import Attempts
 from .provider import ERRORS, Provider
@@ -66,7 +66,7 @@ class Login:
     async def finish(self, request: "HTTPServerRequest", query: Query) -> Finished:
         """Take back an attempt, which is used up first, and begin a session.
 
-        Raises LoginFailed, Forbidden for whom nothing is allowed, Unavailable, and TooManyRequests.
+        Raises LoginFailed, PermissionDenied for whom nothing is allowed, Unavailable, and TooManyRequests.
         """
         client = client_of(request)
         self._throttle.check(client, CLIENT_LIMIT)
@@ -98,7 +98,7 @@ class Login:
         error = _only(query, "error")
         name = self._provider.name
         if error == "access_denied":
-            raise Forbidden(f"The login was declined, by you or by {name}")
+            raise PermissionDenied(f"The login was declined, by you or by {name}")
         if error in ("server_error", "temporarily_unavailable"):
             raise Unavailable(name, f"it answered {error}")
         # Anybody can write this URL: nothing of it is repeated but what is known.

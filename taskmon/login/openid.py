@@ -14,7 +14,7 @@ from ..credentials.https_fetch import Fetcher
 from ..credentials.jwks import JwksCache
 from ..credentials.jwt import ALGORITHMS, JwtVerifier
 from ..credentials.sessions import Identity
-from ..errors import LoginFailed, NotAuthenticated, Unavailable
+from ..errors import AuthenticationFailed, LoginFailed, Unavailable
 from .attempts import Attempt
 from .claims import check_hosted_domain, check_id_token, has_claim, read_groups, read_subject, read_verified_address
 from .provider import ask_with_token, authorization_url, exchange, is_endpoint, read
@@ -109,7 +109,7 @@ class OpenIdProvider:
         tokens = await exchange(self._fetcher, self.name, found.metadata.token_endpoint, form, headers)
         try:
             claims = await found.verifier.verify(tokens.id_token)
-        except NotAuthenticated as exc:
+        except AuthenticationFailed as exc:
             raise LoginFailed(f"The answer of {self.name} is not believed. {exc}") from exc
         check_id_token(claims, self._client.key, attempt.nonce)
         check_hosted_domain(claims, self._client.hosted_domains)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ..errors import Refused
+from ..errors import CommandRefused
 
 #: Retries that are remembered, the latest ones.
 MAX_RETRIES: Final = 10_000
@@ -25,15 +25,15 @@ class Retries:
 
     @contextmanager
     def begin(self, task_id: str, again: bool) -> Iterator[None]:
-        """Keep other requests from retrying a task meanwhile; raises Refused where that is done or was done before.
+        """Keep other requests from retrying a task meanwhile; raises CommandRefused where one does or did.
 
         With `again`, it does not matter that it was done before.
         """
         if task_id in self._under_way:
-            raise Refused("The task is being retried by another request")
+            raise CommandRefused("The task is being retried by another request")
         known = self._retried_as.get(task_id)
         if known is not None and not again:
-            raise Refused(f"The task was retried already, as {known}; again=1 retries it once more")
+            raise CommandRefused(f"The task was retried already, as {known}; again=1 retries it once more")
         self._under_way.add(task_id)
         try:
             yield

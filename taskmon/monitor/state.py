@@ -17,7 +17,7 @@ from celery.states import FAILURE, RECEIVED
 
 from ..errors import UnknownTask
 from ..outcomes import ORPHANED
-from ..records import KINDS, READY_STATES, Event, Task, Worker, merge, merge_worker
+from ..records import READY_STATES, TASK_EVENTS, Event, Task, Worker, merge, merge_worker
 from .index.blocks import BLOCK, Entry, distinct
 from .index.bulk_load import load_tasks
 from .index.finder import Finder
@@ -257,7 +257,7 @@ class State:
                 event.timestamp = now
             task_id, kind = event.uuid, event.type
             try:
-                if task_id is None or not (kind in KINDS or kind.startswith("task-")):
+                if task_id is None or not (kind in TASK_EVENTS or kind.startswith("task-")):
                     others += 1
                     worker = self._apply_to_worker(event, now)
                     records.append(worker)

@@ -10,7 +10,7 @@ from tornado.template import Loader
 from tornado.web import HTTPError
 
 from ..credentials.sessions import Sessions
-from ..errors import Forbidden, LoginFailed, NotAuthenticated, Unavailable
+from ..errors import AuthenticationFailed, LoginFailed, PermissionDenied, Unavailable
 from ..http.base import ApiHandler
 from ..login.addresses import base_path
 from ..login.flow import Login
@@ -57,13 +57,13 @@ class PageHandler(ApiHandler):
         if login is not None and sessions is not None:
             if self.public:
                 self.add_header("Set-Cookie", login.forget)
-            if isinstance(error, NotAuthenticated):
+            if isinstance(error, AuthenticationFailed):
                 title, link, action = "Log in", "/login", f"Log in with {login.provider}"
                 self._clear_session(sessions)
                 self._withhold_basic()
             elif isinstance(error, LoginFailed | Unavailable):
                 title, link, action = "The login did not work", "/login", "Try again"
-            elif isinstance(error, Forbidden) and self.public:
+            elif isinstance(error, PermissionDenied) and self.public:
                 title, link, action = "You cannot come in", "/login?account=choose", "Try another account"
         elif status == 401:
             link = ""

@@ -18,7 +18,7 @@ from taskmon.api.tasks import TaskTypes
 from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
-from taskmon.errors import Forbidden, InvalidSetting, NoAnswer, TooManyRequests, Unavailable
+from taskmon.errors import InvalidSetting, PermissionDenied, TooManyRequests, Unavailable, WorkerTimeout
 from taskmon.http import server
 from taskmon.http.arguments import MAX_ARGUMENTS
 from taskmon.http.base import ApiHandler
@@ -288,7 +288,7 @@ class Late(ApiHandler):
     """GET `/late`: a worker that does not answer."""
 
     def get(self) -> None:
-        raise NoAnswer("celery@w1 did not answer within 1 s", task_id="a")
+        raise WorkerTimeout("celery@w1 did not answer within 1 s", task_id="a")
 
 
 @asynccontextmanager
@@ -560,7 +560,7 @@ async def test_what_nobody_raised_on_purpose(
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
-        (Forbidden("not you"), 403, None),
+        (PermissionDenied("not you"), 403, None),
         (TooManyRequests("slowly", 7), 429, "7"),
         (Unavailable("The well", "dry", 9), 503, "9"),
     ],

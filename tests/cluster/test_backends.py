@@ -20,7 +20,7 @@ from taskmon.cluster import backends
 from taskmon.cluster.backends import KeyValueSource, ReplySource, Source, make_source
 from taskmon.cluster.connections import BrokerAway
 from taskmon.cluster.result_decoding import UNKNOWN, Result
-from taskmon.errors import Refused
+from taskmon.errors import CommandRefused
 
 from .test_stored import Bomb, _loaded
 
@@ -100,7 +100,7 @@ def test_pickles_are_not_loaded_whatever_the_app_accepts(serializer: str, tmp_pa
     result = read_one(source, "bomb")
     assert (result.state, result.value, result.ready) == ("FAILURE", None, True)
     assert "pickle" in (result.reason or "")
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         source.abort("bomb")
     assert (tmp_path / "celery-task-meta-bomb").read_bytes() == payload
 
@@ -121,7 +121,7 @@ def test_a_task_that_is_finished_is_not_aborted(app: Celery) -> None:
     source = source_of(app)
     for state in ("SUCCESS", "FAILURE", "REVOKED"):
         app.backend.store_result(state, None, state)
-        with pytest.raises(Refused, match=f"its state is {state}"):
+        with pytest.raises(CommandRefused, match=f"its state is {state}"):
             source.abort(state)
         assert read_one(source, state).state == state
 
@@ -243,7 +243,7 @@ def test_so_many_replies_are_kept(replies: tuple[ReplySource, Workers], monkeypa
 
 
 def test_a_reply_cannot_abort(replies: tuple[ReplySource, Workers]) -> None:
-    with pytest.raises(Refused, match="rpc://"):
+    with pytest.raises(CommandRefused, match="rpc://"):
         replies[0].abort("a")
 
 

@@ -11,10 +11,10 @@ from remote import answering, fine, refusing, saying
 from serving import make_app
 from waiting import eventually
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.control import Control
 from taskmon.cluster.mailbox import Mailbox
-from taskmon.errors import NoAnswer, Refused, UnknownTaskName
+from taskmon.errors import CommandRefused, UnknownTaskName, WorkerTimeout
 
 W1, W2 = "celery@w1", "celery@w2"
 
@@ -26,7 +26,7 @@ def app(memory_broker: str) -> Celery:
 
 @pytest.fixture
 def make(app: Celery) -> Iterator[Callable[..., Control]]:
-    lane = Lane("The broker", threads=2, waiting=2)
+    lane = BlockingPool("The broker", threads=2, waiting=2)
     yield lambda timeout=PATIENCE: Control(Mailbox(app, lane, timeout), anywhere(app, "q"))
     lane.close()
 
@@ -58,26 +58,26 @@ async def test_an_order_reaches_its_worker(app: Celery, make: Callable[..., Cont
 
 @EVERY
 async def test_a_refusal_says_why(app: Celery, make: Callable[..., Control], name: str) -> None:
-    with answering(app, W1, **{name: refusing("ValueError('not enabled')")}), pytest.raises(Refused) as caught:
+    with answering(app, W1, **{name: refusing("ValueError('not enabled')")}), pytest.raises(CommandRefused) as caught:
         await ORDERS[name][0](make())
     assert str(caught.value) == "celery@w1 refused: ValueError('not enabled')"
 
 
 @EVERY
 async def test_silence(app: Celery, make: Callable[..., Control], name: str) -> None:
-    with answering(app, W1), pytest.raises(NoAnswer, match=r"celery@w1 did not answer within 0\.1 s"):
+    with answering(app, W1), pytest.raises(WorkerTimeout, match=r"celery@w1 did not answer within 0\.1 s"):
         await ORDERS[name][0](make(0.1))
 
 
 @pytest.mark.parametrize("reply", [None, "ok", [], {}, {"ok": 5}, {"error": None}, {"ok": None, "error": ""}])
 async def test_a_reply_that_makes_no_sense_is_no_yes(app: Celery, make: Callable[..., Control], reply: Any) -> None:
-    with answering(app, W1, pool_grow=saying(reply)), pytest.raises(Refused, match="makes no sense"):
+    with answering(app, W1, pool_grow=saying(reply)), pytest.raises(CommandRefused, match="makes no sense"):
         await make().pool_grow(W1, 1)
 
 
 async def test_what_a_worker_says_is_cut_and_masked(app: Celery, make: Callable[..., Control]) -> None:
     error = "redis://:horse@h/0 \ud800" + "x" * 10_000
-    with answering(app, W1, pool_grow=refusing(error)), pytest.raises(Refused) as caught:
+    with answering(app, W1, pool_grow=refusing(error)), pytest.raises(CommandRefused) as caught:
         await make().pool_grow(W1, 1)
     assert "horse" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -107,7 +107,7 @@ async def test_revoking_what_a_worker_has_hears_whether_it_is_there(
         await eventually(lambda: one.count("revoke") == two.count("revoke") == 1)
         assert (one.count("ping"), two.count("ping")) == (1, 0)
     with answering(app, W1) as one:
-        with pytest.raises(NoAnswer, match="may still happen"):
+        with pytest.raises(WorkerTimeout, match="may still happen"):
             await make(0.1).revoke(["a"], holders=[W1])
         await eventually(lambda: one.count("revoke") == 1)
 
@@ -118,7 +118,7 @@ async def test_shutting_down(app: Celery, make: Callable[..., Control]) -> None:
         await eventually(lambda: [name for name, _ in one.heard] == ["ping", "shutdown"])
         assert not two.heard
     with answering(app, W1) as one:
-        with pytest.raises(NoAnswer):
+        with pytest.raises(WorkerTimeout):
             await make(0.1).shutdown(W1)
         await eventually(lambda: one.count("shutdown") == 1)
 
@@ -149,7 +149,7 @@ async def test_one_refuses(app: Celery, make: Callable[..., Control]) -> None:
     with (
         answering(app, W1, rate_limit=refusing("no")),
         answering(app, W2, rate_limit=fine("set")),
-        pytest.raises(Refused, match="celery@w1 refused: no"),
+        pytest.raises(CommandRefused, match="celery@w1 refused: no"),
     ):
         await make().rate_limit("t", "5", awaited=[W1, W2])
 
@@ -159,14 +159,14 @@ async def test_one_is_silent(app: Celery, make: Callable[..., Control]) -> None:
         with (
             answering(app, W1, rate_limit=other),
             answering(app, W2),
-            pytest.raises(NoAnswer, match="celery@w2 did not answer"),
+            pytest.raises(WorkerTimeout, match="celery@w2 did not answer"),
         ):
             await make(0.2).rate_limit("t", "5", awaited=[W1, W2])
 
 
 async def test_nobody_is_there(app: Celery, make: Callable[..., Control]) -> None:
-    with pytest.raises(NoAnswer, match=r"No worker answered within 0\.1 s"):
+    with pytest.raises(WorkerTimeout, match=r"No worker answered within 0\.1 s"):
         await make(0.1).rate_limit("t", "5")
     names = [f"celery@{number:02}" for number in range(13)]
-    with pytest.raises(NoAnswer, match="celery@09 and 3 more did not answer"):
+    with pytest.raises(WorkerTimeout, match="celery@09 and 3 more did not answer"):
         await make(0.1).rate_limit("t", "5", awaited=names)

@@ -12,7 +12,7 @@ from serving import make_app
 from taskmon.cluster.destinations import Destinations
 from taskmon.cluster.inspection import Inspection
 from taskmon.cluster.queue_keys import QueueKeys
-from taskmon.errors import Forbidden
+from taskmon.errors import PermissionDenied
 
 W1 = "celery@w1"
 
@@ -54,7 +54,7 @@ async def is_allowed(destinations: Destinations, **options: Any) -> bool:
     """Whether tasks may be sent there."""
     try:
         await destinations.require(options)
-    except Forbidden:
+    except PermissionDenied:
         return False
     return True
 
@@ -71,11 +71,11 @@ async def test_what_belongs_to_the_machinery_is_never_a_destination(name: str) -
         {"queue": "celery", "exchange": name, "routing_key": "task.multi"},
         {"queue": name, "exchange": "celery", "routing_key": "celery"},
     ):
-        with pytest.raises(Forbidden, match="no option allows it"):
+        with pytest.raises(PermissionDenied, match="no option allows it"):
             await everything.require(options)
-    with pytest.raises(Forbidden, match="no option allows it"):
+    with pytest.raises(PermissionDenied, match="no option allows it"):
         await everything.require_queue(name)
-    with pytest.raises(Forbidden, match="no option allows it"):
+    with pytest.raises(PermissionDenied, match="no option allows it"):
         await everything.require({"queue": name}, is_seen=True)
 
 
@@ -138,7 +138,7 @@ async def test_the_workers_are_asked_before_a_queue_is_refused() -> None:
     cluster.refresh = refresh  # type: ignore[method-assign]
     assert await is_allowed(make(cluster=cluster), queue="just-now")
     asked = Consuming()
-    with pytest.raises(Forbidden, match=r"'other' is not known to be for tasks.*--publish-queues"):
+    with pytest.raises(PermissionDenied, match=r"'other' is not known to be for tasks.*--publish-queues"):
         await make(cluster=asked).require({"queue": "other"})
     assert asked.asked == [None]
 
@@ -159,7 +159,7 @@ async def test_exchanges() -> None:
         assert await is_allowed(destinations, exchange=exchange, routing_key=key), exchange
     for exchange, key in (("payments", "x"), ("amq.direct", "mail"), ("amq.topic", "x"), ("seen", "payments")):
         assert not await is_allowed(destinations, exchange=exchange, routing_key=key), exchange
-    with pytest.raises(Forbidden, match="--publish-queues with this name would allow it"):
+    with pytest.raises(PermissionDenied, match="--publish-queues with this name would allow it"):
         await destinations.require({"exchange": "payments", "routing_key": "x"})
 
 
@@ -174,11 +174,11 @@ async def test_what_redis_holds_decides() -> None:
     keys = {"cache": QueueKeys("hash", True), "bound": QueueKeys(None, True), "foreign": QueueKeys(None, False)}
     redis = Redis(keys, "cache", "foreign-but-consumed")
     destinations = make(cluster=redis, patterns=("fresh",), seen=lambda: ["cache", "bound", "foreign"])
-    with pytest.raises(Forbidden, match="is a hash, and no queue"):
+    with pytest.raises(PermissionDenied, match="is a hash, and no queue"):
         await destinations.require({"queue": "cache"})
-    with pytest.raises(Forbidden, match="may be another program's"):
+    with pytest.raises(PermissionDenied, match="may be another program's"):
         await destinations.require({"queue": "foreign"})
-    with pytest.raises(Forbidden, match="may be another program's"):
+    with pytest.raises(PermissionDenied, match="may be another program's"):
         await destinations.require({"queue": "never-heard-of"}, is_seen=True)
     for name in ("bound", "fresh", "foreign-but-consumed"):
         assert await is_allowed(destinations, queue=name), name
@@ -190,6 +190,6 @@ async def test_a_worker_leaves_only_what_it_consumes() -> None:
     await destinations.require_consumed(W1, "mail")
     assert cluster.asked == []
     for hostname, queue in ((W1, "other"), ("celery@w2", "mail"), (W1, "unacked_index")):
-        with pytest.raises(Forbidden, match="does not consume"):
+        with pytest.raises(PermissionDenied, match="does not consume"):
             await destinations.require_consumed(hostname, queue)
     assert cluster.asked == [W1, "celery@w2", W1]

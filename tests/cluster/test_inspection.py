@@ -18,10 +18,10 @@ from waiting import eventually, given_time
 
 from taskmon.cluster import inspection as module
 from taskmon.cluster import mailbox
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspection, Inspector, read_answer
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
-from taskmon.errors import NoAnswer, Unavailable
+from taskmon.errors import Unavailable, WorkerTimeout
 from taskmon.nesting import DEEPEST
 from taskmon.records import Event, Task, Worker
 
@@ -35,7 +35,7 @@ def app(memory_broker: str) -> Celery:
 
 @pytest.fixture
 def make(app: Celery) -> Iterator[Callable[..., Inspector]]:
-    lane = Lane("The broker", threads=2, waiting=2)
+    lane = BlockingPool("The broker", threads=2, waiting=2)
     yield lambda timeout=PATIENCE, **more: Inspector(Mailbox(app, lane, timeout), **more)
     lane.close()
 
@@ -89,7 +89,7 @@ async def test_all_tell_what_is_asked_of_all(
 
 async def test_a_silent_worker(app: Celery, make: Callable[..., Inspector]) -> None:
     inspector = make(0.1)
-    with answering(app, W1), pytest.raises(NoAnswer, match=r"celery@w1 did not answer within 0\.1 s"):
+    with answering(app, W1), pytest.raises(WorkerTimeout, match=r"celery@w1 did not answer within 0\.1 s"):
         await inspector.refresh(W1)
     await inspector.refresh(None, [W1])
     assert inspector.inspections == {}
@@ -192,7 +192,7 @@ async def test_however_many_ask_one_asks_the_worker(clock: list[float]) -> None:
 async def test_silence_is_shared_too(clock: list[float]) -> None:
     inspector, mailbox = fake()
     for _ in range(3):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(WorkerTimeout):
             await inspector.refresh(W1)
     assert len(mailbox.asked) == 1
 

@@ -18,7 +18,7 @@ from serving import AWAY, make_app, silent_server
 from waiting import eventually, given_time
 
 from taskmon.cluster import mailbox as module
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.cluster.replies import ReplyPlace
 from taskmon.errors import Unavailable
@@ -32,43 +32,43 @@ def app(memory_broker: str) -> Celery:
 
 
 @pytest.fixture
-def lane() -> Iterator[Lane]:
-    made = Lane("The broker", threads=2, waiting=2)
+def lane() -> Iterator[BlockingPool]:
+    made = BlockingPool("The broker", threads=2, waiting=2)
     yield made
     made.close()
 
 
-def make(app: Celery, lane: Lane, timeout: float = PATIENCE, **limits: int) -> Mailbox:
+def make(app: Celery, lane: BlockingPool, timeout: float = PATIENCE, **limits: int) -> Mailbox:
     return Mailbox(app, lane, timeout, **limits)
 
 
-async def test_a_worker_replies(app: Celery, lane: Lane) -> None:
+async def test_a_worker_replies(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1, ping=fine("pong")) as remote:
         replies = await make(app, lane).ask([Command("ping", {"a": 1}, (W1,))], [W1])
     assert replies == {W1: {"ping": {"ok": "pong"}}}
     assert remote.heard == [("ping", {"a": 1})]
 
 
-async def test_several_commands_are_one_call(app: Celery, lane: Lane) -> None:
+async def test_several_commands_are_one_call(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1, one=saying(1), two=saying(2)), answering(app, W2, one=saying(3), two=saying(4)):
         replies = await make(app, lane).ask([Command("one"), Command("two")], [W1, W2])
     assert replies == {W1: {"one": 1, "two": 2}, W2: {"one": 3, "two": 4}}
 
 
-async def test_others_do_not_hear_a_command_for_one(app: Celery, lane: Lane) -> None:
+async def test_others_do_not_hear_a_command_for_one(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1, one=saying(1)), answering(app, W2, one=saying(2)) as other:
         assert await make(app, lane).ask([Command("one", to=(W1,))], [W1]) == {W1: {"one": 1}}
     assert not other.heard
 
 
-async def test_a_silent_worker_is_waited_for_as_long_as_allowed(app: Celery, lane: Lane) -> None:
+async def test_a_silent_worker_is_waited_for_as_long_as_allowed(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1):
         began = time.monotonic()
         assert await make(app, lane, 0.2).ask([Command("ping", to=(W1,))], [W1]) == {}
     assert 0.2 <= time.monotonic() - began < PATIENCE
 
 
-async def test_of_several_the_silent_one_is_missing(app: Celery, lane: Lane) -> None:
+async def test_of_several_the_silent_one_is_missing(app: Celery, lane: BlockingPool) -> None:
     expected = {W1: {"one": 1, "two": 2}, W2: {"one": 3}}
 
     async def ask(seconds: float) -> Replies:
@@ -79,7 +79,7 @@ async def test_of_several_the_silent_one_is_missing(app: Celery, lane: Lane) -> 
 
 
 async def test_a_worker_that_nobody_knows_is_heard_too(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = {W1: {"one": 1}, W2: {"one": 2}}
 
@@ -95,14 +95,14 @@ async def test_a_worker_that_nobody_knows_is_heard_too(
         assert await given_time(ask_all, lambda replies: replies == expected) == expected
 
 
-async def test_telling_waits_for_nobody(app: Celery, lane: Lane) -> None:
+async def test_telling_waits_for_nobody(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1, one=saying(1)) as remote:
         await make(app, lane).tell(Command("one", reply=False), Command("two", reply=False))
         await eventually(lambda: remote.heard == [("one", {}), ("two", {})])
 
 
 async def test_a_reply_that_comes_while_the_next_command_is_sent_ends_the_wait(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collect = module._collect
 
@@ -118,7 +118,7 @@ async def test_a_reply_that_comes_while_the_next_command_is_sent_ends_the_wait(
             assert W1 in await make(app, lane, 100 * PATIENCE).ask([Command("ping", to=(W1,))], [W1])
 
 
-async def test_a_call_leaves_nothing_behind(app: Celery, lane: Lane) -> None:
+async def test_a_call_leaves_nothing_behind(app: Celery, lane: BlockingPool) -> None:
     with answering(app, W1, one=saying(1)), app.connection_for_read() as connection:
         await make(app, lane).ask([Command("one", to=(W1,))], [W1])
         bindings = connection.transport.state.queue_index
@@ -157,7 +157,7 @@ class Liar:
 
 
 async def hear(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch, body: bytes | str, **how: Any
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch, body: bytes | str, **how: Any
 ) -> dict[str, dict[str, Any]]:
     """Ask for one reply when the first that comes is such a one, and a good one comes after it."""
     liar = Liar(app)
@@ -185,12 +185,12 @@ async def hear(
     ids=range(10),
 )  # fmt: skip
 async def test_a_reply_that_makes_no_sense_is_left_out(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch, body: bytes | str
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch, body: bytes | str
 ) -> None:
     assert await hear(app, lane, monkeypatch, body) == {W2: {"lie": "good"}}
 
 
-async def test_a_pickle_is_not_loaded(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pickle_is_not_loaded(app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch) -> None:
     app.conf.accept_content = ["json", "pickle"]
     body = b"cos\nsystem\n(S'exit 1'\ntR."
     asking = make(app, lane)
@@ -200,14 +200,16 @@ async def test_a_pickle_is_not_loaded(app: Celery, lane: Lane, monkeypatch: pyte
     assert abs((asking.pickled or 0.0) - time.time()) < 600
 
 
-async def test_a_compressed_reply_is_left_out(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_compressed_reply_is_left_out(
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = json.dumps({W1: "bad"})
     found = await hear(app, lane, monkeypatch, body, headers={"compression": "application/x-gzip"})
     assert found == {W2: {"lie": "good"}}
 
 
 async def test_a_reply_to_another_question_is_left_out(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = await hear(app, lane, monkeypatch, json.dumps({W1: "bad"}), headers={"ticket": "other"})
     assert found == {W2: {"lie": "good"}}
@@ -215,13 +217,15 @@ async def test_a_reply_to_another_question_is_left_out(
     assert found == {W2: {"lie": "good"}}
 
 
-async def test_numbers_that_json_has_not_are_null(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_numbers_that_json_has_not_are_null(
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = await hear(app, lane, monkeypatch, f'{{"{W1}": [NaN, Infinity, 1]}}')
     assert found == {W1: {"lie": [None, None, 1]}, W2: {"lie": "good"}}
 
 
 async def test_another_serializer_that_the_app_takes(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register("other", json.dumps, json.loads, "application/x-other", "utf-8")
     app.conf.accept_content = ["json", "other"]
@@ -231,7 +235,9 @@ async def test_another_serializer_that_the_app_takes(
     assert found == {W1: {"lie": "other"}, W2: {"lie": "good"}}
 
 
-async def test_another_may_not_answer_for_a_worker(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_may_not_answer_for_a_worker(
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     liar = Liar(app)
     liar.body = json.dumps({W2: "bad"})
     publish = Mailbox._send
@@ -248,7 +254,7 @@ async def test_another_may_not_answer_for_a_worker(app: Celery, lane: Lane, monk
 # A broker that is away, or hangs
 
 
-async def test_a_broker_that_refuses(lane: Lane) -> None:
+async def test_a_broker_that_refuses(lane: BlockingPool) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable, match="The broker is unavailable") as caught:
         await make(make_app(AWAY), lane).ask([Command("ping")])
@@ -256,7 +262,7 @@ async def test_a_broker_that_refuses(lane: Lane) -> None:
     assert "horse" not in str(caught.value)
 
 
-async def test_a_broker_url_that_cannot_be_read(lane: Lane) -> None:
+async def test_a_broker_url_that_cannot_be_read(lane: BlockingPool) -> None:
     with pytest.raises(Unavailable) as caught:
         await make(make_app("redis://:horse/battery@h:1/0"), lane).ask([Command("ping")])
     assert "horse" not in str(caught.value)
@@ -264,7 +270,7 @@ async def test_a_broker_url_that_cannot_be_read(lane: Lane) -> None:
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
-async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
+async def test_a_broker_that_hangs(lane: BlockingPool, scheme: str) -> None:
     with silent_server() as port:
         began = time.monotonic()
         with pytest.raises(Unavailable):
@@ -273,7 +279,7 @@ async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
 
 
 async def test_what_could_not_be_sent_in_time_is_not_sent_later(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SEND_LIMIT", 0.05)
     go = threading.Event()
@@ -295,7 +301,9 @@ async def test_what_could_not_be_sent_in_time_is_not_sent_later(
         assert remote.heard == [("later", {})]
 
 
-async def test_a_broker_that_stops_answering(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_stops_answering(
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hang = threading.Event()
     monkeypatch.setattr(module, "_collect", lambda connection, errand: hang.wait(PATIENCE))
     monkeypatch.setattr(module, "_GRACE", 0.1)
@@ -306,7 +314,7 @@ async def test_a_broker_that_stops_answering(app: Celery, lane: Lane, monkeypatc
 
 @pytest.mark.parametrize("error", [OSError("broken pipe redis://:horse@h"), OSError()])
 async def test_a_connection_that_breaks(
-    app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch, error: OSError
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     def fail(connection: Any, errand: Any) -> None:
         raise error
@@ -317,7 +325,9 @@ async def test_a_connection_that_breaks(
     assert "horse" not in str(caught.value)
 
 
-async def test_a_fault_after_the_end_is_nothing(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_after_the_end_is_nothing(
+    app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed = threading.Event()
 
     def fail(queue: Any) -> None:
@@ -330,7 +340,7 @@ async def test_a_fault_after_the_end_is_nothing(app: Celery, lane: Lane, monkeyp
         await eventually(failed.is_set)
 
 
-async def test_replies_are_read_in_the_thread(app: Celery, lane: Lane) -> None:
+async def test_replies_are_read_in_the_thread(app: Celery, lane: BlockingPool) -> None:
     threads = []
 
     def read(name: str, reply: Any) -> Any:

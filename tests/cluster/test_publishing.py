@@ -18,10 +18,10 @@ from serving import AWAY, make_app, silent_server
 
 from taskmon.broker_faults import BrokerBlocked
 from taskmon.cluster import publishing
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.publish_options import Call
 from taskmon.cluster.publishing import PublishedTask, Publisher
-from taskmon.errors import InvalidArgument, Refused, Unavailable, UnknownTaskName
+from taskmon.errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskName
 from taskmon.records import Task
 
 
@@ -40,7 +40,7 @@ def make_project(broker: str = "memory://", **conf: Any) -> Celery:
 @asynccontextmanager
 async def publishing_for(app: Celery, reply_queue: Queue | None = None) -> AsyncIterator[Publisher]:
     """A publisher with a lane of its own."""
-    lane = Lane("The broker", threads=1, waiting=8)
+    lane = BlockingPool("The broker", threads=1, waiting=8)
     publisher = Publisher(app, lane, anywhere(app), reply_queue)
     try:
         yield publisher
@@ -113,7 +113,7 @@ async def test_arguments_that_do_not_suit_the_task(memory_broker: str) -> None:
 
 async def test_no_task_is_run_here(memory_broker: str) -> None:
     async with publishing_for(make_project(task_always_eager=True)) as publisher:
-        with pytest.raises(Refused, match="task_always_eager"):
+        with pytest.raises(CommandRefused, match="task_always_eager"):
             await publisher.apply_async(Call("add", [1]))
 
 
@@ -150,11 +150,11 @@ async def test_a_finished_task_again(memory_broker: str) -> None:
         message = take("other")
         assert message.headers["task"] == "add"
         assert message.payload[:2] == [[1, "it's"], {"y": 2}]
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRefused):
             await publisher.publish_again(Task("a", state="STARTED", name="add", args="()", kwargs="{}"), "new")
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRefused):
             await publisher.publish_again(Task("a", state="FAILURE", name="add", args="<x>", kwargs="{}"), "new")
-        with pytest.raises(Refused, match="cannot be sent as json"):
+        with pytest.raises(CommandRefused, match="cannot be sent as json"):
             await publisher.publish_again(Task("a", state="FAILURE", name="add", args="(1j,)", kwargs="{}"), "new")
         assert take() is None
 
@@ -246,7 +246,7 @@ async def test_what_the_broker_refuses(memory_broker: str, monkeypatch: pytest.M
     monkeypatch.setattr("kombu.transport.memory.Transport.recoverable_channel_errors", (), raising=False)
     async with publishing_for(make_project()) as publisher:
         broken = Broken(monkeypatch, NotFound("no exchange 'e'"))
-        with pytest.raises(Refused, match=r"The broker refuses the task: .*no exchange 'e'"):
+        with pytest.raises(CommandRefused, match=r"The broker refuses the task: .*no exchange 'e'"):
             await publisher.send_task(Call("any"))
         broken.errors = [PreconditionFailed("inequivalent arg")]
         await publisher.send_task(Call("any"))

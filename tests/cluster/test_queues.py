@@ -13,7 +13,7 @@ from serving import AWAY, make_app, silent_server
 from waiting import eventually
 
 from taskmon.cluster import queues as module
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.consumers import Consumers
 from taskmon.cluster.inspection import Inspection
 from taskmon.cluster.known_queues import KnownQueues
@@ -29,15 +29,15 @@ def app(memory_broker: str) -> Celery:
 
 
 @pytest.fixture
-def lane() -> Iterator[Lane]:
-    made = Lane("The broker", threads=2, waiting=2)
+def lane() -> Iterator[BlockingPool]:
+    made = BlockingPool("The broker", threads=2, waiting=2)
     yield made
     made.close()
 
 
 def make_queues(
     app: Celery,
-    lane: Lane,
+    lane: BlockingPool,
     names: Sequence[str] = (),
     workers: dict[str, Worker] | None = None,
     inspections: dict[str, Inspection] | None = None,
@@ -53,18 +53,18 @@ def put(app: Celery, queue: str, messages: int) -> None:
             simple.put({})
 
 
-async def test_lengths(app: Celery, lane: Lane) -> None:
+async def test_lengths(app: Celery, lane: BlockingPool) -> None:
     put(app, "orders", 3)
     put(app, "mail", 1)
     found = await make_queues(app, lane).lengths(["orders", "mail", "missing", "", "x" * 256])
     assert found == [QueueLength("mail", 1, 0), QueueLength("missing", 0, 0), QueueLength("orders", 3, 0)]
 
 
-async def test_the_default_queue_of_the_app_when_none_is_named(app: Celery, lane: Lane) -> None:
+async def test_the_default_queue_of_the_app_when_none_is_named(app: Celery, lane: BlockingPool) -> None:
     assert await make_queues(app, lane).lengths() == [QueueLength("orders", 0, 0)]
 
 
-async def test_consumers_are_what_the_workers_online_say(app: Celery, lane: Lane) -> None:
+async def test_consumers_are_what_the_workers_online_say(app: Celery, lane: BlockingPool) -> None:
     now = time.time()
     workers = {
         "a": Worker("a", online=True, seen=now, freq=60.0),
@@ -84,25 +84,25 @@ async def test_consumers_are_what_the_workers_online_say(app: Celery, lane: Lane
     assert [queue.consumers for queue in await queues.all_lengths()] == [0, 0]
 
 
-async def test_looking_makes_no_queue(app: Celery, lane: Lane) -> None:
+async def test_looking_makes_no_queue(app: Celery, lane: BlockingPool) -> None:
     await make_queues(app, lane).lengths(["missing"])
     with app.connection_for_read() as connection:
         assert not connection.default_channel._has_queue("missing")
 
 
-async def test_at_most_so_many(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_most_so_many(app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUES", 2)
     assert [queue.name for queue in await make_queues(app, lane).lengths(["c", "b", "a"])] == ["a", "b"]
 
 
-async def test_a_broker_that_is_away(lane: Lane) -> None:
+async def test_a_broker_that_is_away(lane: BlockingPool) -> None:
     with pytest.raises(Unavailable, match="The broker"):
         await make_queues(make_app(AWAY), lane).lengths()
 
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
-async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
+async def test_a_broker_that_hangs(lane: BlockingPool, scheme: str) -> None:
     with silent_server() as port:
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(Unavailable):
@@ -112,7 +112,7 @@ async def test_a_broker_that_hangs(lane: Lane, scheme: str) -> None:
 class Slow(Queues):
     """Counts how often it asks, and waits to be let go."""
 
-    def __init__(self, app: Celery, lane: Lane, names: Sequence[str] = ()) -> None:
+    def __init__(self, app: Celery, lane: BlockingPool, names: Sequence[str] = ()) -> None:
         super().__init__(app, lane, KnownQueues((lambda: names,), ()), Consumers({}, {}))
         self.asked: list[Sequence[str]] = []
         self.go = threading.Event()
@@ -126,7 +126,7 @@ class Slow(Queues):
         return [QueueLength(name, len(self.asked)) for name in names]
 
 
-async def test_those_who_ask_the_same_share_the_answer(app: Celery, lane: Lane) -> None:
+async def test_those_who_ask_the_same_share_the_answer(app: Celery, lane: BlockingPool) -> None:
     queues = Slow(app, lane)
     waiting = [asyncio.create_task(queues.lengths(["b", "a"])) for _ in range(20)]
     given_up = asyncio.create_task(queues.lengths(["a", "b"]))
@@ -138,7 +138,7 @@ async def test_those_who_ask_the_same_share_the_answer(app: Celery, lane: Lane) 
     assert await queues.lengths(["a", "b"]) == [QueueLength("a", 2, 0), QueueLength("b", 2, 0)]
 
 
-async def test_the_watch(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_watch(app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY", 0.01)
     names = ["a"]
     queues = Slow(app, lane, names)
@@ -161,7 +161,9 @@ async def test_the_watch(app: Celery, lane: Lane, monkeypatch: pytest.MonkeyPatc
     make_queues(app, lane).close()
 
 
-async def test_closing_gives_up_what_is_asked(app: Celery, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_gives_up_what_is_asked(
+    app: Celery, lane: BlockingPool, caplog: pytest.LogCaptureFixture
+) -> None:
     queues = Slow(app, lane)
     waiting = asyncio.create_task(queues.lengths(["a"]))
     await eventually(lambda: queues.asked)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.cluster.republish import find_destination, read_recorded
-from taskmon.errors import Refused
+from taskmon.errors import CommandRefused
 from taskmon.records import CUT_MARK, Task
 
 #: How Celery records arguments.
@@ -64,19 +64,19 @@ def test_what_python_itself_wrote_is_read_too() -> None:
     ],
 )
 def test_what_is_cut_is_refused(value: tuple[Any, ...]) -> None:
-    with pytest.raises(Refused, match=r"^The args of the task are cut: Celery"):
+    with pytest.raises(CommandRefused, match=r"^The args of the task are cut: Celery"):
         read_recorded("args", record(value))
 
 
 def test_what_taskmon_has_cut_is_refused() -> None:
-    with pytest.raises(Refused, match="--max-text"):
+    with pytest.raises(CommandRefused, match="--max-text"):
         read_recorded("args", "('xxx" + CUT_MARK)
 
 
 def test_a_dictionary_that_is_cut_is_refused() -> None:
-    with pytest.raises(Refused, match=r"^The kwargs of the task are cut"):
+    with pytest.raises(CommandRefused, match=r"^The kwargs of the task are cut"):
         read_recorded("kwargs", record({f"key{number}": "x" * 100 for number in range(50)}))
-    with pytest.raises(Refused, match=r"^The kwargs of the task are cut"):
+    with pytest.raises(CommandRefused, match=r"^The kwargs of the task are cut"):
         read_recorded("kwargs", record({"k" * 2000: 1}))
 
 
@@ -108,16 +108,16 @@ def test_a_dictionary_that_is_cut_is_refused() -> None:
     ],
 )
 def test_what_is_no_literal_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match=r"^The args of the task are"):
+    with pytest.raises(CommandRefused, match=r"^The args of the task are"):
         read_recorded("args", text)
 
 
 def test_what_is_not_known_is_refused() -> None:
-    with pytest.raises(Refused, match="not known"):
+    with pytest.raises(CommandRefused, match="not known"):
         read_recorded("args", None)
-    with pytest.raises(Refused, match="no literals"):
+    with pytest.raises(CommandRefused, match="no literals"):
         read_recorded("kwargs", "(1,)")
-    with pytest.raises(Refused, match="names that are no texts"):
+    with pytest.raises(CommandRefused, match="names that are no texts"):
         read_recorded("kwargs", "{1: 2}")
 
 
@@ -132,7 +132,7 @@ plain = st.recursive(
 def test_never_read_as_something_else(value: tuple[Any, ...]) -> None:
     try:
         read = read_recorded("args", record(value))
-    except Refused:
+    except CommandRefused:
         return
     assert repr(read) == repr(value)
 
@@ -141,7 +141,7 @@ def test_never_read_as_something_else(value: tuple[Any, ...]) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         value = read_recorded("args", text)
-    except Refused:
+    except CommandRefused:
         return
     assert isinstance(value, tuple)
     assert isinstance(ast.literal_eval(repr(value)), tuple)
@@ -160,14 +160,14 @@ def test_where_it_went() -> None:
 
 @pytest.mark.parametrize("state", ["PENDING", "RECEIVED", "STARTED", "RETRY", "PROGRESS", "REJECTED"])
 def test_a_task_that_is_not_finished(state: str) -> None:
-    with pytest.raises(Refused, match=f"not finished: its state is {state}"):
+    with pytest.raises(CommandRefused, match=f"not finished: its state is {state}"):
         find_destination(Task("a", state=state, name="shop.charge"))
 
 
 def test_what_cannot_be_repeated() -> None:
-    with pytest.raises(Refused, match="name of the task is not known"):
+    with pytest.raises(CommandRefused, match="name of the task is not known"):
         find_destination(Task("a", state="FAILURE"))
-    with pytest.raises(Refused, match="cannot be repeated: queue must"):
+    with pytest.raises(CommandRefused, match="cannot be repeated: queue must"):
         find_destination(Task("a", state="FAILURE", name="x", queue="a b"))
-    with pytest.raises(Refused, match="cannot be repeated: name must"):
+    with pytest.raises(CommandRefused, match="cannot be repeated: name must"):
         find_destination(Task("a", state="FAILURE", name="x\ny"))

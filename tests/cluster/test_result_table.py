@@ -18,7 +18,7 @@ from sqlalchemy import PickleType
 from taskmon.cluster.backends import make_source
 from taskmon.cluster.result_decoding import UNKNOWN, Result
 from taskmon.cluster.result_table import TableSource
-from taskmon.errors import Refused, Unavailable
+from taskmon.errors import CommandRefused, Unavailable
 
 from .test_stored import Bomb, _loaded
 
@@ -141,7 +141,7 @@ def test_abort_is_celerys(url: str) -> None:
         source.abort(task_id)
         assert AbortableAsyncResult(task_id, app=app).is_aborted()
         assert source.read([task_id])[task_id].state == "ABORTED"
-    with pytest.raises(Refused, match="its state is SUCCESS"):
+    with pytest.raises(CommandRefused, match="its state is SUCCESS"):
         source.abort("done")
     assert source.read(["done"])["done"].value == 5
     source.close()

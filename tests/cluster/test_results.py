@@ -14,10 +14,10 @@ from serving import make_app
 from waiting import eventually
 
 from taskmon.cluster import results as module
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.result_decoding import Result
 from taskmon.cluster.results import Results
-from taskmon.errors import InvalidArgument, Refused, Unavailable
+from taskmon.errors import CommandRefused, InvalidArgument, Unavailable
 
 
 class Fake:
@@ -54,7 +54,7 @@ class Fake:
 @asynccontextmanager
 async def reading() -> AsyncIterator[tuple[Results, Fake]]:
     """Results from a fake source."""
-    lane = Lane("The result backend", threads=1, waiting=8)
+    lane = BlockingPool("The result backend", threads=1, waiting=8)
     results = Results(make_app(result_backend="cache+memory://"), lane)
     fake = Fake()
     results._source = fake
@@ -182,8 +182,8 @@ async def test_abort() -> None:
     async with reading() as (results, fake):
         await results.abort("a")
         assert fake.aborted == ["a"]
-        fake.error = Refused("finished")
-        with pytest.raises(Refused):
+        fake.error = CommandRefused("finished")
+        with pytest.raises(CommandRefused):
             await results.abort("a")
 
 
@@ -197,7 +197,7 @@ async def test_what_can_be_no_id(task_id: str) -> None:
 
 
 async def test_no_result_backend() -> None:
-    lane = Lane("The result backend", threads=1, waiting=8)
+    lane = BlockingPool("The result backend", threads=1, waiting=8)
     results = Results(make_app(), lane)
     assert not results.available
     assert results.reply_queue is None

@@ -16,7 +16,7 @@ from patience import PATIENCE
 from taskmon.auth import Role, User
 from taskmon.credentials.basic import MAX_HEADER, BasicAuthenticator
 from taskmon.credentials.passwords import Argon2, Bcrypt, Password, Scrypt, read_passwords
-from taskmon.errors import NotAuthenticated, TooManyRequests, Unavailable
+from taskmon.errors import AuthenticationFailed, TooManyRequests, Unavailable
 from taskmon.settings import Settings
 
 
@@ -64,7 +64,7 @@ def test_basic_leaves_what_is_not_its_own(header: tuple[str, ...]) -> None:
     ],
 )
 def test_malformed_basic_is_refused(value: str) -> None:
-    with ann() as authenticator, pytest.raises(NotAuthenticated, match="malformed"):
+    with ann() as authenticator, pytest.raises(AuthenticationFailed, match="malformed"):
         authenticator.authenticate(request("Basic " + value))
 
 
@@ -81,7 +81,7 @@ def test_malformed_basic_is_refused(value: str) -> None:
 def test_wrong_password_is_refused_without_saying_which_half(user: str, password: str) -> None:
     async def run() -> None:
         reason = r"^The user name or the password is wrong$"
-        with ann() as authenticator, pytest.raises(NotAuthenticated, match=reason):
+        with ann() as authenticator, pytest.raises(AuthenticationFailed, match=reason):
             await ask(authenticator, basic(user, password))
 
     asyncio.run(run())
@@ -93,7 +93,7 @@ def test_parallel_guesses_count_while_they_are_under_way() -> None:
             guesses = [asyncio.ensure_future(ask(authenticator, basic("ann", f"{n}"))) for n in range(25)]
             results = await asyncio.gather(*guesses, return_exceptions=True)
             kinds = [type(result) for result in results]
-            assert kinds.count(NotAuthenticated) == authenticator.client_limit
+            assert kinds.count(AuthenticationFailed) == authenticator.client_limit
             assert kinds.count(TooManyRequests) == 25 - authenticator.client_limit
             assert await ask(authenticator, basic("ann", "s3cret", client="192.0.2.2")) == ANN
             assert not authenticator._throttle._under_way
@@ -120,7 +120,7 @@ def test_a_wrong_password_costs_the_same_whoever_it_is_for() -> None:
         known = {name: Password(Counted(cost, computed)) for name, cost in users.items()}
         with closing(BasicAuthenticator(known)) as authenticator:
             for name in (*users, "nobody", "nobody else"):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authenticator, basic(name, "wrong", client=f"192.0.2.{len(computed)}"))
                 assert sorted(computed) == ["other", "strong", "weak"], name
                 computed.clear()
@@ -144,7 +144,7 @@ def test_unknown_users_are_hashed_too() -> None:
             taken = {}
             for user in ("ann", "bob"):
                 begun = loop.time()
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authenticator, basic(user, "wrong"))
                 taken[user] = loop.time() - begun
             assert taken["bob"] > taken["ann"] / 10
@@ -196,7 +196,7 @@ def test_failure_is_not_cached() -> None:
     async def run() -> None:
         with ann() as authenticator:
             for _ in range(2):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authenticator, basic("ann", "wrong"))
             assert await ask(authenticator, basic("ann", "s3cret")) == ANN
 
@@ -253,7 +253,7 @@ def test_full_pool_is_unavailable_and_recovers() -> None:
             assert caught.value.retry_after == 1
             release.set()
             results = await asyncio.gather(*running, return_exceptions=True)
-            assert [type(result) for result in results] == [NotAuthenticated] * 3
+            assert [type(result) for result in results] == [AuthenticationFailed] * 3
             assert all(future.result() for future in busy)
             assert await ask(authenticator, basic("ann", "s3cret")) == ANN
 
@@ -272,7 +272,7 @@ def test_closed_pool_is_unavailable() -> None:
 
 def test_wrong_passwords_are_logged_without_them(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        with ann() as authenticator, pytest.raises(NotAuthenticated):
+        with ann() as authenticator, pytest.raises(AuthenticationFailed):
             await ask(authenticator, basic("ann" + "x" * 200, "S3CRET"))
 
     asyncio.run(run())
@@ -290,12 +290,12 @@ def test_client_with_many_failures_must_wait_and_others_need_not() -> None:
         with ann(clock=clock) as authenticator:
             assert await ask(authenticator, basic("ann", "s3cret", "192.0.2.7")) == ANN
             for _ in range(authenticator.client_limit):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     authenticator.authenticate(request("Basic !", client="192.0.2.9"))
             with pytest.raises(TooManyRequests) as caught:
                 await ask(authenticator, basic("ann", "wrong", "192.0.2.9"))
             assert caught.value.retry_after == 60
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 await ask(authenticator, basic("ann", "wrong", "192.0.2.8"))
             # What was right before stays so from anywhere, even after the cache forgot.
             assert authenticator.authenticate(basic("ann", "s3cret", "192.0.2.9")) == ANN
@@ -316,7 +316,7 @@ def test_user_under_attack_keeps_getting_in_and_the_account_is_never_locked() ->
             assert await ask(authenticator, basic("ann", "s3cret")) == ANN
             clock.now += 100  # forgotten by the cache
             for number in range(3):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authenticator, basic("ann", "wrong", f"198.51.100.{number}"))
             with pytest.raises(TooManyRequests):
                 await ask(authenticator, basic("ann", "wrong", "198.51.100.99"))
@@ -342,7 +342,7 @@ def test_user_under_attack_keeps_getting_in_and_the_account_is_never_locked() ->
 def test_failures_are_counted_by_network_for_ipv6(first: str, second: str, same: bool) -> None:
     with ann() as authenticator:
         for _ in range(authenticator.client_limit):
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 authenticator.authenticate(request("Basic !", client=first))
-        with pytest.raises(TooManyRequests if same else NotAuthenticated):
+        with pytest.raises(TooManyRequests if same else AuthenticationFailed):
             authenticator.authenticate(request("Basic !", client=second))

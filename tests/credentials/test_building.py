@@ -15,7 +15,7 @@ from tornado.web import Application, RequestHandler
 from taskmon.auth import ROLES, AnonymousAuthenticator, Authentication, Role, User, printable
 from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.tokens import TokenAuthenticator, new_token
-from taskmon.errors import InvalidArgument, NotAuthenticated, TooManyRequests
+from taskmon.errors import AuthenticationFailed, InvalidArgument, TooManyRequests
 from taskmon.settings import Settings
 
 
@@ -56,7 +56,7 @@ def test_nothing_configured_makes_an_admin_token() -> None:
         "generated", Role.ADMIN, "token", credential=token[:11]
     )
     assert authentication.challenges == ('Bearer realm="taskmon"',)
-    with pytest.raises(NotAuthenticated, match="Credentials are needed"):
+    with pytest.raises(AuthenticationFailed, match="Credentials are needed"):
         authentication.authenticate(request())
     assert build_authenticators(Settings())[1] != token
 
@@ -78,7 +78,7 @@ def test_everything_configured() -> None:
             )
             assert await ask(authentication, request()) == User("anonymous", Role.OPERATOR, "anonymous")
             for wrong in (basic("ann", "wrong"), request("Bearer x"), request("Digest x"), request("")):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authentication, wrong)
 
     asyncio.run(run())
@@ -87,7 +87,7 @@ def test_everything_configured() -> None:
 def test_only_anonymous_makes_no_token() -> None:
     authenticators, token = build_authenticators(Settings(anonymous_role="viewer"))
     assert token is None
-    with pytest.raises(NotAuthenticated, match="not accepted"):
+    with pytest.raises(AuthenticationFailed, match="not accepted"):
         Authentication(authenticators).authenticate(basic("ann", "s3cret"))
 
 
@@ -96,9 +96,9 @@ def test_repeated_header_is_refused_by_everybody() -> None:
     twice = request(f"Bearer {token}", f"Bearer {token}")
     with ann() as authenticator:
         for one in (authenticator, TokenAuthenticator([line]), AnonymousAuthenticator(Role.VIEWER)):
-            with pytest.raises(NotAuthenticated, match="once"):
+            with pytest.raises(AuthenticationFailed, match="once"):
                 one.authenticate(twice)
-        with pytest.raises(NotAuthenticated, match="once"):
+        with pytest.raises(AuthenticationFailed, match="once"):
             Authentication([authenticator]).authenticate(twice)
 
 
@@ -129,7 +129,7 @@ def test_any_header_gives_a_user_or_a_known_refusal(caplog: pytest.LogCaptureFix
             clock.now += 61 if later else 0
             try:
                 user = runner.run(ask(authentication, request(*headers)))
-            except (NotAuthenticated, TooManyRequests) as exc:
+            except (AuthenticationFailed, TooManyRequests) as exc:
                 assert str(exc).isprintable()
             else:
                 assert isinstance(user, User)
@@ -146,7 +146,7 @@ def test_over_a_real_connection() -> None:
             try:
                 answer = authentication.authenticate(self.request)
                 user = await answer if isinstance(answer, Awaitable) else answer
-            except NotAuthenticated:
+            except AuthenticationFailed:
                 self.set_status(401)
             else:
                 self.write(user.name)

@@ -12,7 +12,7 @@ from waiting import eventually
 
 from taskmon.credentials.https_fetch import MAX_DOCUMENT, Fetcher
 from taskmon.credentials.jwks import JwksCache
-from taskmon.errors import InvalidSetting, NotAuthenticated, Unavailable
+from taskmon.errors import AuthenticationFailed, InvalidSetting, Unavailable
 
 ONE, TWO = Key("one"), Key("two", "RS256")
 
@@ -45,14 +45,14 @@ async def test_keys_by_kid_and_algorithm() -> None:
         assert await cache.find(header("two", "RS256")) is await cache.find(header("two", "RS256"))
         assert (await cache.find(header(None))).key_id == "one"
         for wrong in (header("one", "RS256"), header("two"), header("one", "ES384"), header("one", "EdDSA")):
-            with pytest.raises(NotAuthenticated, match="unknown key"):
+            with pytest.raises(AuthenticationFailed, match="unknown key"):
                 await cache.find(wrong)
         assert len(issuer.asked) == 1
 
 
 async def test_without_a_kid_there_must_be_no_choice() -> None:
     async with serving(ONE, Key("three")) as (_, cache, _clock):
-        with pytest.raises(NotAuthenticated, match="unknown key"):
+        with pytest.raises(AuthenticationFailed, match="unknown key"):
             await cache.find(header(None))
 
 
@@ -60,14 +60,14 @@ async def test_an_unknown_kid_costs_one_fetch_a_minute() -> None:
     async with serving(ONE) as (issuer, cache, clock):
         await cache.find(header("one"))
         for _ in range(5):
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 await cache.find(header("two", "RS256"))
         assert len(issuer.asked) == 1
         clock.now += 61
         issuer.body = {"keys": [ONE.jwk, TWO.jwk]}
         await cache.find(header("two", "RS256"))
         for _ in range(5):
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 await cache.find(header("unheard-of"))
         assert len(issuer.asked) == 2
 
@@ -85,7 +85,7 @@ async def test_how_long_keys_are_kept(control: str, seconds: float) -> None:
         assert len(issuer.asked) == 1
         clock.now += 2
         issuer.body = {"keys": [TWO.jwk]}
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             await cache.find(header("one"))
         assert len(issuer.asked) == 2
 
@@ -154,7 +154,7 @@ async def test_a_bad_key_costs_no_other(caplog: pytest.LogCaptureFixture) -> Non
     async with serving(ONE) as (issuer, cache, _):
         issuer.body = {"keys": [{"kty": "EC", "kid": "bad", "crv": "P-256", "x": "AA"}, {"kid": 5}, ONE.jwk]}
         assert await cache.find(header("one"))
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             await cache.find(header("bad"))
         assert "cannot be used" in caplog.text
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from issuer import Key, claims
 
 from taskmon.credentials.jwt import ALGORITHMS, MAX_TOKEN, JwtVerifier
-from taskmon.errors import InvalidArgument, NotAuthenticated
+from taskmon.errors import AuthenticationFailed, InvalidArgument
 
 EC, RSA, ED = Key("ec"), Key("rsa", "RS256"), Key("ed", "EdDSA")
 WEAK = Key("weak", "RS256", 1024)
@@ -28,7 +28,7 @@ class Known:
     async def find(self, header: dict[str, Any]) -> jwt.PyJWK:
         key = KEYS.get(header.get("kid"))
         if key is None:
-            raise NotAuthenticated("unknown key")
+            raise AuthenticationFailed("unknown key")
         return jwt.PyJWK(key.jwk, key.algorithm)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ async def test_wrong_claims(changed: dict[str, Any], reason: str) -> None:
     now = int(time.time())
     changed = {name: now + value.start if isinstance(value, range) else value for name, value in changed.items()}
     token = jwt.api_jws.encode(json.dumps(claims(**changed)).encode(), EC.private, "ES256", headers={"kid": "ec"})
-    with pytest.raises(NotAuthenticated, match=reason):
+    with pytest.raises(AuthenticationFailed, match=reason):
         await verifier().verify(token)
 
 
@@ -103,14 +103,14 @@ async def test_a_signature_that_is_not_right() -> None:
     header, payload, signature = token.split(".")
     other = EC.sign(claims(sub="eve")).split(".")
     for wrong in (f"{header}.{other[1]}.{signature}", f"{header}.{payload}.{other[2]}", f"{header}.{payload}.AAAA"):
-        with pytest.raises(NotAuthenticated, match=r"signature is wrong|malformed"):
+        with pytest.raises(AuthenticationFailed, match=r"signature is wrong|malformed"):
             await verifier().verify(wrong)
-    with pytest.raises(NotAuthenticated, match="signature is wrong"):
+    with pytest.raises(AuthenticationFailed, match="signature is wrong"):
         await verifier().verify(Key("ec").sign(claims()))
 
 
 async def test_only_the_algorithms_that_are_allowed() -> None:
-    with pytest.raises(NotAuthenticated, match="algorithm is not among"):
+    with pytest.raises(AuthenticationFailed, match="algorithm is not among"):
         await verifier(algorithms=("RS256",)).verify(EC.sign(claims()))
     none = raw({"alg": "none", "typ": "JWT"}, claims())
     # The public key as the secret of an HMAC: the oldest trick there is.
@@ -118,7 +118,7 @@ async def test_only_the_algorithms_that_are_allowed() -> None:
     public = json.dumps(RSA.jwk).encode()
     forged = base64.urlsafe_b64encode(hmac.digest(public, signing.encode(), hashlib.sha256)).decode().rstrip("=")
     for token in (none, none.rpartition(".")[0] + ".", f"{signing}.{forged}", raw({"alg": ["ES256"]}, {})):
-        with pytest.raises(NotAuthenticated, match=r"algorithm is not among|no JWT"):
+        with pytest.raises(AuthenticationFailed, match=r"algorithm is not among|no JWT"):
             await verifier().verify(token)
 
 
@@ -131,26 +131,26 @@ def test_algorithms_that_may_not_be_allowed(algorithms: tuple[str, ...]) -> None
 
 async def test_a_key_of_another_algorithm() -> None:
     token = jwt.encode(claims(), RSA.private, "RS256", headers={"kid": "ec"})
-    with pytest.raises(NotAuthenticated, match="refused"):
+    with pytest.raises(AuthenticationFailed, match="refused"):
         await verifier().verify(token)
 
 
 async def test_a_short_key_is_not_believed() -> None:
     with pytest.warns(jwt.InsecureKeyLengthWarning):
         token = WEAK.sign(claims())
-    with pytest.raises(NotAuthenticated, match="malformed"):
+    with pytest.raises(AuthenticationFailed, match="malformed"):
         await verifier().verify(token)
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt"])
 async def test_access_tokens_are_no_assertions(typ: str) -> None:
-    with pytest.raises(NotAuthenticated, match="access token"):
+    with pytest.raises(AuthenticationFailed, match="access token"):
         await verifier().verify(EC.sign(claims(), typ=typ))
 
 
 async def test_headers_that_ask_for_more() -> None:
     for header in ({"crit": ["b64"], "b64": False}, {"crit": []}, {"kid": 5}, {"kid": None}):
-        with pytest.raises(NotAuthenticated, match="not known here"):
+        with pytest.raises(AuthenticationFailed, match="not known here"):
             await verifier().verify(raw({"alg": "ES256", **header}, claims()))
 
 
@@ -159,7 +159,7 @@ async def test_length() -> None:
     assert await verifier().verify(EC.sign(claims(fill=fill)))
     token = EC.sign(claims(fill=fill * 2))
     assert len(token) > MAX_TOKEN
-    with pytest.raises(NotAuthenticated, match="longer than 8 KiB"):
+    with pytest.raises(AuthenticationFailed, match="longer than 8 KiB"):
         await verifier().verify(token)
 
 
@@ -187,7 +187,7 @@ def test_nothing_raises_anything_else(caplog: pytest.LogCaptureFixture) -> None:
         def check(token: str) -> None:
             try:
                 assert runner.run(verifier().verify(token))["sub"]
-            except NotAuthenticated as exc:
+            except AuthenticationFailed as exc:
                 assert str(exc).isprintable()
 
         caplog.set_level(logging.DEBUG)

@@ -15,7 +15,7 @@ from asking import ANN, HASH, ask, basic
 from taskmon.auth import Role, User
 from taskmon.credentials.basic import BasicAuthenticator
 from taskmon.credentials.passwords import hash_password, hash_passwords, read_passwords
-from taskmon.errors import InvalidSetting, NotAuthenticated
+from taskmon.errors import AuthenticationFailed, InvalidSetting
 from taskmon.settings import SCRYPT_HASH, Settings
 
 
@@ -71,7 +71,7 @@ async def test_users_of_a_file(tmp_path: Path) -> None:
         for name, password in (("bea", "open"), ("cid", "sesame"), ("ann", "s3cret")):
             assert await ask(authenticator, basic(name, password)) == User(name, Role.VIEWER, "basic")
             for wrong in ("wrong", "", "open\0", "x" * 100):
-                with pytest.raises(NotAuthenticated):
+                with pytest.raises(AuthenticationFailed):
                     await ask(authenticator, basic(name, wrong, client=f"192.0.2.{len(wrong)}"))
 
 
@@ -80,7 +80,7 @@ async def test_a_password_of_more_than_bcrypt_looks_at_is_refused(tmp_path: Path
     with closing(BasicAuthenticator(read_passwords(write(tmp_path / "users", f"bea:{hashed}")))) as authenticator:
         assert await ask(authenticator, basic("bea", "x" * 72))
         for wrong in ("x" * 73, "x" * 90, "x" * 71):
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 await ask(authenticator, basic("bea", wrong))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.credentials.signing import LONGEST, Sealer, Spent
+from taskmon.credentials.signing import LONGEST, ReplayGuard, Sealer
 
 KEY, OTHER = "k" * 32, "o" * 32
 
@@ -57,7 +57,7 @@ def test_another_spelling_of_the_same_does_not_open(change: object) -> None:
 
 def test_what_is_spent_is_forgotten_when_it_would_be_no_good_anyway() -> None:
     now = [1000.0]
-    spent = Spent(10.0, clock=lambda: now[0])
+    spent = ReplayGuard(10.0, clock=lambda: now[0])
     spent.add("a", 1000.0)
     spent.add("a", 1000.0)
     assert spent.holds("a", 1000.0)
@@ -69,7 +69,7 @@ def test_what_is_spent_is_forgotten_when_it_would_be_no_good_anyway() -> None:
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 8))
 def test_what_is_spent_stays_so_however_many_there_are(births: list[int], most: int) -> None:
-    spent = Spent(1000.0, most, clock=lambda: 60.0)
+    spent = ReplayGuard(1000.0, most, clock=lambda: 60.0)
     for number, born in enumerate(births):
         spent.add(str(number), born)
         assert len(spent) <= most

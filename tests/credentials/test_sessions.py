@@ -15,7 +15,7 @@ from taskmon.credentials.ended_sessions import EndedSessions, SessionFile, row_o
 from taskmon.credentials.roles import Admission, Roles
 from taskmon.credentials.sessions import Identity, Sessions
 from taskmon.credentials.signing import Sealer
-from taskmon.errors import Forbidden, InvalidSetting, NotAuthenticated, Unavailable
+from taskmon.errors import AuthenticationFailed, InvalidSetting, PermissionDenied, Unavailable
 
 KEY = "k" * 32
 ANN = Identity("https://id.example.com", "1001", "ann@example.com", "ann@example.com", ("ops",))
@@ -79,13 +79,13 @@ def test_without_a_cookie_it_is_not_mine() -> None:
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters=";\x7f"), max_size=100))
 def test_any_other_value_is_mine_and_wrong(text: str) -> None:
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(AuthenticationFailed):
         make(Clock()).authenticate(asking(f"__Host-taskmon={text}"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"null", b"[1]", b"\xff", b"[" * 2000])
 def test_what_another_version_signed_is_refused(content: bytes) -> None:
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(AuthenticationFailed):
         make(Clock()).authenticate(asking(f"__Host-taskmon={Sealer([KEY], 'session').seal(content)}"))
 
 
@@ -93,7 +93,7 @@ def test_two_cookies_are_refused() -> None:
     sessions = make(Clock())
     cookie = pair(sessions.begin(ANN)[1])
     for cookies in ([f"{cookie}; {cookie}"], [cookie, cookie], [f"__Host-taskmon=x; {cookie}"]):
-        with pytest.raises(NotAuthenticated, match="more than once"):
+        with pytest.raises(AuthenticationFailed, match="more than once"):
             sessions.authenticate(asking(*cookies))
 
 
@@ -104,7 +104,7 @@ def test_an_hour_without_a_request_ends_it() -> None:
     clock.now += HOUR - 1
     assert sessions.authenticate(asking(cookie))
     clock.now += 1
-    with pytest.raises(NotAuthenticated, match="over"):
+    with pytest.raises(AuthenticationFailed, match="over"):
         sessions.authenticate(asking(cookie))
 
 
@@ -121,7 +121,7 @@ def test_use_keeps_it_alive_but_not_beyond_eight_hours() -> None:
         cookie = user.set_cookie
     assert "Max-Age=1;" in cookie
     clock.now += 1
-    with pytest.raises(NotAuthenticated, match="over"):
+    with pytest.raises(AuthenticationFailed, match="over"):
         sessions.authenticate(asking(pair(cookie)))
 
 
@@ -140,7 +140,7 @@ def test_a_session_from_the_future_is_refused() -> None:
     sessions = make(clock)
     cookie = pair(sessions.begin(ANN)[1])
     clock.now -= 61
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(AuthenticationFailed):
         sessions.authenticate(asking(cookie))
 
 
@@ -153,9 +153,9 @@ def test_roles_are_looked_up_at_every_request() -> None:
     assert user is not None
     assert user.role is Role.VIEWER
     role[0] = None
-    with pytest.raises(NotAuthenticated, match="no longer"):
+    with pytest.raises(AuthenticationFailed, match="no longer"):
         sessions.authenticate(asking(cookie))
-    with pytest.raises(Forbidden):
+    with pytest.raises(PermissionDenied):
         sessions.begin(ANN)
 
 
@@ -170,7 +170,7 @@ def test_ending_it_ends_every_copy() -> None:
     ended = sessions.end(asking(first))
     assert ended is not None
     for copy in (first, pair(user.set_cookie)):
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             sessions.authenticate(asking(copy))
         assert sessions.end(asking(copy)) is None
     assert sessions.authenticate(asking(other))
@@ -188,7 +188,7 @@ def test_what_was_ended_stays_so_however_many_are_ended() -> None:
     clock.now += 1
     young = pair(sessions.begin(ANN)[1])
     for cookie in ended:
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             sessions.authenticate(asking(cookie))
     assert sessions.authenticate(asking(young))
 
@@ -197,13 +197,13 @@ def test_keys_rotate() -> None:
     clock = Clock()
     cookie = pair(make(clock).begin(ANN)[1])
     assert make(clock, ("n" * 32, KEY)).authenticate(asking(cookie))
-    with pytest.raises(NotAuthenticated):
+    with pytest.raises(AuthenticationFailed):
         make(clock, ("n" * 32,)).authenticate(asking(cookie))
 
 
 def test_too_many_groups_for_a_cookie() -> None:
     many = Identity("https://id.example.com", "1", "ann", None, tuple("g" * 100 + str(n) for n in range(40)))
-    with pytest.raises(Forbidden, match="too many"):
+    with pytest.raises(PermissionDenied, match="too many"):
         make(Clock()).begin(many)
 
 
@@ -240,7 +240,7 @@ def test_all_sessions_of_a_person_end_and_later_ones_do_not() -> None:
         clock.now += 1
         sessions.ended.end_all(name)
         for cookie in cookies:
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 sessions.authenticate(asking(cookie))
         assert sessions.authenticate(asking(other))
         clock.now += 1
@@ -269,7 +269,7 @@ async def test_what_was_ended_stays_so_after_a_restart(tmp_path: Path) -> None:
     for sessions in (beside, await started()):
         await sessions.ended.refresh()
         for cookie in (out, revoked):
-            with pytest.raises(NotAuthenticated):
+            with pytest.raises(AuthenticationFailed):
                 sessions.authenticate(asking(cookie))
         assert sessions.authenticate(asking(kept))
     clock.now += 9 * HOUR
@@ -329,5 +329,5 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["ann,bob", "ann\n", "", "x" * 257])
 def test_a_name_that_is_none_begins_no_session(name: str) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(PermissionDenied):
         make(Clock()).begin(Identity("https://id.example.com", "1", name))

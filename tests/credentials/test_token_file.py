@@ -18,7 +18,7 @@ from taskmon.cli import main
 from taskmon.credentials.token_commands import create, list_all, revoke
 from taskmon.credentials.token_file import StoredToken, TokenFile, now_utc
 from taskmon.credentials.tokens import TokenAuthenticator, make_token, new_token
-from taskmon.errors import InvalidArgument, InvalidSetting, NotAuthenticated
+from taskmon.errors import AuthenticationFailed, InvalidArgument, InvalidSetting
 
 
 def secret_of(printed: str) -> str:
@@ -96,18 +96,18 @@ def test_a_running_taskmon_knows_of_changes_within_a_second(tmp_path: Path, capl
     clock.now = now_utc().timestamp() + 2
     revoke(path, printed.split()[2].rstrip(","))
     clock.now += 2
-    with pytest.raises(NotAuthenticated, match="The token ended when it was revoked on 2"):
+    with pytest.raises(AuthenticationFailed, match="The token ended when it was revoked on 2"):
         authenticator.authenticate(request(f"Bearer {secret_of(printed)}"))
     assert "revoked" in list_all(path)
 
     path.chmod(0o640)
     clock.now += 2
-    with pytest.raises(NotAuthenticated, match="revoked"):
+    with pytest.raises(AuthenticationFailed, match="revoked"):
         authenticator.authenticate(request(f"Bearer {secret_of(printed)}"))
     assert "must be readable for its owner only (chmod 600)" in caplog.text
     path.unlink()
     clock.now += 2
-    with pytest.raises(NotAuthenticated, match="not known here"):
+    with pytest.raises(AuthenticationFailed, match="not known here"):
         authenticator.authenticate(request(f"Bearer {secret_of(printed)}"))
     assert authenticator.authenticate(request(f"Bearer {token}"))
 
@@ -120,7 +120,7 @@ def test_expiry(tmp_path: Path) -> None:
     authenticator = TokenAuthenticator([], TokenFile(path), clock=clock)
     assert authenticator.authenticate(request(f"Bearer {token}"))
     clock.now += 1
-    with pytest.raises(NotAuthenticated, match="The token ended on 2"):
+    with pytest.raises(AuthenticationFailed, match="The token ended on 2"):
         authenticator.authenticate(request(f"Bearer {token}"))
     (stored,) = TokenFile(path).read()
     assert stored.state(now + timedelta(hours=2)) == "expired"

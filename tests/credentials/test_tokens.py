@@ -10,7 +10,7 @@ from asking import Clock, request
 
 from taskmon.auth import ROLES, Role, User
 from taskmon.credentials.tokens import TokenAuthenticator, new_token
-from taskmon.errors import InvalidArgument, NotAuthenticated, TooManyRequests
+from taskmon.errors import AuthenticationFailed, InvalidArgument, TooManyRequests
 from taskmon.settings import Settings
 
 
@@ -69,7 +69,7 @@ def test_wrong_tokens(caplog: pytest.LogCaptureFixture) -> None:
     }
     for value, reason in cases.items():
         authenticator = TokenAuthenticator([line])
-        with pytest.raises(NotAuthenticated, match=reason):
+        with pytest.raises(AuthenticationFailed, match=reason):
             authenticator.authenticate(request(f"Bearer {value}"))
     assert len(caplog.records) == len(cases)
     assert token[12:52] not in caplog.text
@@ -82,7 +82,7 @@ def test_token_ends_on_its_day() -> None:
     authenticator = TokenAuthenticator([line], clock=clock)
     assert authenticator.authenticate(request(f"Bearer {token}")) is not None
     clock.now += 1
-    with pytest.raises(NotAuthenticated, match="The token ended on 2030-12-31"):
+    with pytest.raises(AuthenticationFailed, match="The token ended on 2030-12-31"):
         authenticator.authenticate(request(f"Bearer {token}"))
     clock.now = math.inf
     eternal, line = new_token("x", Role.VIEWER)
@@ -93,7 +93,7 @@ def test_wrong_tokens_are_throttled_and_right_ones_never() -> None:
     token, line = new_token("x", Role.VIEWER)
     authenticator = TokenAuthenticator([line])
     for _ in range(authenticator.client_limit):
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             authenticator.authenticate(request("Bearer x"))
     with pytest.raises(TooManyRequests):
         authenticator.authenticate(request("Bearer x"))

@@ -14,7 +14,7 @@ from taskmon.credentials.basic import BasicAuthenticator
 from taskmon.credentials.factory import build_authenticators
 from taskmon.credentials.passwords import Scrypt, hash_password
 from taskmon.credentials.users import Users
-from taskmon.errors import NotAuthenticated
+from taskmon.errors import AuthenticationFailed
 from taskmon.settings import Settings
 
 OPEN, SESAME = hash_password("open"), hash_password("sesame")
@@ -40,7 +40,7 @@ class Scene:
         self.clock.now += 1.0
         try:
             return await ask(self.authenticator, basic(name, password)) == User(name, Role.VIEWER, "basic")
-        except NotAuthenticated:
+        except AuthenticationFailed:
             return False
 
 
@@ -108,7 +108,7 @@ async def test_a_password_that_changes_while_it_is_checked(tmp_path: Path) -> No
         assert await made.lets_in("ann", "sesame")
         assert checking is not None
         assert not isinstance(checking, User)
-        with pytest.raises(NotAuthenticated):
+        with pytest.raises(AuthenticationFailed):
             await checking
 
 

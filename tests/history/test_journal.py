@@ -16,7 +16,7 @@ from patience import PATIENCE
 from stored import read_all_rows, write
 from waiting import eventually
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.history import journal as journal_module
 from taskmon.history import journal_writer, recording
 from taskmon.history.columns import FIELDS, to_row
@@ -181,7 +181,7 @@ def test_it_belongs_to_one_taskmon(path: Path) -> None:
 
 
 async def test_what_is_at_risk_while_there_is_no_journal_yet(path: Path) -> None:
-    database, journal, lane = Shaky(path), Journal(path), Lane("The history", threads=1, waiting=16)
+    database, journal, lane = Shaky(path), Journal(path), BlockingPool("The history", threads=1, waiting=16)
     state = make_state()
     recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, None), journal)
     state.subscribe(recorder.observe)
@@ -313,7 +313,7 @@ class Life:
         self.database, self.journal = Shaky(path), Journal(path)
         self._random = random
         self._state = make_state(max_tasks=6)
-        self._lane = Lane("The history", threads=1, waiting=16)
+        self._lane = BlockingPool("The history", threads=1, waiting=16)
         upkeep = Retention(self.database, None, None)
         self._recorder = Recorder(self._state, self.database, self._lane, "here", lambda: "{}", upkeep, self.journal)
         self._state.subscribe(self._recorder.observe)

@@ -10,7 +10,7 @@ from patience import PATIENCE
 from stored import read_ids
 from waiting import eventually
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.history import log_throttle, recording, retention
 from taskmon.history.batches import Batch, Written
 from taskmon.history.driver_errors import Away
@@ -55,7 +55,7 @@ async def test_the_bound_on_tasks_holds_under_load(
     monkeypatch.setattr(recording, "STEP", step)
     monkeypatch.setattr(recording, "_DUE", 0.0)  # no time is spare
     monkeypatch.setattr(recording, "_SPARE", 0.0)
-    state, lane = make_state(), Lane("The history", threads=1, waiting=16)
+    state, lane = make_state(), BlockingPool("The history", threads=1, waiting=16)
     recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, MAX_TASKS))
     state.subscribe(recorder.observe)
     recorder.start(True)
@@ -72,7 +72,7 @@ async def test_the_bound_on_tasks_holds_under_load(
 async def test_a_loss_is_told_at_once_and_again(
     database: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state, lane = make_state(max_tasks=10), Lane("The history", threads=1, waiting=16)
+    state, lane = make_state(max_tasks=10), BlockingPool("The history", threads=1, waiting=16)
     recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, None))
     state.subscribe(recorder.observe)
     database.away = True

@@ -15,7 +15,7 @@ from patience import PATIENCE
 from stored import read_all_rows
 from waiting import eventually
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.errors import Unavailable
 from taskmon.history import changes, recording
 from taskmon.history.databases import Away, Batch
@@ -54,7 +54,7 @@ async def recording_to(
     path: Path, state: State, counters: Callable[[], str] = lambda: "{}", opened: bool = True
 ) -> AsyncIterator[tuple[Recorder, Watched]]:
     """Record what changes in a State."""
-    database, lane = Watched(path), Lane("The history", threads=1, waiting=16)
+    database, lane = Watched(path), BlockingPool("The history", threads=1, waiting=16)
     recorder = Recorder(state, database, lane, "here", counters, Retention(database, None, None))
     unsubscribe = state.subscribe(recorder.observe)
     state.on_worker_gone(recorder.forget)

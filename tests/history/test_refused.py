@@ -6,7 +6,7 @@ import pytest
 from factories import START, make_event, make_state, make_worker_event
 from stored import open_sqlite, read_all_rows, read_ids, write
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.history import log_throttle
 from taskmon.history.batches import Batch, Written
 from taskmon.history.columns import to_row
@@ -88,7 +88,7 @@ async def test_what_is_refused_is_counted_and_named_once_a_minute(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state = make_state()
-    database, lane = SqliteDatabase(tmp_path / "history.sqlite3"), Lane("The history", threads=1, waiting=16)
+    database, lane = SqliteDatabase(tmp_path / "history.sqlite3"), BlockingPool("The history", threads=1, waiting=16)
     database.open()
     recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, None))
     state.subscribe(recorder.observe)

@@ -13,7 +13,7 @@ from serving import make_app
 from waiting import eventually
 from workers import new_queue
 
-from taskmon.cluster.blocking_pool import Lane
+from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.consumers import Consumers
 from taskmon.cluster.known_queues import KnownQueues
 from taskmon.cluster.mailbox import Command, Mailbox
@@ -27,7 +27,7 @@ def test_a_call_leaves_no_connection_behind(broker: Broker) -> None:
         return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr[1] == broker.port]
 
     async def ask() -> None:
-        lane = Lane("The broker", threads=2, waiting=4)
+        lane = BlockingPool("The broker", threads=2, waiting=4)
         mailbox = Mailbox(app, lane, 0.1)
         queues = Queues(app, lane, KnownQueues((), ()), Consumers({}, {}))
         for _ in range(3):

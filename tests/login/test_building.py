@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from taskmon.credentials.roles import Admission, Roles
 from taskmon.errors import InvalidSetting
 from taskmon.login.addresses import CALLBACKS, base_path, find_front
-from taskmon.login.factory import build_entrance
+from taskmon.login.factory import build_login
 from taskmon.settings import Settings, load_settings
 
 OIDC: dict[str, Any] = {
@@ -24,7 +24,7 @@ OIDC: dict[str, Any] = {
 
 
 def build(**options: Any) -> Any:
-    entrance = build_entrance(Settings(**(OIDC | options)))
+    entrance = build_login(Settings(**(OIDC | options)))
     if entrance is not None:
         entrance.login.close()
     return entrance
@@ -49,8 +49,8 @@ def test_providers(options: dict[str, Any], provider: str) -> None:
 
 
 def test_without_one_there_is_no_login() -> None:
-    assert build_entrance(Settings()) is None
-    assert build_entrance(Settings(cookie_secret=(secrets.token_urlsafe(32),), roles=("admin=group:ops",))) is None
+    assert build_login(Settings()) is None
+    assert build_login(Settings(cookie_secret=(secrets.token_urlsafe(32),), roles=("admin=group:ops",))) is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_variables_of_flower_are_enough(tmp_path: Path) -> None:
     }
     settings = load_settings({}, environ, tmp_path).settings
     assert settings.auth == ("@example.com", "bob@example.org")
-    entrance = build_entrance(settings)
+    entrance = build_login(settings)
     assert entrance is not None
     assert entrance.login.provider == "GitHub"
     assert entrance.sessions.cookie.name == "__Host-taskmon"
@@ -178,7 +178,7 @@ def test_where_flower_finds_a_provider(environ: dict[str, str], issuer: str, tmp
         "public_url": "https://mon.example.com",
         "auth": "a@example.com",
     }
-    entrance = build_entrance(load_settings(flags, environ, tmp_path).settings)
+    entrance = build_login(load_settings(flags, environ, tmp_path).settings)
     assert entrance is not None
     assert entrance.login._provider.issuer == issuer
     entrance.login.close()

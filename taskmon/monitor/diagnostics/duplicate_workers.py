@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from ...records import LOST, Worker
+from ...records import OFFLINE_AFTER_BEATS, Worker
 from .findings import MOST_LISTED, Finding, count_of, name_some
 
 #: Seconds for which they must take turns: while one replaces the other, both live for a moment.
@@ -38,7 +38,7 @@ class Namesakes:
         if known is None:
             known = self._known[worker.hostname] = _Pids(pid)
         if pid != known.last:
-            window = LOST * worker.freq
+            window = OFFLINE_AFTER_BEATS * worker.freq
             known.heard = {one: at for one, at in known.heard.items() if now - at < window}
             if pid in known.heard:
                 if now - known.latest >= window:
@@ -56,7 +56,7 @@ class Namesakes:
         """Find the names that processes share now."""
         shared = {}
         for hostname, known in self._known.items():
-            window = LOST * workers[hostname].freq
+            window = OFFLINE_AFTER_BEATS * workers[hostname].freq
             if known.latest - known.since >= PATIENCE and now - known.latest < window:
                 shared[hostname] = sorted(pid for pid, at in known.heard.items() if now - at < window)
         if shared:
