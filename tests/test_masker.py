@@ -94,9 +94,9 @@ def test_names_that_are_masked_by_default(name: str) -> None:
     }
 
 
-@given(st.integers(1, 6), st.text(st.characters(exclude_characters="\\"), max_size=8), st.booleans())
+@given(st.integers(1, 6), st.text(max_size=8), st.booleans())
 def test_json_within_json_to_any_depth(depth: int, more: str, as_repr: bool) -> None:
-    text = json.dumps({"a": 1, "password": f"{SECRET}'\"{more}", "kept": 5})
+    text = json.dumps({"a": 1, "password": f"{more}'\"{SECRET}'\", {more}", "kept": 5})
     for level in range(depth):
         text = repr({"inner": text}) if as_repr and level == depth - 1 else json.dumps({"inner": text, "n": level})
     masked = str(MASKER.text(text))

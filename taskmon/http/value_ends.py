@@ -102,21 +102,22 @@ def _find_end_of_string(text: str, opening: re.Match[str]) -> int:
     if not slashes and text.startswith(2 * quote, start):
         end = text.find(3 * quote, start + 2)
         return len(text) if end < 0 else end + 3
-    if level > _DEEPEST or level & (level + 1):
-        end = text.find(quote, start)
-        return len(text) if end < 0 else end + 1
-    body = _string_body(level, quote).match(text, start)
+    if level > _DEEPEST:
+        return len(text)
+    body = _string_body(level.bit_length(), quote).match(text, start)
     end = start if body is None else body.end()
     if end >= len(text):
         return len(text)
     run = text.find(quote, end) - end
-    closes = run >= level and run % (2 * (level + 1)) == level
-    return end + run + 1 if closes or level == 0 else end
+    return end + run + 1 if run >= level else end
 
 
 @lru_cache(maxsize=64)
-def _string_body(level: int, quote: str) -> re.Pattern[str]:
-    """Make the pattern of what is in quotes so many backslashes deep: a quote of its own has as many more."""
-    width = 2 * (level + 1)
-    escaped = rf"(?:\\{{{width}}})*+\\{{{width - 1}}}{quote}"
-    return re.compile(rf"(?:[^{quote}\\]++|{escaped}|\\++(?!{quote}))*+")
+def _string_body(bits: int, quote: str) -> re.Pattern[str]:
+    """Make the pattern of what is in quotes that have so many bits in their number of backslashes.
+
+    A quote within has at least twice as many, whatever wrote the text and however often it was quoted. A text that
+    ends with backslashes of its own seems to go on, and is masked up to the next quote.
+    """
+    more = 1 << bits
+    return re.compile(rf"(?:[^{quote}\\]++|\\{{{more},}}+{quote}?|\\++(?!{quote}))*+")
