@@ -61,16 +61,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TIDY_EVERY: Final = 0.05
-_BUSY: Final = 50  # events since the last time: 1,000 a second
-_FLOODED: Final = 2_500
-_PURGE_EVERY: Final = 10.0
+_MAINTAIN_INTERVAL: Final = 0.05
+_BUSY_EVENTS: Final = 50  # events since the last time: 1,000 a second
+_BURST_EVENTS: Final = 2_500
+_PURGE_INTERVAL: Final = 10.0
 _WORKERS_PER_PURGE: Final = 50  # then others may run
-_SWEEP_EVERY: Final = 1.0
-_DIAGNOSE_EVERY: Final = 10.0
-_ASK_UNHEARD_EVERY: Final = 15.0
-_FREEZE_EVERY: Final = 5.0
-_READ_SESSIONS_EVERY: Final = 1.0
+_SWEEP_INTERVAL: Final = 1.0
+_DIAGNOSE_INTERVAL: Final = 10.0
+_ASK_UNHEARD_INTERVAL: Final = 15.0
+_FREEZE_INTERVAL: Final = 5.0
+_READ_SESSIONS_INTERVAL: Final = 1.0
 
 
 class Taskmon:
@@ -167,13 +167,13 @@ class Taskmon:
         self._consumer.start()
         self.services.queues.watch()
         self._upkeep = [
-            asyncio.create_task(_every(_TIDY_EVERY, self._tidy)),
+            asyncio.create_task(_every(_MAINTAIN_INTERVAL, self._tidy)),
             asyncio.create_task(self._purge()),
-            asyncio.create_task(_every(_DIAGNOSE_EVERY, self.services.diagnostics.examine)),
+            asyncio.create_task(_every(_DIAGNOSE_INTERVAL, self.services.diagnostics.examine)),
             asyncio.create_task(self._ask_the_unheard()),
             asyncio.create_task(self._exchange_sessions()),
-            asyncio.create_task(_every(_SWEEP_EVERY, self.listeners.sweep)),
-            asyncio.create_task(_every(_SWEEP_EVERY, self.services.refusals.flush)),
+            asyncio.create_task(_every(_SWEEP_INTERVAL, self.listeners.sweep)),
+            asyncio.create_task(_every(_SWEEP_INTERVAL, self.services.refusals.flush)),
             asyncio.create_task(self._reconciler.run()),
         ]
         log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))
@@ -291,22 +291,22 @@ class Taskmon:
         applied, self._applied = self._applied, self.state.task_events_total
         came = self._applied - applied
         self.state.relieve_memory()
-        if came <= _BUSY:
+        if came <= _BUSY_EVENTS:
             self.state.tidy()
-        elif came <= _FLOODED:  # in a burst every microsecond counts
+        elif came <= _BURST_EVENTS:  # in a burst every microsecond counts
             self.state.tidy_under_load()
 
     async def _exchange_sessions(self) -> None:
         """Learn which sessions were ended elsewhere."""
         sessions = self.services.sessions
         while sessions is not None and sessions.ended.store is not None:
-            await asyncio.sleep(_READ_SESSIONS_EVERY)
+            await asyncio.sleep(_READ_SESSIONS_INTERVAL)
             await sessions.ended.refresh()
 
     async def _ask_the_unheard(self) -> None:
         """While no worker is heard, ask all of them what they are: their answers say why."""
         while True:
-            await asyncio.sleep(_ASK_UNHEARD_EVERY)
+            await asyncio.sleep(_ASK_UNHEARD_INTERVAL)
             if self.services.diagnostics.no_worker_heard:
                 with suppress(Unavailable):
                     await self.services.inspector.refresh(None)
@@ -314,7 +314,7 @@ class Taskmon:
     async def _purge(self) -> None:
         """Forget the workers that have been offline for long, some at a time."""
         while True:
-            await asyncio.sleep(_PURGE_EVERY)
+            await asyncio.sleep(_PURGE_INTERVAL)
             before = time.time() - self.settings.purge_offline_workers
             while self.state.purge_workers(before, _WORKERS_PER_PURGE):
                 await asyncio.sleep(0)
@@ -412,7 +412,7 @@ async def serve(settings: Settings, celery_app: Celery) -> None:
     with Signals(stopping.set, taskmon.reload):
         if await _started(taskmon, stopping):
             _greet(taskmon)
-            freezing = asyncio.create_task(_every(_FREEZE_EVERY, Freezer(taskmon.state)))
+            freezing = asyncio.create_task(_every(_FREEZE_INTERVAL, Freezer(taskmon.state)))
             await stopping.wait()
             freezing.cancel()
             await taskmon.stop()

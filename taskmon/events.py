@@ -44,7 +44,7 @@ SLICE: Final = 0.004
 MAX_WAITING: Final = 128 << 20
 
 #: So many bytes of messages at least go to the loop together, where as many were read at once: some 200 events.
-_TOGETHER: Final = 65_536
+_BYTES_PER_HOP: Final = 65_536
 
 _MISSED_PINGS: Final = 2
 _LOG_EVERY: Final = 60.0
@@ -266,7 +266,7 @@ class EventConsumer:
         message = body if plain else self._decode(body, content_type, content_encoding, compression)
         self._pending.messages.append(message)
         self._pending.size += len(body)
-        if self._pending.size >= _TOGETHER:
+        if self._pending.size >= _BYTES_PER_HOP:
             self._hand_over()
 
     def _decode(self, body: bytes | str, *how: str | None) -> list[Event]:

@@ -12,8 +12,8 @@ import click
 from .errors import InvalidSetting
 from .settings import ALIASES, CELERY_ONLY, CELERY_SHORT, FLOWER_ONLY, OPTION, is_switch_word, parse_switch
 
-_LONG: Final = re.compile(r"(--?)(?P<name>[A-Za-z][\w-]+)(?:=(?P<value>.*))?", re.DOTALL)
-_SHORT: Final = re.compile(r"-(?P<name>[A-Za-z])(?P<value>.*)", re.DOTALL)
+_LONG_FLAG: Final = re.compile(r"(--?)(?P<name>[A-Za-z][\w-]+)(?:=(?P<value>.*))?", re.DOTALL)
+_SHORT_FLAG: Final = re.compile(r"-(?P<name>[A-Za-z])(?P<value>.*)", re.DOTALL)
 
 
 class Rewriter:
@@ -50,7 +50,7 @@ class Rewriter:
         return rewritten
 
     def _take(self, arg: str, rest: list[str]) -> Iterator[str]:
-        long = _LONG.fullmatch(arg)
+        long = _LONG_FLAG.fullmatch(arg)
         if long:
             name = long["name"].replace("-", "_")
             name = ALIASES.get(name, name) if name not in self._takes_value else name
@@ -85,7 +85,7 @@ class Rewriter:
             raise InvalidSetting(name, str(exc), value) from None
 
     def _take_short(self, arg: str, rest: list[str]) -> Iterator[str]:
-        short = _SHORT.fullmatch(arg)
+        short = _SHORT_FLAG.fullmatch(arg)
         if not short:
             yield arg
             return

@@ -6,15 +6,15 @@ Whoever walks through a value calls himself for each level, and so do Celery's w
 from typing import Any, Final
 
 #: So many levels.
-DEEPEST: Final = 100
+MAX_DEPTH: Final = 100
 
 
 def is_too_deep(text: bytes, value: Any) -> bool:
-    """Tell whether what was decoded of a JSON text has more than DEEPEST levels."""
-    if text.count(b"[") + text.count(b"{") <= DEEPEST:  # as nearly always
+    """Tell whether what was decoded of a JSON text has more than MAX_DEPTH levels."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:  # as nearly always
         return False
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [inner for item in level for inner in _members(item) if isinstance(inner, list | dict)]
         if not level:
             return False

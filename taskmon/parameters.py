@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any, ClassVar, Final
 
 from .errors import InvalidArgument
-from .times import DATE, LATEST, parse_time
+from .times import DATE, MAX_EPOCH, parse_time
 
 Schema = dict[str, Any]
 
@@ -330,7 +330,7 @@ class Time(Kind):
 
     def schema(self) -> Schema:
         """Describe epoch seconds, and dates as texts."""
-        seconds = {"type": "number", "exclusiveMinimum": -LATEST, "exclusiveMaximum": LATEST}
+        seconds = {"type": "number", "exclusiveMinimum": -MAX_EPOCH, "exclusiveMaximum": MAX_EPOCH}
         return {"anyOf": [seconds, epoch_schema("-?"), date_schema(_YEARS)]}
 
 

@@ -195,7 +195,7 @@ TASK_EVENTS: Final[dict[str, tuple[str, int, str]]] = {
 READY_STATES: Final = states.READY_STATES
 
 #: Shorter arguments are likely to come again ("()", "{}", "None").
-_SHORT: Final = 16
+INTERN_MAX_LENGTH: Final = 16
 
 
 #: The events that say when a run is due and until when; a later run without such a time has none.
@@ -238,9 +238,9 @@ def merge(task: Task, event: Event) -> None:
     if (text := event.name) is not None and text != task.name:
         task.name = intern(text)
     if (text := event.args) is not None and text != task.args:
-        task.args = text if len(text) > _SHORT else intern(text)
+        task.args = text if len(text) > INTERN_MAX_LENGTH else intern(text)
     if (text := event.kwargs) is not None and text != task.kwargs:
-        task.kwargs = text if len(text) > _SHORT else intern(text)
+        task.kwargs = text if len(text) > INTERN_MAX_LENGTH else intern(text)
     if (text := event.root_id) is not None and text != task.root_id:
         task.root_id = text if text != task.uuid else task.uuid
     if (text := event.parent_id) is not None and text != task.uuid:

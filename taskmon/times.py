@@ -20,7 +20,7 @@ _TIME_RULE: Final = (
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The year 10000 in epoch seconds: milliseconds by mistake are beyond it.
-LATEST: Final = 253_402_300_800
+MAX_EPOCH: Final = 253_402_300_800
 
 
 def parse_time(argument: str, text: str, zone: tzinfo) -> float:
@@ -29,7 +29,7 @@ def parse_time(argument: str, text: str, zone: tzinfo) -> float:
     The + of an offset may have become a blank, as it does in a URL. Raises InvalidArgument.
     """
     value = text.strip()
-    if re.fullmatch(_SECONDS, value) and abs(float(value)) < LATEST:
+    if re.fullmatch(_SECONDS, value) and abs(float(value)) < MAX_EPOCH:
         return float(value)
     date = re.fullmatch(DATE, value)
     if date is None:

@@ -19,16 +19,16 @@ _LIMITS = {
     "taskmon.cluster.blocking_pool": ("LIMIT",),
     "taskmon.cluster.connections": ("CONNECT_TIMEOUT", "ANSWER_TIMEOUT"),
     "taskmon.cluster.mailbox": ("SEND_LIMIT", "_GRACE"),
-    "taskmon.cluster.results": ("_LAST_LOOK",),
+    "taskmon.cluster.results": ("_FINAL_READ_TIMEOUT",),
     "taskmon.credentials.https_fetch": ("TIMEOUT",),
 }
 _LIMITS_OF_THE_HISTORY = {
-    "taskmon.history.watchdog": ("SLOW", "HUNG"),
-    "taskmon.history.sqlite": ("_LEAVING",),
-    "taskmon.history.sqlite_subprocess": ("_ENDING",),
-    "taskmon.history.journal_writer": ("_PATIENCE",),
-    "taskmon.history.recording": ("FLUSHING",),
-    "taskmon.history.history": ("_PATIENCE", "_SINGLE", "_MORE", "_OPENING"),
+    "taskmon.history.watchdog": ("WARN_AFTER", "CUT_AFTER"),
+    "taskmon.history.sqlite": ("_PREDECESSOR_TIMEOUT",),
+    "taskmon.history.sqlite_subprocess": ("_EXIT_TIMEOUT",),
+    "taskmon.history.journal_writer": ("_DISK_TIMEOUT",),
+    "taskmon.history.recording": ("FLUSH_TIMEOUT",),
+    "taskmon.history.history": ("_QUERY_TIMEOUT", "_LOOKUP_TIMEOUT", "_COMPLETION_TIMEOUT", "_OPEN_TIMEOUT"),
 }
 
 #: Functions of which a default, the only one, keeps the value that a limit had.

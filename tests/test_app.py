@@ -235,8 +235,8 @@ async def test_two_in_one_process_share_nothing(memory_broker: str) -> None:
 
 
 async def test_upkeep(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(app, "_PURGE_EVERY", 0.005)
-    monkeypatch.setattr(app, "_TIDY_EVERY", 0.005)
+    monkeypatch.setattr(app, "_PURGE_INTERVAL", 0.005)
+    monkeypatch.setattr(app, "_MAINTAIN_INTERVAL", 0.005)
     async with serving(purge_offline_workers=0) as served:
         fail = [True]
 

@@ -10,8 +10,8 @@ from msgspec import Raw
 from taskmon.cluster.inspection import Inspection
 from taskmon.monitor.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
 from taskmon.monitor.diagnostics.diagnostics import RECENT, RECENT_OUTAGE
-from taskmon.monitor.diagnostics.findings import MOST_LISTED
-from taskmon.monitor.diagnostics.heartbeats import PATIENCE
+from taskmon.monitor.diagnostics.findings import MAX_LISTED
+from taskmon.monitor.diagnostics.heartbeats import MIN_DURATION
 from taskmon.monitor.diagnostics.silence import SILENT_FOR
 from taskmon.monitor.diagnostics.tasks import NEWEST
 from taskmon.monitor.state import State
@@ -155,7 +155,7 @@ def test_a_worker_that_hands_over_to_another_of_its_name(bench: Bench) -> None:
 def test_a_worker_that_runs_tasks_and_sends_no_events(bench: Bench) -> None:
     bench.beats(5, 6)
     assert bench.codes() == []
-    bench.beats(*range(7, 7 + int(PATIENCE / BEAT)))
+    bench.beats(*range(7, 7 + int(MIN_DURATION / BEAT)))
     found = bench.find()
     assert (found.code, found.setting) == ("task-events-off", "worker_send_task_events")
     assert (found.count, found.workers) == (1, ("w1",))
@@ -258,7 +258,7 @@ def test_a_worker_without_heartbeats_is_heard_by_its_tasks(bench: Bench) -> None
     assert bench.codes() == []
 
 
-QUIET = int(PATIENCE / BEAT) + 5
+QUIET = int(MIN_DURATION / BEAT) + 5
 
 
 @pytest.mark.parametrize(
@@ -328,18 +328,18 @@ def test_an_event_without_a_sender_says_nothing(bench: Bench) -> None:
 
 
 def test_of_many_workers_a_few_are_named(bench: Bench) -> None:
-    names = [f"w{n}" + "x" * 100 for n in range(MOST_LISTED + 5)]
+    names = [f"w{n}" + "x" * 100 for n in range(MAX_LISTED + 5)]
     for step in range(QUIET):
         bench.now += BEAT
         for name in names:
             bench.beat(name, processed=step, ahead=50)
     silent, skewed = bench.diagnostics.examine()
     for finding in (silent, skewed):
-        assert finding.count == MOST_LISTED + 5
-        assert len(finding.workers) == MOST_LISTED
-        assert f" and {MOST_LISTED + 2} more" in finding.message
+        assert finding.count == MAX_LISTED + 5
+        assert len(finding.workers) == MAX_LISTED
+        assert f" and {MAX_LISTED + 2} more" in finding.message
         assert len(finding.message) < 600
-    assert len(skewed.seconds) == MOST_LISTED
+    assert len(skewed.seconds) == MAX_LISTED
 
 
 # Clocks

@@ -32,7 +32,7 @@ from waiting import wait_until
 from taskmon import __version__
 from taskmon.api import control as control_routes
 from taskmon.api import revoking
-from taskmon.api.publishing import DEFAULT_TIMEOUT, MOST_TIMEOUT
+from taskmon.api.publishing import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.cli import main
@@ -611,7 +611,7 @@ def listed_names(title: str) -> set[str]:
 def test_what_may_be_said_of_a_task_is_in_the_api_page() -> None:
     assert listed_names("### What may be said of a task") == {one.name for one in CALL_PARAMETERS}
     text = section(read("docs/api.md"), "## POST /api/task/apply/&lt;name&gt;")
-    assert f"{DEFAULT_TIMEOUT:g} s by default, {MOST_TIMEOUT:g} s at the most" in text
+    assert f"{DEFAULT_TIMEOUT:g} s by default, {MAX_TIMEOUT:g} s at the most" in text
 
 
 def test_the_signals_are_in_the_api_page() -> None:

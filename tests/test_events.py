@@ -281,14 +281,16 @@ def test_what_is_read_at_once_goes_to_the_loop_together() -> None:
     body = b'[{"type": "x"}, {"type": "x"}]  '  # 32 bytes
 
     def drain(timeout: float) -> None:
-        for _ in range(events._TOGETHER // len(body) + 1):
+        for _ in range(events._BYTES_PER_HOP // len(body) + 1):
             consumer._deliver(body, JSON, "utf-8", None)
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
         consumer._drain(drain, 0.1)  # type: ignore[arg-type]
-    assert [batch.size for batch in consumer._batches] == [events._TOGETHER, len(body)]
-    assert sum(len(consumer._read(batch)) for batch in consumer._batches) == 2 * (events._TOGETHER // len(body) + 1)
+    assert [batch.size for batch in consumer._batches] == [events._BYTES_PER_HOP, len(body)]
+    assert sum(len(consumer._read(batch)) for batch in consumer._batches) == 2 * (
+        events._BYTES_PER_HOP // len(body) + 1
+    )
 
 
 def test_what_takes_long_to_decode_the_thread_decodes() -> None:

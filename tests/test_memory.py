@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from factories import make_event
 
-from taskmon.monitor.memory import LEAST, MemoryBudget, default_limit, memory_of_machine
+from taskmon.monitor.memory import MIN_LIMIT, MemoryBudget, default_limit, memory_of_machine
 from taskmon.monitor.state import State
 
 MB = 1 << 20
@@ -74,7 +74,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path: Path, lines: str, name: s
     assert memory_of_machine(tmp_path) == 300 * MB
     assert default_limit(tmp_path) == 150 * MB
     limit.write_text("1000\n")
-    assert default_limit(tmp_path) == LEAST
+    assert default_limit(tmp_path) == MIN_LIMIT
     for unlimited in ("max\n", "9223372036854771712\n", ""):
         limit.write_text(unlimited)
         assert memory_of_machine(tmp_path) == whole

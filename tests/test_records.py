@@ -7,12 +7,22 @@ import pytest
 from factories import START, decode_events, make_event, make_worker_event
 
 from taskmon.monitor.completeness import find_gaps
-from taskmon.records import KINDS, READY_STATES, TEXT_FIELDS, Event, PartialEvent, Task, Worker, merge, merge_worker
+from taskmon.records import (
+    READY_STATES,
+    TASK_EVENTS,
+    TEXT_FIELDS,
+    Event,
+    PartialEvent,
+    Task,
+    Worker,
+    merge,
+    merge_worker,
+)
 
 
-@pytest.mark.parametrize("type", sorted(KINDS))
+@pytest.mark.parametrize("type", sorted(TASK_EVENTS))
 def test_every_kind_of_event_sets_its_state_and_its_time(type: str) -> None:
-    state, _, field = KINDS[type]
+    state, _, field = TASK_EVENTS[type]
     task = Task("a")
     merge(task, make_event(type, timestamp=START))
     assert (task.state, getattr(task, field), task.timestamp) == (state, START, START)

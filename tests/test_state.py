@@ -147,7 +147,7 @@ def test_prefetched_equals_a_recount(seed: int, max_tasks: int, max_workers: int
 
 
 def test_counts_that_are_zero_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetched, "_MOST", 10)
+    monkeypatch.setattr(prefetched, "_MAX_COUNTS", 10)
     state = State()
     for number in range(50):
         named = {"name": f"tasks.{number}", "hostname": "celery@one"}

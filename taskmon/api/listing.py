@@ -26,7 +26,7 @@ TEXT: Final = 100_000
 _texts: Final = attrgetter("args", "kwargs", "result", "exception", "traceback")
 
 #: A page that ends no further down is looked for in memory first.
-_NEAR: Final = 5_000
+_MAX_MEMORY_OFFSET: Final = 5_000
 
 #: Says of an answer that it knows of memory only, as the history is away.
 HISTORY_HEADER: Final = "X-Taskmon-History"
@@ -110,7 +110,7 @@ async def _find_page(handler: ApiHandler, query: TaskQuery) -> list[Task] | None
     newest_first = query.sort_by is None or (query.sort_by == "timestamp" and query.descending)
     if history is None or query.limit is None or not newest_first or query.search is not None:
         return None
-    if query.offset + query.limit > _NEAR or history.knows_newer_than == inf:
+    if query.offset + query.limit > _MAX_MEMORY_OFFSET or history.knows_newer_than == inf:
         return None
     page: list[Task] = []
     turn = Turn()

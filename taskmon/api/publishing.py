@@ -31,9 +31,9 @@ from ..parameters import Flag, Parameter, Seconds
 
 #: Seconds that `apply` waits for a result: when nothing else is asked for, and at the most.
 DEFAULT_TIMEOUT: Final = 30.0
-MOST_TIMEOUT: Final = 60.0
+MAX_TIMEOUT: Final = 60.0
 
-_TIMEOUT: Final = Seconds(MOST_TIMEOUT)
+_TIMEOUT: Final = Seconds(MAX_TIMEOUT)
 
 
 class Publishing(ApiHandler):

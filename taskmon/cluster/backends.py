@@ -35,8 +35,8 @@ from .result_decoding import READABLE, Result, read_stored
 from .result_table import TableSource
 
 #: As many replies of workers are kept, of so many bytes together; only for the backend `rpc://`.
-MOST_REPLIES: Final = 10_000
-MOST_REPLY_BYTES: Final = 64 << 20
+MAX_REPLIES: Final = 10_000
+MAX_REPLY_BYTES: Final = 64 << 20
 
 _DAY: Final = 86_400.0
 
@@ -240,7 +240,7 @@ class ReplySource:
                 )
                 self._queue = self._description(channel)
                 declare_result_queue(channel, self._description)
-            for _ in range(MOST_REPLIES):
+            for _ in range(MAX_REPLIES):
                 reply = self._queue.get(no_ack=True)
                 if reply is None:
                     break
@@ -264,5 +264,5 @@ class ReplySource:
         kept = known if known is not None and known.ready else result
         self._replies[task_id] = kept, len(reply.body)
         self._size += len(reply.body)
-        while len(self._replies) > MOST_REPLIES or self._size > MOST_REPLY_BYTES:
+        while len(self._replies) > MAX_REPLIES or self._size > MAX_REPLY_BYTES:
             self._size -= self._replies.popitem(last=False)[1][1]

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 #: So many ids go into one message.
 _IDS_A_MESSAGE: Final = 1000
 
-_LONGEST_REASON: Final = 500
+_MAX_REASON_LENGTH: Final = 500
 _UNKNOWN_TASK: Final = "unknown task"
 
 
@@ -213,5 +213,5 @@ def _refusal(reply: Any) -> str | None:
 
 def _said(text: object) -> str:
     """Make a text of a worker fit for an answer."""
-    whole = str(text)[: 2 * _LONGEST_REASON].encode("utf-8", "replace").decode()
-    return mask_passwords(whole)[:_LONGEST_REASON]
+    whole = str(text)[: 2 * _MAX_REASON_LENGTH].encode("utf-8", "replace").decode()
+    return mask_passwords(whole)[:_MAX_REASON_LENGTH]

@@ -27,7 +27,7 @@ _MAX_CALLS: Final = 8
 _CALL_TIMEOUT: Final = 10.0
 
 #: A worker says that it is online some time before it listens to anybody: at so many heartbeats it is asked again.
-_AGAIN: Final = 2
+_ASK_AGAIN_AFTER_HEARTBEATS: Final = 2
 
 
 class Cluster:
@@ -101,7 +101,7 @@ class EventEnabler:
             if not subject.online:
                 self.forget(hostname)
             elif event.type == "worker-online":
-                self._again[hostname] = _AGAIN
+                self._again[hostname] = _ASK_AGAIN_AFTER_HEARTBEATS
                 self._wanted.add(hostname)
             elif hostname in self._again:
                 self._again[hostname] -= 1

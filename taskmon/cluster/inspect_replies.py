@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from ..masking import mask_passwords
-from ..nesting import DEEPEST
+from ..nesting import MAX_DEPTH
 
 _SHAPES: Final[dict[str, type]] = {"stats": dict, "conf": dict}
 _SECRET: Final = re.compile(r"(?i)pass|secret|token|credential|key(?!prefix)")
@@ -15,8 +15,8 @@ _MASK: Final = "***"
 _TOO_DEEP: Final = "..."
 _ENCODE: Final = msgspec.json.Encoder().encode
 _MAX_QUEUES: Final = 1000
-_LONGEST_NAME: Final = 255
-_BIGGEST: Final = 1 << 63
+_MAX_NAME_LENGTH: Final = 255
+_MAX_INTEGER: Final = 1 << 63
 
 
 def read_answer(method: str, reply: Any) -> tuple[msgspec.Raw, Any]:
@@ -34,13 +34,13 @@ def read_answer(method: str, reply: Any) -> tuple[msgspec.Raw, Any]:
 
 def _queue_names(reply: Any) -> tuple[str, ...]:
     names = (queue.get("name") for queue in reply[:_MAX_QUEUES] if isinstance(queue, dict))
-    return tuple(name for name in names if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME)
+    return tuple(name for name in names if isinstance(name, str) and 0 < len(name) <= _MAX_NAME_LENGTH)
 
 
 def _pool_size(reply: Any) -> int | None:
     pool = reply.get("pool")
     size = pool.get("max-concurrency") if isinstance(pool, dict) else None
-    return size if isinstance(size, int) and 0 <= size < _BIGGEST else None
+    return size if isinstance(size, int) and 0 <= size < _MAX_INTEGER else None
 
 
 def _clean(value: Any, keys: bool = False, secret: bool = False, depth: int = 1) -> Any:
@@ -49,7 +49,7 @@ def _clean(value: Any, keys: bool = False, secret: bool = False, depth: int = 1)
     Whatever is in a broker's settings is looked at by names of keys too. A secret one hides all that is in it. Three
     dots are left of what lies too deep.
     """
-    if isinstance(value, dict | list | tuple | set | frozenset) and depth > DEEPEST:
+    if isinstance(value, dict | list | tuple | set | frozenset) and depth > MAX_DEPTH:
         return _TOO_DEEP
     if isinstance(value, dict):
         return {
@@ -65,7 +65,7 @@ def _clean(value: Any, keys: bool = False, secret: bool = False, depth: int = 1)
     if secret:
         return _MASK
     if isinstance(value, int):
-        return value if -_BIGGEST <= value < _BIGGEST else str(value)
+        return value if -_MAX_INTEGER <= value < _MAX_INTEGER else str(value)
     return value if isinstance(value, float) else mask_passwords(_text(str(value)))
 
 

@@ -43,7 +43,7 @@ POOL_SETTLES: Final = 5.5
 _HOLD_FAILURE: Final = 1.0
 #: A worker that came and does not answer is asked again after so many seconds: doubled each time.
 _BACKOFF: Final = (2.0, 300.0)
-_TOGETHER: Final = 50
+_WORKERS_PER_CALL: Final = 50
 
 _ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     "active": {"safe": True},
@@ -254,7 +254,7 @@ class _Asking:
         A worker says it is online a moment before it listens, so that is no rare case.
         """
         while self._wanted:
-            names = list(islice(self._wanted, _TOGETHER))
+            names = list(islice(self._wanted, _WORKERS_PER_CALL))
             for name in names:
                 del self._wanted[name]
             answered: set[str] = set()

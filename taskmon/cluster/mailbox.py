@@ -39,7 +39,7 @@ Reader = Callable[[str, Any], Any]
 SEND_LIMIT: Final = 2.5
 
 #: However many workers reply, one call takes no longer, in seconds.
-_LONGEST: Final = 30.0
+_MAX_CALL_SECONDS: Final = 30.0
 #: When all that are known have replied, so long those that are not may still, in seconds.
 _LINGER: Final = 0.1
 _GRACE: Final = 0.4
@@ -164,7 +164,7 @@ class Mailbox:
             pending=pending,
             known=bool(pending),
             wait=wait,
-            longest=wait if len(awaited) == 1 or not names else max(wait, _LONGEST),
+            longest=wait if len(awaited) == 1 or not names else max(wait, _MAX_CALL_SECONDS),
             linger=_LINGER if any(command.reply and command.to is None for command in commands) else 0.0,
             read=read,
         )
@@ -176,7 +176,7 @@ class Mailbox:
             mailbox = self._app.control.mailbox(connection)
             tickets: dict[str, Command] = {}
             on_message = partial(self._on_message, errand, tickets)
-            expires = max(self.timeout, _LONGEST) + _LONGEST
+            expires = max(self.timeout, _MAX_CALL_SECONDS) + _MAX_CALL_SECONDS
             arriving = make_replies(connection, mailbox, self._owner, expires, on_message)
             if errand.wait:
                 arriving.open()

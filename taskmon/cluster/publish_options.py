@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from ..errors import InvalidArgument
-from ..nesting import DEEPEST, is_too_deep
+from ..nesting import MAX_DEPTH, is_too_deep
 from ..parameters import (
     ID_SCHEMA,
     Kind,
@@ -28,9 +28,9 @@ from ..parameters import (
     read_parameters,
     whole,
 )
-from ..times import LATEST, parse_time
+from ..times import MAX_EPOCH, parse_time
 
-_LONGEST_DELAY: Final = 10 * 365 * 86_400.0
+_MAX_DELAY: Final = 10 * 365 * 86_400.0
 _YEARS: Final = "19[7-9][0-9]|[2-9][0-9]{3}"
 _HIGHEST_PRIORITY: Final = 255
 _QUEUE: Final = r"[\w.@:-]{1,255}"
@@ -127,11 +127,11 @@ class Delay(JsonKind):
 
     def parse(self, argument: str, value: object, zone: tzinfo) -> float:
         """Give the seconds."""
-        return parse_seconds(argument, value, _LONGEST_DELAY)
+        return parse_seconds(argument, value, _MAX_DELAY)
 
     def schema(self) -> Schema:
         """Describe a number of seconds, also as a text."""
-        return Seconds(_LONGEST_DELAY).described()
+        return Seconds(_MAX_DELAY).described()
 
 
 class Date(JsonKind):
@@ -151,7 +151,7 @@ class Date(JsonKind):
 
     def schema(self) -> Schema:
         """Describe a moment since 1970."""
-        seconds = {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST}
+        seconds = {"type": "number", "minimum": 0, "exclusiveMaximum": MAX_EPOCH}
         return {"anyOf": [seconds, epoch_schema(), date_schema(_YEARS)]}
 
 
@@ -162,11 +162,11 @@ class Expiry(Date):
         """Give the seconds or the moment."""
         if isinstance(value, str) and not is_number(value):
             return super().parse(argument, value, zone)
-        return parse_seconds(argument, value, _LONGEST_DELAY)
+        return parse_seconds(argument, value, _MAX_DELAY)
 
     def schema(self) -> Schema:
         """Describe seconds, and dates as texts."""
-        return {"anyOf": [*Seconds(_LONGEST_DELAY).described()["anyOf"], date_schema(_YEARS)]}
+        return {"anyOf": [*Seconds(_MAX_DELAY).described()["anyOf"], date_schema(_YEARS)]}
 
 
 class Name(JsonKind):
@@ -265,7 +265,7 @@ def decode_json(argument: str, text: str) -> object:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidArgument(argument, f"must be JSON in a form or a query string ({exc})") from exc
     if is_too_deep(text.encode(), value):
-        raise InvalidArgument(argument, f"may be nested {DEEPEST} levels deep at the most")
+        raise InvalidArgument(argument, f"may be nested {MAX_DEPTH} levels deep at the most")
     return value
 
 

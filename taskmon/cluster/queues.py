@@ -22,7 +22,7 @@ from .queue_keys import QueueKeys, look_at_keys
 from .queue_lengths import Evidence, QueueLength, measure
 
 #: The lengths for the metrics are asked for this often, in seconds.
-EVERY: Final = 5.0
+POLL_INTERVAL: Final = 5.0
 
 
 class Queues:
@@ -103,7 +103,7 @@ class Queues:
                 found = await self.all_lengths()
                 self.latest = {queue.name: queue for queue in found}
                 self._latest_at = time.monotonic()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(POLL_INTERVAL)
 
     async def _measure(self, names: Sequence[str]) -> list[QueueLength]:
         """Ask the broker; where it does not tell who consumes from a queue, the workers have."""

@@ -18,7 +18,7 @@ from celery.backends import base
 from kombu.serialization import loads
 
 from ..errors import InvalidEvent
-from ..nesting import DEEPEST
+from ..nesting import MAX_DEPTH
 from ..receiving.decoding import decompress
 
 #: Bytes of one stored result, decompressed: what is larger is not read.
@@ -32,8 +32,8 @@ UNKNOWN: Final = "UNKNOWN"
 
 _PICKLE: Final = "application/x-python-serialize"
 _NO_PICKLE: Final = "it is stored as a pickle, which taskmon never loads"
-_MOST_VALUES: Final = 1_000_000
-_MOST_BITS: Final = 10_000
+_MAX_VALUES: Final = 1_000_000
+_MAX_BITS: Final = 10_000
 _STATE: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,63}")
 _COMPRESSED: Final[bytes | None] = getattr(base, "COMPRESSED_PAYLOAD_MAGIC", None)
 
@@ -173,21 +173,21 @@ def make_plain(value: Any) -> Any:
 
     NaN and its like become None. Raises _Unreadable for what would be too large, RecursionError, ValueError.
     """
-    left = _MOST_VALUES
+    left = _MAX_VALUES
 
     def plain(item: Any, depth: int) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise _Unreadable(f"it has more than {_MOST_VALUES:,} values")
-        if depth > DEEPEST:
-            raise _Unreadable(f"it is nested more than {DEEPEST} levels deep")
+            raise _Unreadable(f"it has more than {_MAX_VALUES:,} values")
+        if depth > MAX_DEPTH:
+            raise _Unreadable(f"it is nested more than {MAX_DEPTH} levels deep")
         if item is None or isinstance(item, bool):
             return item
         if isinstance(item, str):
             return _clean(item)
         if isinstance(item, int):
-            if item.bit_length() > _MOST_BITS:
+            if item.bit_length() > _MAX_BITS:
                 raise ValueError
             return item
         if isinstance(item, float):

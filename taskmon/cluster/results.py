@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PAUSES: Final = (0.05, 0.5)
 
 #: Seconds for the present state when the wait is over, if the wait was that long.
-_LAST_LOOK: Final = 1.0
+_FINAL_READ_TIMEOUT: Final = 1.0
 
 _SETTLE: Final = 0.005
 _WHAT: Final = "The result backend"
@@ -73,7 +73,7 @@ class Results:
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
-            return await self.get(task_id, max(LIMIT - timeout, _LAST_LOOK))
+            return await self.get(task_id, max(LIMIT - timeout, _FINAL_READ_TIMEOUT))
         finally:
             self._forget(task_id, future)
 

@@ -19,8 +19,8 @@ from .jwt import LEEWAY, check_time, read_header, reason
 #: A kid that is not known is asked for once a minute, and so many of them in a minute.
 PAUSE: Final = 60.0
 _PAUSE_AFTER_FAILURE: Final = 5.0
-_MOST_FETCHES: Final = 10
-_MOST_KEYS: Final = 50
+_MAX_FETCHES: Final = 10
+_MAX_KEYS: Final = 50
 _ALGORITHMS: Final = ["ES256"]
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -103,7 +103,7 @@ class AlbVerifier:
     async def _fetch(self, kid: str) -> str:
         now = self._clock()
         self._asked = {asked: at for asked, at in self._asked.items() if now - at < PAUSE}
-        if kid in self._asked or len(self._asked) >= _MOST_FETCHES:
+        if kid in self._asked or len(self._asked) >= _MAX_FETCHES:
             raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
         self._asked[kid] = now
         try:
@@ -114,6 +114,6 @@ class AlbVerifier:
         if document.status != 200 or not document.body.startswith(b"-----BEGIN PUBLIC KEY-----"):
             raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
         self._keys[kid] = document.body.decode("ascii", "replace")
-        if len(self._keys) > _MOST_KEYS:
+        if len(self._keys) > _MAX_KEYS:
             del self._keys[next(iter(self._keys))]
         return self._keys[kid]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 CACHE_SECONDS: Final = 60.0
-_MOST_CACHED: Final = 1024
+_MAX_CACHED: Final = 1024
 _OWN_TOKEN: Final = "tm_"
 
 
@@ -85,7 +85,7 @@ class AssertionAuthenticator:
         self._cache.pop(key, None)
         until = min(self._clock() + CACHE_SECONDS, float(claims["exp"]))
         self._cache[key] = user, until
-        if len(self._cache) > _MOST_CACHED:
+        if len(self._cache) > _MAX_CACHED:
             del self._cache[next(iter(self._cache))]
         return user
 

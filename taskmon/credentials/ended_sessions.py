@@ -21,7 +21,7 @@ from .signing import ReplayGuard
 logger = logging.getLogger(__name__)
 
 #: Seconds that a session lasts at the most, and for which it is remembered that it was ended.
-LONGEST_SESSION: Final = 8 * 3600.0
+MAX_SESSION_SECONDS: Final = 8 * 3600.0
 MAX_FILE: Final = 16 << 20
 
 Rows = Mapping[str, float]
@@ -58,7 +58,7 @@ class EndedSessions:
 
     def __init__(self, most: int = 10_000, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._sessions = ReplayGuard(LONGEST_SESSION, most, clock)
+        self._sessions = ReplayGuard(MAX_SESSION_SECONDS, most, clock)
         self._people: dict[str, float] = {}
         self._unsaved: dict[str, float] = {}
         self._warned = False
@@ -115,7 +115,7 @@ class EndedSessions:
                 self._people[what] = max(at, self._people.get(what, at))
         if save and self.store is not None:
             self._unsaved.update(rows)
-        oldest = self._clock() - LONGEST_SESSION
+        oldest = self._clock() - MAX_SESSION_SECONDS
         self._people = {what: at for what, at in self._people.items() if at >= oldest}
 
 
@@ -139,7 +139,7 @@ class SessionFile:
         """Add rows, and leave out those that are older than any session."""
         try:
             with locked(self._path):
-                oldest = self._clock() - LONGEST_SESSION
+                oldest = self._clock() - MAX_SESSION_SECONDS
                 kept = {what: at for what, at in self._read().items() if at >= oldest}
                 kept |= {what: max(at, kept.get(what, at)) for what, at in rows.items()}
                 replace_private(self._path, msgspec.json.encode(kept))

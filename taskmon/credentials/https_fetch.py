@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 MAX_DOCUMENT: Final = 256 * 1024
 TIMEOUT: Final = 5.0
 _MAX_HEADERS: Final = 16 * 1024
-_AT_ONCE: Final = 4
+_MAX_CONCURRENT: Final = 4
 
 
 class Document(NamedTuple):
@@ -38,7 +38,7 @@ class Fetcher:
         except (OSError, ValueError) as exc:
             raise InvalidSetting("provider_ca_certs", "must be a file of certificates in PEM", str(ca_certs)) from exc
         self._client = SimpleAsyncHTTPClient(
-            force_instance=True, max_clients=_AT_ONCE, max_body_size=MAX_DOCUMENT, max_header_size=_MAX_HEADERS
+            force_instance=True, max_clients=_MAX_CONCURRENT, max_body_size=MAX_DOCUMENT, max_header_size=_MAX_HEADERS
         )
 
     async def ask(

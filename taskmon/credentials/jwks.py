@@ -16,8 +16,8 @@ from .https_fetch import Document, Fetcher
 
 logger = logging.getLogger(__name__)
 
-SHORTEST: Final = 600.0
-LONGEST: Final = 86_400.0
+MIN_CACHE_SECONDS: Final = 600.0
+MAX_CACHE_SECONDS: Final = 86_400.0
 #: So long after a fetch no other is made, whatever is asked for.
 PAUSE: Final = 60.0
 _MAX_KEYS: Final = 100
@@ -152,4 +152,4 @@ def _fits(key: _Jwk, algorithm: str) -> bool:
 
 def _lifetime(document: Document) -> float:
     match = _MAX_AGE.search(document.headers.get("Cache-Control", "").lower())
-    return min(LONGEST, max(SHORTEST, float(match[1]) if match else 0.0))
+    return min(MAX_CACHE_SECONDS, max(MIN_CACHE_SECONDS, float(match[1]) if match else 0.0))

@@ -9,7 +9,7 @@ import msgspec
 from jwt.types import Options
 
 from ..errors import AssertionRefused, InvalidArgument
-from ..times import LATEST
+from ..times import MAX_EPOCH
 
 MAX_TOKEN: Final = 8 * 1024
 LEEWAY: Final = 60.0
@@ -103,7 +103,7 @@ def read_header(token: str, algorithms: Collection[str]) -> dict[str, Any]:
 
 def check_time(exp: object) -> None:
     """Raise AssertionRefused unless this is a moment that a clock can show: PyJWT takes a number of any length."""
-    if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 < exp < LATEST:
+    if isinstance(exp, bool) or not isinstance(exp, int | float) or not 0 < exp < MAX_EPOCH:
         raise AssertionRefused("The assertion is refused: its exp is no time")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _WARN_EVERY: Final = 60.0
-_MOST_KNOWN: Final = 1024
+_MAX_KNOWN: Final = 1024
 
 
 class ProxyAuthenticator:
@@ -67,7 +67,7 @@ class ProxyAuthenticator:
             return None
         if user is None:
             raise AuthenticationFailed("The proxy says nobody's name")
-        if len(self._known) >= _MOST_KNOWN:
+        if len(self._known) >= _MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[key] = user
         return user

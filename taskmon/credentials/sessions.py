@@ -14,8 +14,8 @@ import msgspec
 from ..auth import Role, User, authorization
 from ..errors import AuthenticationFailed, MalformedCredentials, PermissionDenied
 from ..settings import is_name
-from .ended_sessions import LONGEST_SESSION, EndedSessions
-from .signing import LONGEST, Sealer
+from .ended_sessions import MAX_SESSION_SECONDS, EndedSessions
+from .signing import MAX_COOKIE_LENGTH, Sealer
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
@@ -124,7 +124,7 @@ class Sessions:
         if user is None:
             raise PermissionDenied(f"{identity.name} may not use taskmon")
         sealed = self._write(session, now)
-        if len(sealed) > LONGEST:
+        if len(sealed) > MAX_COOKIE_LENGTH:
             raise PermissionDenied(f"{identity.name} is in too many of the groups that --roles names")
         return user, sealed
 
@@ -179,14 +179,14 @@ class Sessions:
 
     def ends(self, session: Session) -> float:
         """Give the moment in epoch seconds when a session ends in any case."""
-        return session.began + LONGEST_SESSION
+        return session.began + MAX_SESSION_SECONDS
 
     def close(self) -> None:
         """Do nothing: there are no threads."""
 
     def _lasts(self, session: Session) -> bool:
         now = self._clock()
-        in_time = now - session.began < LONGEST_SESSION and -_SLACK <= now - session.seen < IDLE
+        in_time = now - session.began < MAX_SESSION_SECONDS and -_SLACK <= now - session.seen < IDLE
         who = session.identity
         return in_time and not self.ended.holds(session.key, session.began, (who.name, who.subject, who.address))
 

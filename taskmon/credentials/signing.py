@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-LONGEST: Final = 4000  # a browser keeps 4096 bytes of a cookie, its name and attributes included
+MAX_COOKIE_LENGTH: Final = 4000  # a browser keeps 4096 bytes of a cookie, its name and attributes included
 
 
 class Sealer:
@@ -31,7 +31,7 @@ class Sealer:
         except ValueError:
             return None
         # There is more than one way to write some bytes in base64: one of them counts.
-        if len(text) > LONGEST or text != f"{_encode(plain)}.{_encode(digest)}":
+        if len(text) > MAX_COOKIE_LENGTH or text != f"{_encode(plain)}.{_encode(digest)}":
             return None
         known = [hmac.compare_digest(hmac.digest(key, plain, "sha256"), digest) for key in self._keys]
         return plain if any(known) else None

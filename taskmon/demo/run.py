@@ -34,7 +34,7 @@ LOG = "worker.log"
 
 #: Seconds between two publications, and until a first task must have run.
 PAUSE = 0.4
-PATIENCE = 30.0
+START_TIMEOUT = 30.0
 
 
 class _DemoFailed(Exception):
@@ -123,7 +123,7 @@ async def _worker(folder: Path, stop: asyncio.Event) -> AsyncIterator[asyncio.su
 
 async def _keep_shop(shop: Shop, taskmon: Taskmon, token: str, stop: asyncio.Event) -> None:
     """Publish tasks until `stop`, and say where to look as soon as one of them ran."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT
     publications = _publish(shop, stop)
     task_ids: list[str] = []
     async for task_id in publications:
@@ -132,7 +132,7 @@ async def _keep_shop(shop: Shop, taskmon: Taskmon, token: str, stop: asyncio.Eve
             _show(taskmon, ran, token)
             break
         if asyncio.get_running_loop().time() > deadline:
-            raise _DemoFailed(f"no task has run in {PATIENCE:g} s")
+            raise _DemoFailed(f"no task has run in {START_TIMEOUT:g} s")
     async for _ in publications:
         pass
 

@@ -16,7 +16,7 @@ from .batches import Row
 from .columns import FIELDS, merge_tasks, to_row
 
 #: Tasks that are copied before others may run: a fraction of a millisecond.
-SLICE: Final = 200
+TASKS_PER_SLICE: Final = 200
 
 _UUID: Final = FIELDS.index("uuid")
 _RECONCILED: Final = FIELDS.index("reconciled")
@@ -127,8 +127,8 @@ class Changes:
         """Copy what was taken, which goes on changing, some at a time; list whose marks are to be taken away."""
         rows: list[Row] = []
         adopted: list[str] = []
-        for start in range(0, len(tasks), SLICE):
-            some = tasks[start : start + SLICE]
+        for start in range(0, len(tasks), TASKS_PER_SLICE):
+            some = tasks[start : start + TASKS_PER_SLICE]
             if self._earlier:
                 some = [self._recall_last(task) for task in some]
             copied = list(map(to_row, some))

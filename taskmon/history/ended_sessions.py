@@ -7,7 +7,7 @@ from .databases import Database
 from .driver_errors import translated
 
 #: Seconds after which a row says nothing about any session.
-KEPT = 8 * 3600.0
+RETENTION_SECONDS = 8 * 3600.0
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS taskmon_ended_sessions"
     ' (what text COLLATE "C" PRIMARY KEY, at double precision NOT NULL)'
@@ -24,7 +24,7 @@ def read_ended_sessions(database: Database) -> dict[str, float]:
         if connection.exec_driver_sql("SELECT to_regclass('taskmon_ended_sessions')").scalar() is None:
             return {}
         rows = connection.exec_driver_sql(
-            "SELECT what, at FROM taskmon_ended_sessions WHERE at >= %s", (time.time() - KEPT,)
+            "SELECT what, at FROM taskmon_ended_sessions WHERE at >= %s", (time.time() - RETENTION_SECONDS,)
         )
         return dict(tuple(row) for row in rows)
 
@@ -35,7 +35,9 @@ def write_ended_sessions(database: Database, rows: Mapping[str, float]) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.exec_driver_sql(_CREATE)
         connection.exec_driver_sql(_ADD, sorted(rows.items()))
-        connection.exec_driver_sql("DELETE FROM taskmon_ended_sessions WHERE at < %s", (time.time() - KEPT,))
+        connection.exec_driver_sql(
+            "DELETE FROM taskmon_ended_sessions WHERE at < %s", (time.time() - RETENTION_SECONDS,)
+        )
 
 
 #: Two programs do not create the table at the same time.

@@ -45,13 +45,13 @@ Family = tuple[Task, list[str]]
 
 #: Seconds that a question to the database may take, one about a single task, and what is asked to add to what memory
 #: knows: two such questions at the most are put for one request.
-_PATIENCE: Final = 15.0
-_SINGLE: Final = LIMIT
-_MORE: Final = LIMIT / 2
+_QUERY_TIMEOUT: Final = 15.0
+_LOOKUP_TIMEOUT: Final = LIMIT
+_COMPLETION_TIMEOUT: Final = LIMIT / 2
 
 #: Seconds that the start waits for a database that is away; and a million tasks take a while.
-_OPENING: Final = 8.0
-_RESTORING: Final = 600.0
+_OPEN_TIMEOUT: Final = 8.0
+_RESTORE_TIMEOUT: Final = 600.0
 
 
 class Names(NamedTuple):
@@ -121,7 +121,7 @@ class History:
             created = await self._open()
             if self._journal is not None:
                 leaving = partial(write_leftovers, self._database, self._journal, created, self._family)
-                await self._writing.call(leaving, _RESTORING)
+                await self._writing.call(leaving, _RESTORE_TIMEOUT)
             self._opened = True
             with uncollected():
                 return await self._restore()
@@ -131,16 +131,16 @@ class History:
 
     async def _open(self) -> bool:
         """Open the database; one that is brought up to date is waited for longer than one that is away."""
-        opening = asyncio.ensure_future(self._writing.call(self._database.open, _RESTORING))
-        await asyncio.wait({opening}, timeout=_OPENING)
+        opening = asyncio.ensure_future(self._writing.call(self._database.open, _RESTORE_TIMEOUT))
+        await asyncio.wait({opening}, timeout=_OPEN_TIMEOUT)
         if not opening.done() and not self._database.migrating:
             opening.cancel()
-            raise Unavailable("The history", f"no answer within {_OPENING:g} s")
+            raise Unavailable("The history", f"no answer within {_OPEN_TIMEOUT:g} s")
         return await opening
 
     async def _restore(self) -> Restored:
         reading = partial(read_all, self._database, self._state.max_tasks, self._monitor)
-        restored = await self._writing.call(reading, _RESTORING)
+        restored = await self._writing.call(reading, _RESTORE_TIMEOUT)
         for _ in self._state.restore(restored.tasks, restored.workers):
             await asyncio.sleep(0)
         self._horizon = restored.horizon
@@ -163,11 +163,11 @@ class History:
         pending = self._recorder.pending(task_id)
         if pending is not None:
             return await self.complete(pending)
-        return await self._ask(partial(read_task, self._database, task_id), _SINGLE)
+        return await self._ask(partial(read_task, self._database, task_id), _LOOKUP_TIMEOUT)
 
     async def find_foreign_cluster(self, task_id: str) -> str | None:
         """Return the name of another cluster that a task belongs to, None where none has it; raises Unavailable."""
-        return await self._ask(partial(find_foreign_cluster, self._database, task_id), _SINGLE)
+        return await self._ask(partial(find_foreign_cluster, self._database, task_id), _LOOKUP_TIMEOUT)
 
     async def complete(self, task: Task) -> Task:
         """Add to a task in memory what only the database knows of it; give it as it is while that is away.
@@ -179,7 +179,7 @@ class History:
         if not lacking or self.knows_newer_than == -inf:
             return task
         try:
-            stored = await self._ask(partial(read_task, self._database, task.uuid), _MORE)
+            stored = await self._ask(partial(read_task, self._database, task.uuid), _COMPLETION_TIMEOUT)
         except Unavailable:
             return task
         if stored is None or (not self._database.shared and stored.born == task.born):
@@ -192,7 +192,7 @@ class History:
         old = [task.uuid for task in tasks if _begin(task) <= self.knows_newer_than]
         if old:
             with suppress(Unavailable):
-                found = await self._ask(partial(read_children, self._database, old), _MORE)
+                found = await self._ask(partial(read_children, self._database, old), _COMPLETION_TIMEOUT)
                 for parent, stored in found.items():
                     known[parent] = list(dict.fromkeys([*stored, *known[parent]]))
         return known
@@ -241,13 +241,13 @@ class History:
 
     async def read_ended_sessions(self) -> dict[str, float]:
         """Return the sessions that were ended, see `credentials/ended_sessions.py`; raises Unavailable."""
-        return await self._ask(partial(read_ended_sessions, self._database), _SINGLE)
+        return await self._ask(partial(read_ended_sessions, self._database), _LOOKUP_TIMEOUT)
 
     async def write_ended_sessions(self, rows: Mapping[str, float]) -> None:
         """Add sessions that were ended; raises Unavailable."""
-        await self._ask(partial(write_ended_sessions, self._database, rows), _SINGLE)
+        await self._ask(partial(write_ended_sessions, self._database, rows), _LOOKUP_TIMEOUT)
 
-    async def _ask(self, question: Callable[[], T], patience: float = _PATIENCE) -> T:
+    async def _ask(self, question: Callable[[], T], patience: float = _QUERY_TIMEOUT) -> T:
         if not self.status.available:
             raise Unavailable("The history", self.status.reason)
         try:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 #: Changes in one transaction.
-_TOGETHER: Final = 5_000
+_CHANGES_PER_TRANSACTION: Final = 5_000
 
 
 def write_leftovers(database: Database, journal: Journal, created: bool, family: str = "") -> None:
@@ -69,7 +69,7 @@ def _gather(batches: Iterator[Batch]) -> Iterator[Batch]:
             gathered is None
             or alone
             or batch.cluster != gathered.cluster
-            or len(gathered.tasks) + len(batch.tasks) > _TOGETHER
+            or len(gathered.tasks) + len(batch.tasks) > _CHANGES_PER_TRANSACTION
         ):
             if gathered is not None:
                 yield gathered

@@ -26,10 +26,10 @@ INTERVAL: Final = 0.3
 _SELDOM: Final = 4
 
 #: Tasks that are copied, and noted, at a time: half a millisecond of the event loop.
-_SLICE: Final = 500
+_CHANGES_PER_SLICE: Final = 500
 
 #: Seconds that the disk may take.
-_PATIENCE: Final = 10.0
+_DISK_TIMEOUT: Final = 10.0
 
 
 class Keeper:
@@ -95,19 +95,19 @@ class Keeper:
         found = self._besides.take() if all_of_it else Found()
         start = 0
         while start < len(tasks) or found:
-            rows, adopted = self._changes.copy_fresh(tasks[start : start + _SLICE])
+            rows, adopted = self._changes.copy_fresh(tasks[start : start + _CHANGES_PER_SLICE])
             if not await self._call(partial(self._journal.note, found.batch(rows, adopted, self._monitor))):
                 self._changes.put_back_fresh(tasks[start:])
                 self._besides.put_back(found)
                 return False
-            start, found = start + _SLICE, Found()
+            start, found = start + _CHANGES_PER_SLICE, Found()
         self._noted_all, self._noting = began, False
         return True
 
     async def _call(self, function: Callable[[], None]) -> bool:
         """Do something with the journal, and tell whether that went well; trouble is said once."""
         try:
-            await self._lane.call(function, _PATIENCE)
+            await self._lane.call(function, _DISK_TIMEOUT)
         except (OSError, Full, Unavailable) as exc:
             trouble = str(exc)
             if trouble != self._trouble:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 #: Seconds between two lines.
-EVERY: Final = 60.0
+LOG_INTERVAL: Final = 60.0
 
 #: Examples that one line has.
 _MAX_EXAMPLES: Final = 5
@@ -30,7 +30,7 @@ class Reminder:
         """Log what has come, if it is time to."""
         if not self._count or time.monotonic() < self._due:
             return
-        self._due = time.monotonic() + EVERY
+        self._due = time.monotonic() + LOG_INTERVAL
         count, self._count = self._count, 0
         examples, self._examples = self._examples, []
         self._say(count, examples)

@@ -15,7 +15,7 @@ LENGTH: Final = Format(">Q")
 
 #: Rows in one message: while it is made, a quarter of a millisecond, no other thread runs. Between two they may: else
 #: the event loop would wait a millisecond each time that it asks for Python's lock.
-_SLICE: Final = 100
+_ROWS_PER_MESSAGE: Final = 100
 
 
 class Rows(Struct, tag=True):
@@ -96,7 +96,7 @@ def pack_batch(batch: Batch) -> tuple[list[bytes], Written]:
 
 def _pack_rows(batch: Batch, rows: list[Row]) -> list[bytes]:
     frames = []
-    for start in range(0, len(rows), _SLICE):
-        frames.append(pack(Rows(rows[start : start + _SLICE])))
+    for start in range(0, len(rows), _ROWS_PER_MESSAGE):
+        frames.append(pack(Rows(rows[start : start + _ROWS_PER_MESSAGE])))
         time.sleep(0)
     return [*frames, pack(Write(replace(batch, tasks=[])))]

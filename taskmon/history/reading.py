@@ -22,8 +22,8 @@ from .search_sql import find_condition
 from .task_names import read_names
 
 #: Rows that are read at a time: few at first, as a page is often complete then.
-_FIRST: Final = 250
-_MOST: Final = 2_000
+_MIN_ROWS_PER_READ: Final = 250
+_MAX_ROWS_PER_READ: Final = 2_000
 
 #: A search that may match no more tasks than that collects and sorts them, rather than to walk an order.
 _SORTABLE: Final = 10_000
@@ -53,8 +53,8 @@ def read_tasks(database: Database, task_ids: Sequence[str], cluster: str | None 
     own = database.own if cluster is None else tasks.c.cluster == cluster
     found: dict[str, Task] = {}
     with database.reading() as connection:
-        for start in range(0, len(task_ids), _FIRST):
-            some = list(map(clean_text, task_ids[start : start + _FIRST]))
+        for start in range(0, len(task_ids), _MIN_ROWS_PER_READ):
+            some = list(map(clean_text, task_ids[start : start + _MIN_ROWS_PER_READ]))
             for row in connection.execute(select(*_ROW).where(own, tasks.c.uuid.in_(some))):
                 found[row[0]] = Task(*row)
     return found
@@ -65,8 +65,8 @@ def read_children(database: Database, task_ids: Sequence[str], limit: int | None
     found: dict[str, list[str]] = {}
     at = tasks.c
     with database.reading() as connection:
-        for start in range(0, len(task_ids), _FIRST):
-            some = list(map(clean_text, task_ids[start : start + _FIRST]))
+        for start in range(0, len(task_ids), _MIN_ROWS_PER_READ):
+            some = list(map(clean_text, task_ids[start : start + _MIN_ROWS_PER_READ]))
             # Earlier versions stored a task that was retried as its own parent.
             query = select(at.parent_id, at.uuid).where(database.own, at.parent_id.in_(some), at.parent_id != at.uuid)
             query = query.order_by(at.timestamp, at.uuid)
@@ -137,7 +137,7 @@ class Listing:
         offset = 0
         if self._exact and self._skip:
             offset, self._skip = self._skip, 0
-        size = _FIRST
+        size = _MIN_ROWS_PER_READ
         while True:
             with self._database.reading() as connection:
                 rows = connection.execute(_page(order, after, size, offset)).all()
@@ -149,7 +149,7 @@ class Listing:
             if len(rows) < size:
                 return
             after = tuple(getattr(found[-1], key) for key in order.keys)
-            size = min(2 * size, _MOST)
+            size = min(2 * size, _MAX_ROWS_PER_READ)
 
     def _orders(self, condition: Condition) -> Iterator[Order]:
         """List the stretches of the order asked for: see `Finder`, which has the same ones."""

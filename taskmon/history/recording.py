@@ -26,10 +26,10 @@ from .journal import Journal
 from .journal_replay import write_leftovers
 from .journal_writer import Keeper
 from .log_throttle import Reminder
-from .retention import STEP
+from .retention import TASKS_PER_DELETE
 from .side_tables import Besides, Counters, Found
 from .status import Status
-from .watchdog import SLOW, call_patiently
+from .watchdog import WARN_AFTER, call_patiently
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ INTERVAL: Final = 0.4
 _WITH_JOURNAL: Final = 2
 
 #: Seconds that a question waits for what has changed to be written.
-FLUSHING: Final = 5.0
+FLUSH_TIMEOUT: Final = 5.0
 
 #: Tasks in one transaction.
-TOGETHER: Final = 5_000
+TASKS_PER_TRANSACTION: Final = 5_000
 
 #: Seconds until a round is tried again after one that failed, doubled each time.
 BACKOFF: Final = (1.0, 10.0)
@@ -50,8 +50,8 @@ BACKOFF: Final = (1.0, 10.0)
 #: Tasks that the search index takes at a time; until which share of a round it may, and which share of what writing
 #: took it gets in any case: else it would never get any while a lot is written.
 _INDEXED: Final = 500
-_SPARE: Final = 0.5
-_DUE: Final = 0.25
+_IDLE_SHARE: Final = 0.5
+_MIN_IDLE_SHARE: Final = 0.25
 
 
 class Upkeep(Protocol):
@@ -139,9 +139,9 @@ class Recorder:
         if self.status.changed_since is None:
             self.status.changed_since = time.monotonic()
         self._changes.note(changes)
-        if self._changes.waiting > self._state.max_tasks + TOGETHER:
+        if self._changes.waiting > self._state.max_tasks + TASKS_PER_TRANSACTION:
             self._drop()
-        if self._changes.fresh > self._state.max_tasks + TOGETHER:
+        if self._changes.fresh > self._state.max_tasks + TASKS_PER_TRANSACTION:
             self._changes.forget_fresh()
 
     def forget(self, hostname: str) -> None:
@@ -184,9 +184,9 @@ class Recorder:
         self._waiting.append((time.monotonic(), waiting))
         self._wanted.set()
         try:
-            await asyncio.wait_for(waiting, FLUSHING)
+            await asyncio.wait_for(waiting, FLUSH_TIMEOUT)
         except TimeoutError:
-            raise Unavailable("The history", f"nothing written within {FLUSHING:g} s") from None
+            raise Unavailable("The history", f"nothing written within {FLUSH_TIMEOUT:g} s") from None
 
     async def _run(self) -> None:
         pause = self._interval
@@ -232,7 +232,7 @@ class Recorder:
             await self._keeper.turn()
         left = self._changes.waiting
         await self._write(left, also=True)
-        while (left := left - TOGETHER) > 0:
+        while (left := left - TASKS_PER_TRANSACTION) > 0:
             await self._write(left)
         if self._keeper is not None:
             await self._keeper.forget()
@@ -258,7 +258,7 @@ class Recorder:
         """Write the tasks that wait longest; and `also` what else has changed."""
         await self._make_room()
         found = self._besides.take() if also else Found()
-        tasks = self._changes.take(min(most, TOGETHER))
+        tasks = self._changes.take(min(most, TASKS_PER_TRANSACTION))
         if not tasks and not found:
             return
         try:
@@ -283,14 +283,14 @@ class Recorder:
 
     async def _make_room(self) -> None:
         """Delete what is too much, twice as much as the last batch has added, so that the bounds hold under load."""
-        left = 2 * max(self._inserted, STEP)
+        left = 2 * max(self._inserted, TASKS_PER_DELETE)
         while self._upkeep.due and left > 0 and await self._call_upkeep(self._upkeep.step) is not None:
-            left -= STEP
+            left -= TASKS_PER_DELETE
 
     async def _use_spare_time(self, began: float) -> None:
         """Let searches find what was written, and delete what is too old, as long as little else is to do."""
         now = time.monotonic()
-        enough = max(began + self._interval * _SPARE, now + (now - began) * _DUE)
+        enough = max(began + self._interval * _IDLE_SHARE, now + (now - began) * _MIN_IDLE_SHARE)
         more = True
         while more and time.monotonic() < enough and not self._wanted.is_set():
             indexing = await self._call_upkeep(partial(self._database.index_some, _INDEXED))
@@ -317,7 +317,7 @@ class Recorder:
     def _note_stall(self) -> None:
         """Take note that the database does not answer."""
         if self.status.available:
-            self.status.reason = f"no answer for {SLOW:g} s"
+            self.status.reason = f"no answer for {WARN_AFTER:g} s"
             log.warning("The history cannot be written (%s); tasks are kept in memory", self.status.reason)
         self._release(Unavailable("The history", self.status.reason))
 

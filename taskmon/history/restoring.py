@@ -27,7 +27,7 @@ from .schema import counters, tasks, workers
 log = logging.getLogger(__name__)
 
 #: Longer texts are seldom the same in two tasks.
-_SHORT: Final = 16
+_INTERN_MAX_LENGTH: Final = 16
 
 
 class Restored(Struct):
@@ -125,7 +125,7 @@ def _to_tasks(rows: list[Row]) -> list[Task]:
                 setattr(task, field, intern(text))
         for field in _SOMETIMES:
             text = getattr(task, field)
-            if text is not None and len(text) <= _SHORT:
+            if text is not None and len(text) <= _INTERN_MAX_LENGTH:
                 setattr(task, field, intern(text))
     return made
 

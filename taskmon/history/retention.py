@@ -14,10 +14,10 @@ from .schema import counters, tasks, workers
 from .task_names import delete_unused_names
 
 #: Tasks that are deleted in one transaction, and names that are looked at.
-STEP: Final = 500
+TASKS_PER_DELETE: Final = 500
 
 #: Seconds between two looks at what is too old or too many, and how many times as long as the look took.
-_EVERY: Final = 10.0
+_INTERVAL: Final = 10.0
 _SHARE: Final = 50
 
 #: What a taskmon that is gone has counted is kept this long, in seconds.
@@ -81,20 +81,22 @@ class Retention:
                 self._stored = connection.execute(query).scalar() or 0
         self._too_old = None if self._max_age is None else now - self._max_age
         self._after = None
-        self._look_at = time.monotonic() + max(_EVERY, _SHARE * (time.monotonic() - began))
+        self._look_at = time.monotonic() + max(_INTERVAL, _SHARE * (time.monotonic() - began))
 
     def _delete_unused_names(self) -> None:
         """Delete names of tasks that no task has any more."""
         database = self._database
         with database.writing() as connection:
-            self._last_name, deleted = delete_unused_names(connection, database.cluster, self._last_name, STEP)
+            self._last_name, deleted = delete_unused_names(
+                connection, database.cluster, self._last_name, TASKS_PER_DELETE
+            )
         if deleted:
             database.forget_names()
 
     def _delete(self) -> None:
         """Delete the oldest tasks, on from where the last step ended: before that are those of others."""
         excess = self._count_excess()
-        most = min(STEP, excess) if excess else STEP
+        most = min(TASKS_PER_DELETE, excess) if excess else TASKS_PER_DELETE
         at = tasks.c
         place = tuple_(at.timestamp, at.uuid)
         oldest = select(at.id, at.timestamp, at.uuid).where(self._database.own)

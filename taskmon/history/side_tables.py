@@ -12,7 +12,7 @@ from ..records import Worker
 from .batches import Batch, Row, clean_value
 
 #: The counters are copied less often, where that takes long: a fiftieth of the time at the most.
-_EVERY: Final = 0.9
+_COUNTERS_INTERVAL: Final = 0.9
 _SHARE: Final = 50
 
 
@@ -30,7 +30,7 @@ class Counters:
         if began >= self._due:
             self._document = self._copy()
             now = time.monotonic()
-            self._due = began + max(_EVERY, _SHARE * (now - began))
+            self._due = began + max(_COUNTERS_INTERVAL, _SHARE * (now - began))
         return self._document
 
     def hurry(self) -> None:

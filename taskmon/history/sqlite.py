@@ -30,19 +30,19 @@ from .schema import SEARCHED, SEPARATOR
 from .search_sql import Texts
 
 #: Rows in one statement, a millisecond's worth: each costs the driver and SQLite some upkeep.
-_TOGETHER: Final = 50
+_ROWS_PER_STATEMENT: Final = 50
 
 #: Lets those have the processor who wait for it, after each statement: the scheduler may let them wait for some.
 _give_way: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)
 
 #: Seconds to wait for a lock that another process holds.
-_PATIENCE: Final = 1.0
+_LOCK_TIMEOUT: Final = 1.0
 
 #: In memory, and not in a file, is kept what it takes to undo a statement: a few hundred pages.
 _WRITER_PRAGMAS: Final = ("synchronous = NORMAL", "cache_size = -65536", "temp_store = MEMORY")
 
 #: Seconds to wait for the process that a taskmon which was killed has left, and which ends with it.
-_LEAVING: Final = 5.0
+_PREDECESSOR_TIMEOUT: Final = 5.0
 
 #: The first SQLite that searches by trigrams.
 _OLDEST: Final = (3, 34, 0)
@@ -136,8 +136,8 @@ class SqliteDatabase(Database):
         """
         before = _read_last_id(connection)
         rows = sorted(rows, key=itemgetter(_STATE))
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
+        for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+            some = rows[start : start + _ROWS_PER_STATEMENT]
             columns = zip(FIELDS, zip(*some, strict=True), strict=True)
             known = {field: values for field, values in columns if values.count(None) < len(some)}
             statement = _upsert_tasks(tuple(known), len(some))
@@ -158,8 +158,8 @@ class SqliteDatabase(Database):
             if not rows:
                 return False
             connection.exec_driver_sql(_FORGET_TEXTS, (most,))
-            for start in range(0, len(rows), _TOGETHER):
-                some = rows[start : start + _TOGETHER]
+            for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+                some = rows[start : start + _ROWS_PER_STATEMENT]
                 values = [value for row in some for value in (row[0], fold(row[1:]))]
                 connection.exec_driver_sql(_insert_texts(len(some)), tuple(values))
                 _give_way()
@@ -180,7 +180,7 @@ class SqliteDatabase(Database):
     def _make_engine(self, begin: str, *pragmas: str) -> Engine:
         engine = create_engine(
             f"sqlite+pysqlite:///{self._path}",
-            connect_args={"timeout": _PATIENCE, "check_same_thread": False, "cached_statements": 32},
+            connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False, "cached_statements": 32},
             pool_size=2,
         )
 
@@ -263,7 +263,7 @@ def _read_last_id(connection: Connection) -> int:
 
 def _lock(file: IO[bytes]) -> bool:
     """Lock a file that others may be about to let go; tell whether that went well."""
-    deadline = time.monotonic() + _LEAVING
+    deadline = time.monotonic() + _PREDECESSOR_TIMEOUT
     while True:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,10 +27,10 @@ from .writer_process import SIGNALS, Plan
 log = logging.getLogger(__name__)
 
 #: Seconds in which a process that takes only what others leave of the processors has to read and answer a request.
-_PATIENCE: Final = 1.0
+_IDLE_PRIORITY_TIMEOUT: Final = 1.0
 
 #: Seconds that the process may take to end.
-_ENDING: Final = 5.0
+_EXIT_TIMEOUT: Final = 5.0
 
 
 class SqliteApart(SqliteDatabase):
@@ -131,7 +131,7 @@ class SqliteApart(SqliteDatabase):
         if not self._ready:
             receive(answers)
             self._ready = True
-        deadline = time.monotonic() + _PATIENCE if self._idle else inf
+        deadline = time.monotonic() + _IDLE_PRIORITY_TIMEOUT if self._idle else inf
         with suppress(OSError):  # it has ended, as the answer will say
             for frame in frames:
                 left = memoryview(frame)
@@ -150,7 +150,7 @@ class SqliteApart(SqliteDatabase):
             with suppress(OSError):
                 pipe.close()
         try:
-            process.wait(_ENDING)
+            process.wait(_EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 #: Seconds after which the database counts as away, and after which nothing is hoped for any more: longer than a
 #: server lets a statement take.
-SLOW: Final = 10.0
-HUNG: Final = 45.0
+WARN_AFTER: Final = 10.0
+CUT_AFTER: Final = 45.0
 
 _FOREVER: Final = 86_400.0
 
@@ -26,7 +26,7 @@ async def call_patiently(
     """Make a call in a thread; `say` when it is slow, and `cut` it off when it hangs."""
     call = asyncio.ensure_future(lane.call(function, _FOREVER))
     try:
-        for seconds, act in ((SLOW, say), (HUNG - SLOW, cut)):
+        for seconds, act in ((WARN_AFTER, say), (CUT_AFTER - WARN_AFTER, cut)):
             await asyncio.wait({call}, timeout=seconds)
             if call.done():
                 break

@@ -9,7 +9,7 @@ import msgspec
 from tornado.httputil import HTTPServerRequest
 
 from ..errors import InvalidArgument
-from ..nesting import DEEPEST, is_too_deep
+from ..nesting import MAX_DEPTH, is_too_deep
 from ..parameters import Parameter
 
 MAX_ARGUMENTS: Final = 100
@@ -86,7 +86,7 @@ def _read_body(request: HTTPServerRequest) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidArgument("The body", "must be a JSON object")
     if is_too_deep(request.body, body):
-        raise InvalidArgument("The body", f"may be nested {DEEPEST} levels deep at the most")
+        raise InvalidArgument("The body", f"may be nested {MAX_DEPTH} levels deep at the most")
     _refuse_duplicates(request.body)
     return body
 

@@ -17,8 +17,8 @@ from .arguments import read_parts
 from .redaction import Showing
 
 _UNREADABLE: Final = "(unreadable)"
-_LONGEST: Final = 128
-_LONGEST_VALUE: Final = 1000
+_MAX_NAME_LENGTH: Final = 128
+_MAX_VALUE_LENGTH: Final = 1000
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 421, 429})
 
 
@@ -53,7 +53,7 @@ def _shown(name: str, value: Any, showing: Showing) -> Any:
         return MASK
     shown = showing.masker.value(value)
     text = shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
-    return shown if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…[cut]"
+    return shown if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "…[cut]"
 
 
 def write(
@@ -63,11 +63,11 @@ def write(
     about = {
         "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
         "request_id": request_id,
-        "user": user[:_LONGEST],
+        "user": user[:_MAX_NAME_LENGTH],
         "authenticated_by": method,
-        "client": client[:_LONGEST],
+        "client": client[:_MAX_NAME_LENGTH],
         "action": action,
-        "target": unquote(target, errors="backslashreplace")[:_LONGEST_VALUE],
+        "target": unquote(target, errors="backslashreplace")[:_MAX_VALUE_LENGTH],
         **more,
     }
     if status is None:

@@ -21,7 +21,7 @@ REASONS: Final = {
 #: What is logged by whoever refuses it, or is no news: it is only counted.
 _COUNTED_ONLY: Final = frozenset({"missing", "credentials"})
 
-_EVERY: Final = 60.0
+_LOG_INTERVAL: Final = 60.0
 _MAX_DETAIL: Final = 300
 
 
@@ -54,5 +54,5 @@ class Refusals:
 
     def _log(self, reason: str) -> None:
         count, last = self._pending.pop(reason)
-        self._due[reason] = self._clock() + _EVERY
+        self._due[reason] = self._clock() + _LOG_INTERVAL
         log.warning("%s: %s (%d times since the last such line)", REASONS[reason], last, count)

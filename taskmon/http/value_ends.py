@@ -11,7 +11,7 @@ from typing import Final
 #: Brackets, quotes and separators of one value that are looked at; one with more extends to the end of its text.
 _MAX_STEPS: Final = 1000
 
-_DEEPEST: Final = 1023
+_MAX_BACKSLASHES: Final = 1023
 
 _OPENING: Final = re.compile(r"[bBuUrRfF]{0,2}(?P<slashes>\\*+)(?P<quote>['\"])")
 _SCALAR: Final = re.compile(r"[-+\w.]++(?=\s{0,8}(?:[,)\]}&;\n]|\Z))")
@@ -102,7 +102,7 @@ def _find_end_of_string(text: str, opening: re.Match[str]) -> int:
     if not slashes and text.startswith(2 * quote, start):
         end = text.find(3 * quote, start + 2)
         return len(text) if end < 0 else end + 3
-    if level > _DEEPEST:
+    if level > _MAX_BACKSLASHES:
         return len(text)
     body = _string_body(level.bit_length(), quote).match(text, start)
     end = start if body is None else body.end()

@@ -10,7 +10,7 @@ from ..settings import Settings
 
 #: Where a provider may send people back to; Flower's is the second.
 CALLBACKS: Final = ("/login/callback", "/login")
-_LONGEST: Final = 1024
+_MAX_LENGTH: Final = 1024
 _PATH = re.compile(r"/|(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+/?")
 _QUERY = re.compile(r"[!\"$-\[\]-~]*")
 _DOTS = re.compile(r"(?i)(?:\.|%2e){1,2}")
@@ -58,7 +58,7 @@ def local_path(text: str, base: str) -> str:
     """Give a path of this taskmon, with its query, as it came; for anything else the first page."""
     path, _, query = text.partition("?")
     inside = path == base or path.startswith(f"{base}/")
-    if len(text) <= _LONGEST and inside and _PATH.fullmatch(path) and _QUERY.fullmatch(query):
+    if len(text) <= _MAX_LENGTH and inside and _PATH.fullmatch(path) and _QUERY.fullmatch(query):
         pieces = path.split("/")
         leads_back = path.removeprefix(base).startswith(("/login", "/logout"))
         if not leads_back and not _SLASHES.search(path) and not any(map(_DOTS.fullmatch, pieces)):

@@ -10,7 +10,7 @@ from ..errors import LoginFailed
 
 Document = Mapping[str, Any]
 
-_LONGEST_GROUP: Final = 256
+_MAX_GROUP_LENGTH: Final = 256
 _SUBJECT = re.compile(r"[ -~]{1,255}")
 
 
@@ -39,7 +39,7 @@ def read_groups(document: Document, claim: str, wanted: Collection[str]) -> tupl
     """
     found = _find(document, claim)
     listed = found if isinstance(found, list) else [found]
-    names = {name for name in listed if isinstance(name, str) and len(name) <= _LONGEST_GROUP}
+    names = {name for name in listed if isinstance(name, str) and len(name) <= _MAX_GROUP_LENGTH}
     return tuple(sorted(names.intersection(wanted)))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Failures of one client in a minute of those that cost the provider a request.
 CLIENT_LIMIT: Final = 30
-_LONGEST: Final = 4096
+_MAX_COOKIE_LENGTH: Final = 4096
 
 Query = Mapping[str, list[bytes]]
 
@@ -108,6 +108,6 @@ class Login:
 def _only(query: Query, name: str) -> str:
     values = query.get(name, [])
     text = values[0].decode("ascii", "replace") if len(values) == 1 else ""
-    if not 0 < len(text) <= _LONGEST or not text.isascii() or not text.isprintable():
+    if not 0 < len(text) <= _MAX_COOKIE_LENGTH or not text.isascii() or not text.isprintable():
         raise LoginFailed(f"The answer must bring exactly one {name}")
     return text

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, ByteBudget, Labels
-from .oldest_waiting import SETTLE_AT, Waiting
+from .oldest_waiting import SORT_AT, Waiting
 from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
 from .views import StateView
 
@@ -209,7 +209,7 @@ class Counts:
                         times.seconds += wait
             elif kind == SENT:
                 note(record)
-        if len(self.waiting.fresh) >= SETTLE_AT:
+        if len(self.waiting.fresh) >= SORT_AT:
             self.waiting.settle()
         now = self._clock()
         if int(now) != self.rate.second:

@@ -21,12 +21,12 @@ from .views import StateView
 MAX_LINES: Final = 1_000
 
 #: So many tasks are noted before they are put in line.
-SETTLE_AT: Final = 1_000
+SORT_AT: Final = 1_000
 
 # Entries looked at for each that is added: as they are 2, no more than half of the entries are stale for long.
 _SWEEP: Final = 2
 _BLOCK: Final = 1_000
-_LONGEST_NAME: Final = 255
+_MAX_NAME_LENGTH: Final = 255
 
 _Entry = tuple[float, Task]
 
@@ -115,7 +115,7 @@ class Waiting:
 
     def _line(self, queue: str) -> _Line:
         """Give the line for a queue; one for all those for which there is no room."""
-        if queue not in self._lines and (len(queue) > _LONGEST_NAME or len(self._lines) >= MAX_LINES):
+        if queue not in self._lines and (len(queue) > _MAX_NAME_LENGTH or len(self._lines) >= MAX_LINES):
             queue = OTHER
         return self._lines.setdefault(queue, _Line())
 

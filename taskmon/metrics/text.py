@@ -22,7 +22,7 @@ Steps = Iterable[str | None]
 Samples = dict[str, Steps]
 
 #: So many series or histograms are looked at in a step.
-_STEP: Final = 200
+_SERIES_PER_SLICE: Final = 200
 
 Item = TypeVar("Item")
 
@@ -142,7 +142,7 @@ def _of_workers(counts: Counts, values: Mapping[str, float], write: Callable[[fl
 def in_steps(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
     """Take some at a time; of what may grow meanwhile that has to be a copy."""
     items = iter(items)
-    while step := tuple(islice(items, _STEP)):
+    while step := tuple(islice(items, _SERIES_PER_SLICE)):
         yield step
 
 

@@ -9,7 +9,7 @@ from ..records import CUT_MARK, Task
 
 #: Celery shortens a text only from this many characters on, unless told otherwise; an ellipsis for depth may come
 #: in any text.
-_LONG: Final = 1000
+_MIN_CUT_LENGTH: Final = 1000
 
 _DOTS: Final = "..."
 
@@ -70,4 +70,4 @@ def _missing_times(task: Task) -> list[str]:
 
 def is_shortened(text: str) -> bool:
     """Tell whether Celery has shortened a text of arguments or of a result: it leaves three dots."""
-    return _BARE.search(text) is not None or (len(text) >= _LONG and _QUOTED.search(text) is not None)
+    return _BARE.search(text) is not None or (len(text) >= _MIN_CUT_LENGTH and _QUOTED.search(text) is not None)

@@ -17,18 +17,18 @@ from typing import Final
 
 #: The share of the machine's or the control group's memory that is taken by default, and the least that is.
 DEFAULT_SHARE: Final = 0.5
-LEAST: Final = 128 << 20
+MIN_LIMIT: Final = 128 << 20
 
 #: Shares of the limit: from the first on tasks are evicted, below the second there is no bound to what they take.
-_FULL: Final = 0.92
-_ROOMY: Final = 0.8
+_EVICT_FROM: Final = 0.92
+_UNBOUNDED_BELOW: Final = 0.8
 
 #: By how much the process must have grown, as a share of the limit, until tasks have to give way once more: memory
 #: that is free may stay with the process.
 _GROWTH: Final = 0.005
 
 #: Seconds between two looks at what the process has.
-_EVERY: Final = 0.01
+_CHECK_INTERVAL: Final = 0.01
 
 #: Seconds between two calls that give free memory back to the system.
 _TRIM_EVERY: Final = 0.5
@@ -71,9 +71,9 @@ class MemoryBudget:
         now = self._clock()
         if now < self._next:
             return
-        self._next = now + _EVERY
+        self._next = now + _CHECK_INTERVAL
         size = self._read_size()
-        full = _FULL * self.limit
+        full = _EVICT_FROM * self.limit
         if size > full and now >= self._next_trim:
             self._next_trim = now + _TRIM_EVERY
             release_free_memory()
@@ -81,7 +81,7 @@ class MemoryBudget:
         if size > full and size > self._grown:
             self._grown = size + _GROWTH * self.limit
             self.room = min(self.room, held) - (size - full)
-        elif size < _ROOMY * self.limit:
+        elif size < _UNBOUNDED_BELOW * self.limit:
             self.room = inf
             self._grown = 0.0
 
@@ -127,7 +127,7 @@ def release_free_memory() -> None:
 
 def default_limit(root: Path = Path("/")) -> int:
     """Return the share of the memory that there is for this process: the machine's, or its control group's."""
-    return max(LEAST, int(DEFAULT_SHARE * memory_of_machine(root)))
+    return max(MIN_LIMIT, int(DEFAULT_SHARE * memory_of_machine(root)))
 
 
 def memory_of_machine(root: Path = Path("/")) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 from ..records import Task
 
 #: So many counts, by worker and name, are kept though they may be zero.
-_MOST: Final = 10_000
+_MAX_COUNTS: Final = 10_000
 
 
 class Prefetched:
@@ -15,7 +15,7 @@ class Prefetched:
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._most = _MOST
+        self._most = _MAX_COUNTS
 
     def __len__(self) -> int:
         """Count the counts that are kept."""
@@ -35,4 +35,4 @@ class Prefetched:
         if len(self._counts) > self._most:
             for key in [key for key, count in self._counts.items() if not count]:
                 del self._counts[key]
-            self._most = _MOST + 2 * len(self._counts)
+            self._most = _MAX_COUNTS + 2 * len(self._counts)

@@ -52,7 +52,7 @@ SETTLES: Final = 5.0
 LATE_EVENTS: Final = 5.0
 
 #: What workers say they have is good for so long, in seconds.
-_HOLDINGS_AGE: Final = 10.0
+_WORKER_TASKS_MAX_AGE: Final = 10.0
 _SLICE: Final = 0.003
 _RESULT_LENGTH, _RESULT_DEPTH = 1024, 3  # as in Celery's events
 
@@ -228,7 +228,7 @@ class Reconciler:
 
     async def _ask(self, unclear: Mapping[str, float]) -> None:
         """Ask the workers what they have, if they have not said so just now, and how long queues are."""
-        if self._asked_at is None or time.monotonic() - self._asked_at > min(_HOLDINGS_AGE, self._after):
+        if self._asked_at is None or time.monotonic() - self._asked_at > min(_WORKER_TASKS_MAX_AGE, self._after):
             wall = time.time()
             own = {task.worker for task in self._held(unclear)}
             workers = self._state.workers.items()

@@ -45,8 +45,8 @@ _ZONED: Final = 3
 
 #: Tasks that are evicted for want of memory: how many together, and in one call; so many always stay.
 _EVICTED_TOGETHER: Final = 20
-_EVICTED_AT_ONCE: Final = 2_000
-_LEAST: Final = 100
+_EVICTED_PER_SLICE: Final = 2_000
+_MIN_TASKS: Final = 100
 
 #: The last so many blocks of that index change under load.
 _CHANGING: Final = 16
@@ -366,11 +366,11 @@ class State:
             indexes.weights.clear()
             return False
         evicted = 0
-        while indexes.held > memory.room and len(self._tasks) > _LEAST and evicted < _EVICTED_AT_ONCE:
+        while indexes.held > memory.room and len(self._tasks) > _MIN_TASKS and evicted < _EVICTED_PER_SLICE:
             self._evict(_EVICTED_TOGETHER)
             evicted += _EVICTED_TOGETHER
         self.evicted_for_memory = self.evicted_for_memory or evicted > 0
-        return evicted >= _EVICTED_AT_ONCE
+        return evicted >= _EVICTED_PER_SLICE
 
     def _evict(self, count: int) -> None:
         crowded = self._indexes.crowded()

@@ -16,10 +16,10 @@ Reject = Callable[[str, str], None]
 #: So much is read at once, in bytes.
 PIECE: Final = 262_144
 
-#: After less than SMALL bytes the next read waits PAUSE seconds. Else a steady stream of small messages would wake
-#: the thread for every single one; so it is woken 125 times a second at most, and no event is seen 8 ms later for it.
-#: What comes after a silence is read at once.
-SMALL: Final = 65_536
+#: After less than MIN_CHUNK bytes the next read waits PAUSE seconds, or a steady stream of small messages would wake
+#: the thread for each of them. So it wakes 125 times a second at most, and an event is at most 8 ms late. What comes
+#: after a silence is read at once.
+MIN_CHUNK: Final = 65_536
 PAUSE: Final = 0.008
 
 
@@ -56,7 +56,7 @@ class Pieces:
                 data = _read_records(sock, data)
         finally:
             sock.settimeout(before)
-        self._pause = len(data) < SMALL
+        self._pause = len(data) < MIN_CHUNK
         return data
 
 

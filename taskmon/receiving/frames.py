@@ -29,7 +29,7 @@ _METHOD_PAYLOAD: Final = Struct(">HH")
 _HEADER_PAYLOAD: Final = Struct(">HHQH")
 
 _KNOWN_PROPERTIES: Final = 1000
-_LONGEST_KNOWN: Final = 1024
+_MAX_KNOWN_LENGTH: Final = 1024
 
 
 class AmqpDrain:
@@ -152,7 +152,7 @@ class AmqpDrain:
             about = _read_properties(raw)
             if len(self._known) >= _KNOWN_PROPERTIES:
                 self._known.clear()
-            if len(raw) <= _LONGEST_KNOWN:
+            if len(raw) <= _MAX_KNOWN_LENGTH:
                 self._known[raw] = about
         return about
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PREFETCH: Final = 10_000
 
 #: Seconds between two acknowledgements: each is a packet.
-EVERY: Final = 0.05
+ACK_INTERVAL: Final = 0.05
 
 #: How RabbitMQ answers who declares a queue that exists with other arguments, and who may not consume from one.
 _OTHERWISE: Final = 406
@@ -57,7 +57,7 @@ class Acks:
         now = time.monotonic()
         if now < self._due:
             return
-        self._due = now + EVERY
+        self._due = now + ACK_INTERVAL
         tag = 0
         while self._open and self._open[0][0] <= applied:
             _, tag = self._open.popleft()

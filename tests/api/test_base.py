@@ -14,12 +14,12 @@ from urllib.parse import quote
 import pytest
 from serving import Headers, Response, Served, close, event, make_app, parse, serving
 
+from taskmon import routes
 from taskmon.api.tasks import TaskTypes
 from taskmon.auth import Role, User
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting, PermissionDenied, TooManyRequests, Unavailable, WorkerTimeout
-from taskmon.http import server
 from taskmon.http.arguments import MAX_ARGUMENTS
 from taskmon.http.base import ApiHandler
 from taskmon.http.headers import HEADERS
@@ -293,7 +293,7 @@ class Late(ApiHandler):
 
 @asynccontextmanager
 async def serving_changes(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[Served]:
-    monkeypatch.setattr(server, "ROUTES", [*server.ROUTES, (r"/change/(.+?)", Change), (r"/late", Late)])
+    monkeypatch.setattr(routes, "ROUTES", [*routes.ROUTES, (r"/change/(.+?)", Change), (r"/late", Late)])
     async with serving_one_task(**options) as served:
         yield served
 

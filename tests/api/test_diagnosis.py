@@ -190,7 +190,7 @@ async def findings(served: Served) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeats, "PATIENCE", 0.0)
+    monkeypatch.setattr(heartbeats, "MIN_DURATION", 0.0)
     monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
 
 
@@ -262,7 +262,7 @@ async def test_every_finding() -> None:
 async def test_findings_are_logged_without_anybody_asking(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "_DIAGNOSE_EVERY", 0.01)
+    monkeypatch.setattr(app, "_DIAGNOSE_INTERVAL", 0.01)
     async with serving() as served:
         await eventually(lambda: "no-result-backend" in caplog.text)
         await findings(served)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from serving import Response, Served, serving
 
+from taskmon import routes
 from taskmon.auth import ROLES, Role
 from taskmon.credentials.tokens import new_token
-from taskmon.http import server
 from taskmon.http.base import ApiHandler
 from taskmon.routes import ROUTES
 
@@ -31,7 +31,7 @@ async def serving_shells(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Asy
     for path, handler in ROUTES:
         methods = {method: reach for method in ("get", "post") if method in handler.methods()}
         shells.append((path, type(handler.__name__, (handler,), methods)))
-    monkeypatch.setattr(server, "ROUTES", shells)
+    monkeypatch.setattr(routes, "ROUTES", shells)
     async with serving(token=LINES, **options) as served:
         yield served
 

@@ -230,13 +230,13 @@ def test_replies_that_are_none(replies: tuple[ReplySource, Workers]) -> None:
 
 def test_so_many_replies_are_kept(replies: tuple[ReplySource, Workers], monkeypatch: pytest.MonkeyPatch) -> None:
     source, workers = replies
-    monkeypatch.setattr(backends, "MOST_REPLIES", 3)
+    monkeypatch.setattr(backends, "MAX_REPLIES", 3)
     for number in range(5):
         workers.reply(f"t{number}", {"status": "SUCCESS", "result": number})
     source.read(["t0"])
     states = {task_id: result.state for task_id, result in source.read([f"t{number}" for number in range(5)]).items()}
     assert [task_id for task_id, state in states.items() if state == "SUCCESS"] == ["t2", "t3", "t4"]
-    monkeypatch.setattr(backends, "MOST_REPLY_BYTES", 100)
+    monkeypatch.setattr(backends, "MAX_REPLY_BYTES", 100)
     workers.reply("long", {"status": "SUCCESS", "result": "x" * 60})
     source.read(["long"])
     assert [read_one(source, task_id).state for task_id in ("t4", "long")] == ["PENDING", "SUCCESS"]

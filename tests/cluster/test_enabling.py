@@ -241,7 +241,7 @@ async def test_a_worker_that_starts_is_asked_until_it_surely_listens() -> None:
     assert scene.asked == [["a"]]
     for _ in range(5):
         await scene.see(worker_event("heartbeat", "a"))
-    assert scene.asked == [["a"]] * (1 + event_enabler._AGAIN)
+    assert scene.asked == [["a"]] * (1 + event_enabler._ASK_AGAIN_AFTER_HEARTBEATS)
     assert not scene.enabler._again
 
 

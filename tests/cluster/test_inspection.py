@@ -22,7 +22,7 @@ from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.inspection import GENERAL, OF_TASKS, Inspection, Inspector, read_answer
 from taskmon.cluster.mailbox import Command, Mailbox, Replies
 from taskmon.errors import Unavailable, WorkerTimeout
-from taskmon.nesting import DEEPEST
+from taskmon.nesting import MAX_DEPTH
 from taskmon.records import Event, Task, Worker
 
 W1, W2 = "celery@w1", "celery@w2"
@@ -262,7 +262,7 @@ async def test_a_worker_that_comes_is_asked_once(clock: list[float]) -> None:
 
 
 async def test_many_that_come_are_asked_together(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TOGETHER", 3)
+    monkeypatch.setattr(module, "_WORKERS_PER_CALL", 3)
     names = [f"celery@{number}" for number in range(7)]
     inspector, mailbox = fake(*names)
     for name in names:
@@ -437,7 +437,7 @@ def test_odd_values() -> None:
 
 def test_what_lies_too_deep_is_left_out() -> None:
     deep: Any = [1]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         deep = [deep]
     answer = json.dumps(shown("reserved", [{"id": "a", "args": deep, "kwargs": {}}]))
     assert '"a"' in answer

@@ -139,7 +139,7 @@ async def test_those_who_ask_the_same_share_the_answer(app: Celery, lane: Blocki
 
 
 async def test_the_watch(app: Celery, lane: BlockingPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.01)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
     names = ["a"]
     queues = Slow(app, lane, names)
     queues.go.set()

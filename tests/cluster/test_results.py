@@ -222,7 +222,7 @@ async def test_closing_while_the_backend_hangs() -> None:
 
 async def test_a_wait_for_a_backend_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT", 0.3)
-    monkeypatch.setattr(module, "_LAST_LOOK", 0.1)
+    monkeypatch.setattr(module, "_FINAL_READ_TIMEOUT", 0.1)
     async with reading() as (results, fake):
         fake.open.clear()
         for timeout, last in ((0.1, "0.2 s"), (0.5, "0.1 s")):

@@ -19,7 +19,7 @@ from taskmon.cluster import result_decoding
 from taskmon.cluster.result_decoding import LARGEST, UNKNOWN, Result, make_plain, read_stored
 from taskmon.http.masker import Masker
 from taskmon.http.serializers import encode
-from taskmon.nesting import DEEPEST
+from taskmon.nesting import MAX_DEPTH
 
 JSON = "application/json"
 PICKLE = "application/x-python-serialize"
@@ -186,7 +186,7 @@ def test_what_is_too_deep_or_too_large(monkeypatch: Any) -> None:
     itself.append(itself)
     with pytest.raises(result_decoding._Unreadable):
         make_plain(itself)
-    monkeypatch.setattr(result_decoding, "_MOST_VALUES", 10)
+    monkeypatch.setattr(result_decoding, "_MAX_VALUES", 10)
     result = read(meta(result=list(range(20))))
     assert (result.state, result.reason) == ("SUCCESS", "it has more than 10 values")
     assert "larger than 8 MiB" in (read(b" " * (LARGEST + 1)).reason or "")
@@ -200,7 +200,7 @@ def test_no_result_is_nested_deeper_than_who_shows_it_can_follow(wrap: Callable[
         value = wrap(value)
         result = read(meta(result=value))
         assert result.state == "SUCCESS"
-        assert (result.reason is None) == (depth <= DEEPEST)
+        assert (result.reason is None) == (depth <= MAX_DEPTH)
         masker.value(result.value)
 
 

@@ -13,11 +13,11 @@ from issuer import Issuer, Key, claims
 from serving import Headers, Response, Served, parse, serving
 from tls import make_certificates
 
+from taskmon import routes
 from taskmon.auth import Role
 from taskmon.credentials.proxy_factory import build_proxy
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
-from taskmon.http import server
 from taskmon.http.base import ApiHandler
 from taskmon.settings import Settings
 
@@ -36,7 +36,7 @@ class Who(ApiHandler):
 
 @pytest.fixture(autouse=True)
 def _route(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ROUTES", [*server.ROUTES, ("/who", Who)])
+    monkeypatch.setattr(routes, "ROUTES", [*routes.ROUTES, ("/who", Who)])
 
 
 @asynccontextmanager

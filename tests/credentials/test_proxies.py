@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import Headers, Response, Served, close, parse, serving
 
+from taskmon import routes
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import InvalidSetting
-from taskmon.http import server
 from taskmon.http.base import ApiHandler
 from taskmon.settings.proxies import PRESETS
 
@@ -34,7 +34,7 @@ class Who(ApiHandler):
 
 @pytest.fixture(autouse=True)
 def _route(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ROUTES", [*server.ROUTES, ("/who", Who)])
+    monkeypatch.setattr(routes, "ROUTES", [*routes.ROUTES, ("/who", Who)])
 
 
 ANN = {"X-Forwarded-User": "ann", "X-Forwarded-Email": "ann@example.com"}
@@ -249,7 +249,7 @@ async def test_a_header_of_ones_own() -> None:
 
 
 async def test_many_people_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.credentials.proxies._MOST_KNOWN", 2)
+    monkeypatch.setattr("taskmon.credentials.proxies._MAX_KNOWN", 2)
     async with serving(**PROXY) as served:
         for name in ("a", "b", "c", "a", "c"):
             assert (await whoami(served, {"X-Forwarded-User": name}))["user"] == name

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.credentials.signing import LONGEST, ReplayGuard, Sealer
+from taskmon.credentials.signing import MAX_COOKIE_LENGTH, ReplayGuard, Sealer
 
 KEY, OTHER = "k" * 32, "o" * 32
 
@@ -34,7 +34,7 @@ def test_anything_else_does_not_open(text: str) -> None:
 
 def test_what_is_too_long_does_not_open() -> None:
     sealer = Sealer([KEY], "test")
-    assert sealer.open(sealer.seal(b"x" * LONGEST)) is None
+    assert sealer.open(sealer.seal(b"x" * MAX_COOKIE_LENGTH)) is None
 
 
 def test_keys_rotate_and_purposes_do_not_mix() -> None:

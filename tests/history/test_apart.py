@@ -125,7 +125,7 @@ def test_what_is_to_end_taskmon_does_not_end_it(database: SqliteApart) -> None:
 def test_a_process_that_gets_no_processor_time_makes_way_for_one_that_does(
     database: SqliteApart, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(sqlite_subprocess, "_PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite_subprocess, "_IDLE_PRIORITY_TIMEOUT", 0.1)
     write(database, [Task("a", timestamp=START)])
     before = find_process(database)
     if database._idle:  # else even this machine was too busy for it

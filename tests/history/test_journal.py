@@ -373,8 +373,8 @@ async def test_a_kill_loses_no_more_than_what_was_not_noted(
     """Let things happen in any order, and look after each at what would be found."""
     for module in (journal_writer, recording):
         monkeypatch.setattr(module, "INTERVAL", 3600.0)  # the test tells when
-    monkeypatch.setattr(journal_writer, "_SLICE", 2)
-    monkeypatch.setattr(recording, "TOGETHER", 5)
+    monkeypatch.setattr(journal_writer, "_CHANGES_PER_SLICE", 2)
+    monkeypatch.setattr(recording, "TASKS_PER_TRANSACTION", 5)
     random = Random(seed)
     life = Life(path, random)
     life.start()

@@ -39,7 +39,7 @@ class Counting(SqliteDatabase):
 
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
-    monkeypatch.setattr(recording, "TOGETHER", PER_TRANSACTION)
+    monkeypatch.setattr(recording, "TASKS_PER_TRANSACTION", PER_TRANSACTION)
     monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
     made = Counting(tmp_path / "history.sqlite3")
     made.open()
@@ -51,10 +51,10 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counti
 async def test_the_bound_on_tasks_holds_under_load(
     database: Counting, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    monkeypatch.setattr(retention, "STEP", step)
-    monkeypatch.setattr(recording, "STEP", step)
-    monkeypatch.setattr(recording, "_DUE", 0.0)  # no time is spare
-    monkeypatch.setattr(recording, "_SPARE", 0.0)
+    monkeypatch.setattr(retention, "TASKS_PER_DELETE", step)
+    monkeypatch.setattr(recording, "TASKS_PER_DELETE", step)
+    monkeypatch.setattr(recording, "_MIN_IDLE_SHARE", 0.0)  # no time is spare
+    monkeypatch.setattr(recording, "_IDLE_SHARE", 0.0)
     state, lane = make_state(), BlockingPool("The history", threads=1, waiting=16)
     recorder = Recorder(state, database, lane, "here", lambda: "{}", Retention(database, None, MAX_TASKS))
     state.subscribe(recorder.observe)
@@ -89,7 +89,7 @@ async def test_a_loss_is_told_at_once_and_again(
     assert "more than 10 wait (--max-tasks)" in first
     state.apply([event for number in range(30) for event in make_life(f"more-{number}")])
     assert len(told()) == 1
-    monkeypatch.setattr(log_throttle, "EVERY", 0.0)
+    monkeypatch.setattr(log_throttle, "LOG_INTERVAL", 0.0)
     recorder._losses._due = 0.0
     await eventually(lambda: len(told()) == 2)  # nothing else need happen
     assert f"{recorder.status.dropped} are lost since the start" in told()[1]

@@ -37,8 +37,8 @@ def test_listings_are_those_of_the_memory(database: Database, state: State) -> N
 
 
 def test_long_listings_are_read_in_parts(database: Database, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_FIRST", 2)
-    monkeypatch.setattr(reading, "_MOST", 7)
+    monkeypatch.setattr(reading, "_MIN_ROWS_PER_READ", 2)
+    monkeypatch.setattr(reading, "_MAX_ROWS_PER_READ", 7)
     check_listings(database, state)
 
 
@@ -46,7 +46,7 @@ def test_a_search_that_matches_much_walks_the_order(
     database: Database, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_SORTABLE", 3)
-    monkeypatch.setattr(reading, "_FIRST", 5)
+    monkeypatch.setattr(reading, "_MIN_ROWS_PER_READ", 5)
     check_listings(database, state)
 
 

@@ -90,8 +90,8 @@ async def test_a_task_that_changed_four_times_is_written_once(path: Path) -> Non
 
 
 async def test_what_changes_while_it_is_written_is_written_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "TOGETHER", 3)
-    monkeypatch.setattr(changes, "SLICE", 1)
+    monkeypatch.setattr(recording, "TASKS_PER_TRANSACTION", 3)
+    monkeypatch.setattr(changes, "TASKS_PER_SLICE", 1)
     state = make_state()
     async with recording_to(path, state) as (recorder, database):
         for number in range(10):
@@ -172,7 +172,7 @@ async def test_what_waits_is_bounded_and_the_memory_is_written_after(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "BACKOFF", (0.01, 0.02))
-    monkeypatch.setattr(recording, "TOGETHER", 5)
+    monkeypatch.setattr(recording, "TASKS_PER_TRANSACTION", 5)
     state = make_state(max_tasks=10)
     async with recording_to(path, state) as (recorder, database):
         database.error = Away("gone")

@@ -40,7 +40,7 @@ def test_without_bounds_nothing_goes(database: Database) -> None:
 
 
 def test_what_is_too_old_goes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP", 3)
+    monkeypatch.setattr(retention, "TASKS_PER_DELETE", 3)
     fill(database, [1000.0] * 7 + [10.0, 100.0])
     kept = Retention(database, 500.0, None)
     assert run(kept) == 3
@@ -49,7 +49,7 @@ def test_what_is_too_old_goes(database: Database, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_too_many_goes_to_the_last_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP", 2)
+    monkeypatch.setattr(retention, "TASKS_PER_DELETE", 2)
     fill(database, [5.0] * 9)  # all of one time: by id
     kept = Retention(database, None, 4)
     run(kept)

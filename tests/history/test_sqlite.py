@@ -79,7 +79,7 @@ def test_no_directory_and_no_file(tmp_path: Path) -> None:
 def test_two_taskmons_do_not_share_a_file(
     database: SqliteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LEAVING", 0.0)
+    monkeypatch.setattr(sqlite, "_PREDECESSOR_TIMEOUT", 0.0)
     assert "another taskmon writes to" in refuse(tmp_path / "history.sqlite3")
     database.close()
     again = open_sqlite(tmp_path)
@@ -191,7 +191,7 @@ def test_a_lock_that_was_deleted_is_taken_anew(
     for path in tmp_path.iterdir():
         path.unlink()
     assert database.open()
-    monkeypatch.setattr(sqlite, "_LEAVING", 0.0)
+    monkeypatch.setattr(sqlite, "_PREDECESSOR_TIMEOUT", 0.0)
     with pytest.raises(HistoryRefused, match="another taskmon"):
         open_sqlite(tmp_path)
 

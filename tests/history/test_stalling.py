@@ -21,8 +21,8 @@ async def test_a_database_that_does_not_answer(
     state = make_state()
 
     def wait(slow: float, hung: float) -> None:
-        monkeypatch.setattr(watchdog, "SLOW", slow)
-        monkeypatch.setattr(watchdog, "HUNG", hung)
+        monkeypatch.setattr(watchdog, "WARN_AFTER", slow)
+        monkeypatch.setattr(watchdog, "CUT_AFTER", hung)
 
     async with recording_to(tmp_path / "history.sqlite3", state) as (recorder, database):
         cut = database.cut

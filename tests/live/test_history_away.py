@@ -58,8 +58,8 @@ async def test_a_network_that_stalls_on_the_way_to_postgresql(
     database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "BACKOFF", (0.05, 0.1))
-    monkeypatch.setattr(watchdog, "SLOW", 0.2)
-    monkeypatch.setattr(watchdog, "HUNG", 1.0)
+    monkeypatch.setattr(watchdog, "WARN_AFTER", 0.2)
+    monkeypatch.setattr(watchdog, "CUT_AFTER", 1.0)
     monkeypatch.setitem(_OPTIONS, "connect_timeout", 2)  # a connection that is only being made is not cut
     with proxying(postgres.port) as proxy:
         url = postgres.url("history").replace(f":{postgres.port}/", f":{proxy.port}/")

@@ -128,7 +128,7 @@ def test_queues_beyond_the_bound_share_a_line_until_there_is_room(
 
 
 def test_no_more_is_kept_than_what_waits_and_as_much_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskmon.metrics.event_counters.SETTLE_AT", 10)
+    monkeypatch.setattr("taskmon.metrics.event_counters.SORT_AT", 10)
     scene = Scene()
     kept = scene.metrics._counts.waiting
     scene.send("stuck", age=100)

@@ -40,7 +40,7 @@ def test_what_was_applied_is_acknowledged_together(channel: Channel, now: list[f
     now[0] += 0.01
     acks.settle(90)
     assert channel.acked == [(5, True)]
-    now[0] += queue.EVERY
+    now[0] += queue.ACK_INTERVAL
     acks.settle(90)
     assert channel.acked == [(5, True), (9, True)]
     now[0] += 1

@@ -9,10 +9,10 @@ from typing import Final
 from msgspec import Struct, field
 
 from ...records import OFFLINE_AFTER_BEATS, Worker
-from .findings import MOST_LISTED, Finding, count_of, name_some
+from .findings import MAX_LISTED, Finding, count_of, name_some
 
 #: Seconds for which they must take turns: while one replaces the other, both live for a moment.
-PATIENCE: Final = 10.0
+MIN_OVERLAP: Final = 10.0
 
 MAX_PIDS: Final = 16
 
@@ -57,7 +57,7 @@ class Namesakes:
         shared = {}
         for hostname, known in self._known.items():
             window = OFFLINE_AFTER_BEATS * workers[hostname].freq
-            if known.latest - known.since >= PATIENCE and now - known.latest < window:
+            if known.latest - known.since >= MIN_OVERLAP and now - known.latest < window:
                 shared[hostname] = sorted(pid for pid, at in known.heard.items() if now - at < window)
         if shared:
             words = [f"{name}: pids {', '.join(map(str, pids))}" for name, pids in shared.items()]
@@ -66,5 +66,5 @@ class Namesakes:
                 f"Several processes use the name of {count_of(len(shared), 'worker')} ({name_some(words)}): their"
                 " events cannot be told apart, and a command reaches both; start each with its own --hostname",
                 count=len(shared),
-                workers=tuple(shared)[:MOST_LISTED],
+                workers=tuple(shared)[:MAX_LISTED],
             )

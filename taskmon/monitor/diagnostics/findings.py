@@ -6,9 +6,9 @@ from typing import Final
 from msgspec import Struct, field
 
 #: As many workers or tasks of one finding are listed, and named in its message.
-MOST_LISTED: Final = 100
-_MOST_NAMED: Final = 3
-_LONGEST: Final = 80
+MAX_LISTED: Final = 100
+_MAX_NAMED: Final = 3
+_MAX_NAME_LENGTH: Final = 80
 
 
 class Finding(Struct, frozen=True):
@@ -40,6 +40,8 @@ def count_of(number: int, noun: str) -> str:
 
 def name_some(names: Collection[str], total: int | None = None) -> str:
     """Name a few, and say how many more there are."""
-    few = [name if len(name) <= _LONGEST else name[:_LONGEST] + "…" for name in list(names)[:_MOST_NAMED]]
+    few = [
+        name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in list(names)[:_MAX_NAMED]
+    ]
     more = (len(names) if total is None else total) - len(few)
     return ", ".join(few) + (f" and {more} more" if more else "")

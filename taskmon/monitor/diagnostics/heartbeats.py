@@ -14,18 +14,18 @@ from ...records import Event, Task, Worker
 from ...settings import Settings
 from ..state import State
 from .duplicate_workers import Namesakes
-from .findings import MOST_LISTED, Finding, count_of, name_some
+from .findings import MAX_LISTED, Finding, count_of, name_some
 from .views import BrokerView
 
 #: Seconds that something must last which may be a matter of a moment.
-PATIENCE: Final = 10.0
+MIN_DURATION: Final = 10.0
 
 #: Seconds that it may take until a worker that came sends events, because taskmon asks it to.
 ENABLING_LASTS: Final = 10.0
 
 #: Seconds that a worker's clock may differ from taskmon's, and how steadily a clock that does so differs: what comes
 #: late differs less and less.
-MOST_SKEW: Final = 30.0
+MAX_SKEW: Final = 30.0
 STEADY: Final = 5.0
 
 
@@ -89,7 +89,7 @@ class Heartbeats:
         silent = [
             name
             for name, watch in watches
-            if watch.grew is not None and now - watch.grew >= PATIENCE and workers[name].busy < watch.since
+            if watch.grew is not None and now - watch.grew >= MIN_DURATION and workers[name].busy < watch.since
         ]
         if silent:
             yield Finding(
@@ -98,13 +98,13 @@ class Heartbeats:
                 " no event of a task has come from there",
                 "worker_send_task_events",
                 count=len(silent),
-                workers=tuple(silent[:MOST_LISTED]),
+                workers=tuple(silent[:MAX_LISTED]),
                 causes=self._list_causes(),
             )
         skewed = {
             name: round(watch.skew, 1)
             for name, watch in watches
-            if abs(watch.skew) > MOST_SKEW and now - watch.steady >= PATIENCE
+            if abs(watch.skew) > MAX_SKEW and now - watch.steady >= MIN_DURATION
         }
         if skewed:
             yield _describe_skew(skewed)
@@ -162,7 +162,7 @@ def _is_more(number: int | None, before: int | None) -> bool:
 
 
 def _describe_skew(skewed: dict[str, float]) -> Finding:
-    listed = dict(sorted(skewed.items(), key=lambda item: -abs(item[1]))[:MOST_LISTED])
+    listed = dict(sorted(skewed.items(), key=lambda item: -abs(item[1]))[:MAX_LISTED])
     words = [f"{name} {abs(s):g} s {'ahead' if s > 0 else 'behind'}" for name, s in listed.items()]
     return Finding(
         "clocks-disagree",

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ...records import Event, Task, Worker
 from ..state import State
-from .findings import MOST_LISTED, Finding, count_of, name_some
+from .findings import MAX_LISTED, Finding, count_of, name_some
 from .views import BrokerView, InspectorView, MetricsView
 
 #: Seconds of a connection after which a worker should have been heard: their heartbeats come every 2 s.
@@ -100,13 +100,13 @@ class Silence:
                 f" to {self._exchange}; give it the workers' event_exchange by --app",
                 "event_exchange",
                 count=len(names),
-                workers=tuple(names[:MOST_LISTED]),
+                workers=tuple(names[:MAX_LISTED]),
             )
         return Finding(
             "no-worker-heard",
             who,
             count=len(names),
-            workers=tuple(names[:MOST_LISTED]),
+            workers=tuple(names[:MAX_LISTED]),
             causes=(
                 *self._list_refusals(),
                 "The workers send neither heartbeats nor events of tasks (--without-heartbeat, and no -E)",

@@ -8,7 +8,7 @@ from celery import states
 from ...records import CUT_MARK, Task
 from ..completeness import is_shortened
 from ..state import State
-from .findings import MOST_LISTED, Finding, count_of, name_some
+from .findings import MAX_LISTED, Finding, count_of, name_some
 
 #: As many of the newest tasks are looked at.
 NEWEST: Final = 300
@@ -45,7 +45,7 @@ def examine_tasks(state: State) -> Iterator[Finding]:
             f"No task-sent has come of {name_some(names)}: time of sending, client and queue are not known",
             "task_send_sent_event",
             count=len(unsent),
-            tasks=tuple(names[:MOST_LISTED]),
+            tasks=tuple(names[:MAX_LISTED]),
             causes=_UNSENT,
         )
     yield from _examine_overtaken(tasks)
@@ -94,7 +94,7 @@ def _examine_overtaken(tasks: list[Task]) -> Iterator[Finding]:
             " though later ones of the same queue were",
             "worker_send_task_events",
             count=len(overtaken),
-            tasks=tuple(names[:MOST_LISTED]),
+            tasks=tuple(names[:MAX_LISTED]),
             causes=_OVERTAKEN,
         )
 
