@@ -32,6 +32,9 @@ HOST = "Host: localhost\r\n"
 async def refused(raw: bytes, status: int, **options: object) -> str:
     """Send something, insist on a JSON refusal and on the end of the connection, and give the message."""
     async with serving(**options) as served:
+        if raw.startswith(b"POST"):  # a body is read of somebody with credentials only
+            token = f"Host: localhost\r\nAuthorization: {served.credentials['Authorization']}\r\n"
+            raw = raw.replace(b"Host: localhost\r\n", token.encode(), 1)
         answer = parse(await served.send(raw))
         assert answer.status == status, answer.raw
         for name, value in HEADERS.items():
@@ -138,10 +141,11 @@ async def test_a_connection_serves_request_after_request() -> None:
         writer.write(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n".encode() * 50)
         for _ in range(50):
             await reader.readuntil(b"\r\n\r\nOK")
-        writer.write(f"POST /x HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode())
+        head = f"{HOST}Authorization: {served.credentials['Authorization']}\r\nExpect: 100-continue\r\n"
+        writer.write(f"POST /x HTTP/1.1\r\n{head}Content-Length: 2\r\n\r\n".encode())
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(b"{}")
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
         await close(writer)
 
 
@@ -162,7 +166,8 @@ async def test_a_fault_before_a_handler_costs_its_connection_only(
 async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "BODY_TIMEOUT", 0.0)
     async with serving() as served:
-        answer = parse(await served.send(f"POST /x HTTP/1.1\r\n{HOST}Content-Length: 5\r\n\r\nab".encode()))
+        head = f"{HOST}Authorization: {served.credentials['Authorization']}\r\nContent-Length: 5\r\n"
+        answer = parse(await served.send(f"POST /x HTTP/1.1\r\n{head}\r\nab".encode()))
         assert answer.status == 408
         assert "did not come within" in answer.error["message"]
 
@@ -239,14 +244,66 @@ async def test_one_client_cannot_take_all_connections() -> None:
         await close(held[0][1])
         reader, writer = await served.connect()
         for _, one in (held[1], (reader, writer)):
-            one.write(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n".encode())
+            token = served.credentials["Authorization"]
+            second = f"GET /x HTTP/1.1\r\n{HOST}Authorization: {token}\r\n\r\n"
+            one.write(f"GET /healthcheck HTTP/1.1\r\n{HOST}\r\n{second}".encode())
         for one, _ in (held[1], (reader, writer)):
             assert b" 200 " in await one.readline()
-        assert await served.send(b"") == b""  # those that have asked for something stay
+            await one.readuntil(b"HTTP/1.1 404 ")
+        assert await served.send(b"") == b""  # those with credentials stay
         await close(held[1][1])
         await eventually(lambda: len(served.taskmon.listeners.connected) == 1)
         assert (await served.get("/api/tasks")).status == 200
         await close(writer)
+
+
+async def test_idle_connections_that_never_had_credentials_make_room() -> None:
+    async with serving(max_connections_per_client=5, max_connections=20) as served:
+        held = [await served.connect() for _ in range(5)]
+        for reader, writer in held:
+            for _ in range(2):
+                writer.write(f"GET /api/tasks HTTP/1.1\r\n{HOST}\r\n".encode())
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 401 ")
+                await reader.readuntil(b"}}")
+        for _ in range(3):
+            assert (await served.get("/api/tasks")).status == 200
+        for _, writer in held:
+            await close(writer)
+
+
+@pytest.mark.parametrize("path", ["/api/task/apply/x", "/api/no-such-route", "/api/tasks", "/"])
+@pytest.mark.parametrize("more", ["", "Authorization: Bearer tm_junk_junk\r\n", "Expect: 100-continue\r\n"])
+async def test_a_body_without_credentials_is_refused_on_its_head(path: str, more: str) -> None:
+    async with serving() as served:
+        for length in ("Content-Length: 1048576", "Transfer-Encoding: chunked"):
+            reader, writer = await served.connect()
+            writer.write(f"POST {path} HTTP/1.1\r\n{HOST}{more}{length}\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 401 ")
+            assert b"Connection: close\r\n" in head
+            await close(writer)
+        await eventually(lambda: not served.taskmon.listeners.connected)
+
+
+@pytest.mark.parametrize("path", ["/healthcheck", "/readyz", "/login"])
+async def test_an_open_route_takes_no_body(path: str) -> None:
+    async with serving() as served:
+        for method, status in (("GET", 413), ("POST", 405)):
+            reader, writer = await served.connect()
+            writer.write(f"{method} {path} HTTP/1.1\r\n{HOST}Content-Length: 1048576\r\n\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(f"HTTP/1.1 {status} ".encode())
+            await close(writer)
+
+
+async def test_a_body_that_was_sent_all_the_same_does_not_cost_the_answer() -> None:
+    async with serving() as served:
+        body = b"x" * 1_000_000
+        raw = f"POST /api/task/apply/x HTTP/1.1\r\n{HOST}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        answer = parse(await served.send(raw))
+        assert answer.status == 401
+        assert answer.error["message"]
+        assert (await served.get("/api/tasks")).status == 200
 
 
 async def test_a_proxy_of_ours_may_have_as_many_as_it_likes() -> None:

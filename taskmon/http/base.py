@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
 
 from msgspec.structs import replace
-from tornado.httputil import HTTPHeaders
-from tornado.web import Finish, HTTPError, RequestHandler
+from tornado.httputil import HTTPHeaders, HTTPInputError
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from .. import request_ids
 from ..auth import Role, User
@@ -42,7 +42,7 @@ from ..parameters import MAX_NAME_LENGTH, Parameter, parse_id, read_parameters
 from ..trusted_proxies import read_address
 from . import audit
 from .arguments import decode_text, read_given, read_query
-from .headers import allow_origin, answer_preflight, fresh_headers, is_preflight
+from .headers import allow_origin, answer_preflight, fresh_headers, has_body, is_preflight
 from .serializers import encode, error_body
 from .services import Services
 
@@ -81,6 +81,7 @@ _NOBODY: Final = User("", Role.VIEWER, "none")
 Scope = Literal["read", "metrics", "publish", "any"]
 
 
+@stream_request_body
 class ApiHandler(RequestHandler):
     """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
 
@@ -115,9 +116,10 @@ class ApiHandler(RequestHandler):
             self.request.method = "PATCH"
         if services.settings.cors_origins:
             self._may_read = allow_origin(self.request, self._headers, services.settings.cors_origins)
-        if self.request.method == "POST" and _is_refused_form(self.request.headers):
-            # Tornado must not take it apart before it is refused.
-            self.request._parse_body = _leave_body  # type: ignore[method-assign]
+        self._chunks: list[bytes] = []
+        self._deferred: User | None = None
+        if self.request.method == "POST":
+            self.post = self._post_with_body
 
     def clear(self) -> None:
         """Begin the answer anew: the headers of every answer, no body, 200."""
@@ -144,6 +146,8 @@ class ApiHandler(RequestHandler):
         if not self.probe:
             self._check_host()
         if self.public:
+            if has_body(request.headers):
+                raise HTTPError(413, "This route takes no body") if request.method in _SAFE else HTTPError(405)
             if request.method not in _SAFE:
                 self._check_origin(_NOBODY)
             return None
@@ -156,12 +160,39 @@ class ApiHandler(RequestHandler):
             raise HTTPError(415, "The body must be a JSON object or a form, neither in parts nor compressed")
         user = services.authentication.authenticate(request)
         if isinstance(user, User):
-            self._admit(user)
+            self._accept(user)
             return None
-        return self._admit_later(user)
+        return self._accept_later(user)
 
-    async def _admit_later(self, user: Awaitable[User]) -> None:
-        self._admit(await user)
+    async def _accept_later(self, user: Awaitable[User]) -> None:
+        self._accept(await user)
+
+    def _accept(self, user: User) -> None:
+        """Take a body of somebody with credentials before anything else is decided: the audit log has it."""
+        if user.method != "anonymous":
+            self.request.connection.context.authenticated = True  # type: ignore[union-attr]
+        if self.request.method == "POST" and has_body(self.request.headers):
+            self._deferred = user
+        else:
+            self._admit(user)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a part of the body, which comes once `prepare` has let the request pass."""
+        if self.request.method == "POST":
+            self._chunks.append(chunk)
+
+    def _post_with_body(self, *args: str) -> Awaitable[None] | None:
+        """Read the body that has come, then go on as if it had come with the head."""
+        self.request.body = b"".join(self._chunks)
+        self._chunks.clear()
+        if not _is_refused_form(self.request.headers):
+            try:
+                self.request._parse_body()
+            except HTTPInputError as exc:
+                raise HTTPError(400, f"Invalid body: {exc}") from exc
+        if self._deferred is not None:
+            self._admit(self._deferred)
+        return type(self).post(self, *args)
 
     def _admit(self, user: User) -> None:
         self.current_user = user
@@ -260,7 +291,7 @@ class ApiHandler(RequestHandler):
 
     def _audit_path(self) -> dict[str, str]:
         """Return the parts of the path under the names of the arguments of `post`."""
-        names = inspect.signature(self.post).parameters if "post" in self.methods() else ()
+        names = list(inspect.signature(type(self).post).parameters)[1:] if "post" in self.methods() else ()
         return {name: part[:MAX_NAME_LENGTH] for name, part in zip(names, self.path_args, strict=False)}
 
     def _check_host(self) -> None:
@@ -399,7 +430,3 @@ def is_address(host: str) -> bool:
 def _is_refused_form(headers: HTTPHeaders) -> bool:
     """Tell whether a body comes compressed, or in parts: nothing here needs either, and both can be bombs."""
     return "Content-Encoding" in headers or headers.get("Content-Type", "").lower().startswith("multipart/")
-
-
-def _leave_body() -> None:
-    return

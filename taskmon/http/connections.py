@@ -6,8 +6,8 @@ Tornado would close a connection that breaks a bound, or answer without a body; 
 import logging
 import socket
 import ssl
-from asyncio import CancelledError, sleep, timeout
-from collections.abc import Callable, Iterable
+from asyncio import CancelledError, Future, sleep, timeout
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.httputil import (
+    HTTPHeaders,
     HTTPInputError,
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
@@ -24,6 +25,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from .acceptor import Acceptor
+from .headers import has_body
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +45,13 @@ Refusal = Callable[[int, str, RequestStartLine | None, str], bytes]
 
 
 class Context(_HTTPRequestContext):
-    """What is known of the other end; `trusted` says that it is a proxy of ours."""
+    """What is known of the other end.
+
+    `trusted` says that it is a proxy of ours, `authenticated` that a request on this connection had credentials.
+    """
 
     trusted = False
+    authenticated = False
 
 
 class _Bounded:
@@ -85,8 +91,9 @@ class Silent(Protocol):
 class Limits:
     """How many connections there may be in all, and of one client; one for all listeners.
 
-    One more takes the place of the oldest that has asked for nothing yet, and where there are too many in all, of the
-    one that has been awaited longest, for its next request or the rest of a body. Opening many keeps no other out.
+    One more takes the place of the oldest that is idle and has never had credentials, and where there are too many in
+    all, of the one that has been awaited longest, for its next request or the rest of a body. Opening many keeps no
+    other out.
     """
 
     def __init__(self, most: int, most_per_client: int) -> None:
@@ -114,7 +121,7 @@ class Limits:
         return True
 
     def note_silent(self, connection: Silent, client: str) -> None:
-        """Take note of a connection that has asked for nothing yet; it may have to make room."""
+        """Take note of an idle connection that has had no credentials yet; it may have to make room."""
         self._silent[connection] = client
 
     def note_head(self, connection: Silent) -> None:
@@ -135,7 +142,7 @@ class Limits:
         return self._push_out(None) or self._close(next(iter(self._awaited), None))
 
     def _push_out(self, client: str | None) -> bool:
-        """Close the oldest connection that has asked for nothing, one of this client if there is one named."""
+        """Close the idle connection without credentials that is oldest, one of this client if there is one named."""
         named = (connection for connection, its in self._silent.items() if client is None or its == client)
         return self._close(next(named, None))
 
@@ -236,7 +243,10 @@ class ServerConnection(HTTP1ServerConnection):
         """Expect the rest of a head, or of a body, within its time."""
         self._reading_body = body
         self._deadline = self._now + (BODY_TIMEOUT if body else IDLE_TIMEOUT)
-        self.server.limits.note_awaited(self)
+        limits = self.server.limits
+        limits.note_awaited(self)
+        if not body and self.client is not None and not self.context.authenticated:  # type: ignore[attr-defined]
+            limits.note_silent(self, self.client)
 
     def make_room(self) -> None:
         """Close it, for another."""
@@ -289,6 +299,7 @@ class Connection(HTTP1Connection):
     """One request and its answer."""
 
     served: ServerConnection
+    _awaits_body = False
 
     async def _read_message(self, delegate: HTTPMessageDelegate) -> bool:
         """Read a request and wait for its answer; False when the connection is over."""
@@ -306,14 +317,12 @@ class Connection(HTTP1Connection):
             if request.version != "HTTP/1.1" and "Transfer-Encoding" in headers:
                 raise HTTPInputError("only HTTP/1.1 has Transfer-Encoding")
             self._disconnect_on_finish = not self._can_keep_alive(request, headers)
-            delegate.headers_received(request, headers)
+            body = self._read_body(0, headers, delegate) if has_body(headers) else None
+            admitted = delegate.headers_received(request, headers)
             reading = True
-            body = self._read_body(0, headers, delegate)
-            if body is not None:
-                self.served.expect(body=True)
-                if headers.get("Expect", "").lower() == "100-continue":
-                    self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                await body
+            if body is not None and not await self._receive_body(headers, body, admitted):
+                reading = False
+                return False
             self._read_finished = True
             reading = False
             self.served.expect_nothing()
@@ -330,6 +339,37 @@ class Connection(HTTP1Connection):
                 delegate.on_connection_close()
             self._clear_callbacks()
 
+    async def _receive_body(
+        self, headers: HTTPHeaders, body: Awaitable[None], admitted: Awaitable[None] | None
+    ) -> bool:
+        """Read a body once its head is admitted; False where that was refused: then the body is not taken."""
+        self.served.expect_nothing()
+        keeps_alive, self._disconnect_on_finish = not self._disconnect_on_finish, True
+        self._awaits_body = True
+        if admitted is not None:
+            await admitted
+        if self._write_finished:
+            if isinstance(body, Coroutine):
+                body.close()
+            await self._finish_future
+            await self._linger()
+            self.close()
+            return False
+        self._awaits_body, self._disconnect_on_finish = False, not keeps_alive
+        self.served.expect(body=True)
+        if headers.get("Expect", "").lower() == "100-continue":
+            self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await body
+        return True
+
+    def _finish_request(self, future: "Future[None] | None") -> None:
+        """End an answer; the connection stays for a moment while a body comes that is not taken."""
+        if self._awaits_body:
+            if not self._finish_future.done():
+                self._finish_future.set_result(None)
+        else:
+            super()._finish_request(future)
+
     async def _refuse(self, reason: str) -> None:
         """Answer what is no request, or one with too large a body, then close."""
         self.served.expect_nothing()
@@ -345,6 +385,8 @@ class Connection(HTTP1Connection):
 
     async def _linger(self) -> None:
         """Take what still comes for a moment: a close with bytes unread would reset the connection."""
+        if self.served.client is not None:
+            self.served.server.limits.note_silent(self.served, self.served.client)
         with suppress(StreamClosedError, TimeoutError, OSError):
             if not isinstance(self.stream, SSLIOStream):
                 self.stream.socket.shutdown(socket.SHUT_WR)

@@ -78,3 +78,8 @@ def answer_preflight(headers: HTTPHeaders) -> None:
     headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, OPTIONS"
     headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
     headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+
+
+def has_body(headers: HTTPHeaders) -> bool:
+    """Whether a request with these headers has a body that is to be read."""
+    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
