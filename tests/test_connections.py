@@ -483,7 +483,7 @@ async def test_accepting_goes_on_when_there_is_a_place_again(
 
 def test_the_connections_fit_the_limit_of_open_files() -> None:
     script = (
-        "import resource, sys; from taskmon.accepting import fit_connections\n"
+        "import resource, sys; from taskmon.http.acceptor import fit_connections\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))\n"
         "print(fit_connections(300), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
