@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import msgspec
 
-from ..errors import InvalidArgument
-from ..nesting import MAX_DEPTH, is_too_deep
+from ..errors import InvalidArgument, shown
+from ..nesting import MAX_DEPTH, find_repeated_key, is_too_deep
 from ..parameters import (
     ID_SCHEMA,
     Kind,
@@ -266,6 +266,8 @@ def decode_json(argument: str, text: str) -> object:
         raise InvalidArgument(argument, f"must be JSON in a form or a query string ({exc})") from exc
     if is_too_deep(text.encode(), value):
         raise InvalidArgument(argument, f"may be nested {MAX_DEPTH} levels deep at the most")
+    if (key := find_repeated_key(text)) is not None:
+        raise InvalidArgument(argument, f"must not have a key twice, as it has {shown(key)}")
     return value
 
 
