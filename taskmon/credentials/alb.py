@@ -16,10 +16,11 @@ from ..errors import AssertionRefused, Unavailable
 from .https_fetch import Fetcher
 from .jwt import LEEWAY, check_time, read_header, reason
 
-#: A kid that is not known is asked for once a minute, and so many of them in a minute.
+#: A client asks for an unknown kid once a minute, and for this many of them; all clients together for _MAX_FETCHES.
 PAUSE: Final = 60.0
 _PAUSE_AFTER_FAILURE: Final = 5.0
-_MAX_FETCHES: Final = 10
+_FETCHES_PER_CLIENT: Final = 10
+_MAX_FETCHES: Final = 1_000
 _MAX_KEYS: Final = 50
 _ALGORITHMS: Final = ["ES256"]
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -43,14 +44,14 @@ class AlbVerifier:
         self._fetcher = Fetcher("The load balancer's key", ca_certs)
         self._clock = clock
         self._keys: dict[str, str] = {}
-        self._asked: dict[str, float] = {}
+        self._asked: dict[tuple[str, str], float] = {}
         self._running: dict[str, asyncio.Task[str]] = {}
 
-    async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims, with the header's exp; raise AssertionRefused, or Unavailable without the key."""
+    async def verify(self, token: str, client: str = "") -> dict[str, Any]:
+        """Return the claims, with the header's exp; raise AssertionRefused, or Unavailable without the key."""
         header = read_header(token, _ALGORITHMS)
         self._check_header(header)
-        key = await self._find(header["kid"])
+        key = await self._find(header["kid"], client)
         try:
             claims = jwt.decode(
                 token,
@@ -86,12 +87,12 @@ class AlbVerifier:
         if not _UUID.fullmatch(str(header.get("kid"))):
             raise AssertionRefused("The assertion is refused: its kid is none of a load balancer")
 
-    async def _find(self, kid: str) -> str:
+    async def _find(self, kid: str, client: str) -> str:
         """Give the key, as PEM; it is fetched once."""
         if kid in self._keys:
             return self._keys[kid]
         if kid not in self._running:
-            self._running[kid] = asyncio.create_task(self._fetch(kid))
+            self._running[kid] = asyncio.create_task(self._fetch(kid, client))
             self._running[kid].add_done_callback(lambda done: self._forget(kid, done))
         # Many requests may wait for one key, and one of them going away must not end it for the others.
         return await asyncio.shield(self._running[kid])
@@ -100,16 +101,23 @@ class AlbVerifier:
         del self._running[kid]
         _ = done.cancelled() or done.exception()
 
-    async def _fetch(self, kid: str) -> str:
-        now = self._clock()
+    def _may_fetch(self, kid: str, client: str, now: float) -> bool:
+        """Whether a client may ask for a key: half of all requests is for the first one of each client."""
         self._asked = {asked: at for asked, at in self._asked.items() if now - at < PAUSE}
-        if kid in self._asked or len(self._asked) >= _MAX_FETCHES:
+        mine = sum(asked[0] == client for asked in self._asked)
+        if (client, kid) in self._asked or mine >= _FETCHES_PER_CLIENT or len(self._asked) >= _MAX_FETCHES:
+            return False
+        return not mine or len(self._asked) < _MAX_FETCHES // 2
+
+    async def _fetch(self, kid: str, client: str) -> str:
+        now = self._clock()
+        if not self._may_fetch(kid, client, now):
             raise AssertionRefused("The assertion is refused: it is signed by an unknown key")
-        self._asked[kid] = now
+        self._asked[client, kid] = now
         try:
             document = await self._fetcher.ask(self._url + kid)
         except Unavailable:
-            self._asked[kid] = now - PAUSE + _PAUSE_AFTER_FAILURE
+            self._asked[client, kid] = now - PAUSE + _PAUSE_AFTER_FAILURE
             raise
         if document.status != 200 or not document.body.startswith(b"-----BEGIN PUBLIC KEY-----"):
             raise AssertionRefused("The assertion is refused: it is signed by an unknown key")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..auth import User
+from ..auth import User, client_of
 from ..errors import AssertionRefused
 from ..settings import is_name
 from ..settings.proxies import Preset
@@ -23,8 +23,8 @@ _OWN_TOKEN: Final = "tm_"
 class Verifier(Protocol):
     """Gives the claims of a JWT."""
 
-    async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims; raise AssertionRefused, or Unavailable while there is no key."""
+    async def verify(self, token: str, client: str = "") -> dict[str, Any]:
+        """Return the claims; raise AssertionRefused, or Unavailable without a key. `client` pays for look-ups."""
         ...
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class AssertionAuthenticator:
         known = self._cache.get(key)
         if known is not None and known[1] > self._clock():
             return known[0]
-        return self._check(key, token)
+        return self._check(key, token, client_of(request))
 
     def close(self) -> None:
         """Let connections go."""
@@ -79,8 +79,8 @@ class AssertionAuthenticator:
         token = token.strip(" ")
         return token if scheme.lower() == "bearer" and not token.startswith(_OWN_TOKEN) else None
 
-    async def _check(self, key: bytes, token: str) -> User:
-        claims = await self._verifier.verify(token)
+    async def _check(self, key: bytes, token: str, client: str) -> User:
+        claims = await self._verifier.verify(token, client)
         user = self._to_user(claims)
         self._cache.pop(key, None)
         until = min(self._clock() + CACHE_SECONDS, float(claims["exp"]))

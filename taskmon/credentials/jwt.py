@@ -51,8 +51,8 @@ class JwtVerifier:
         self._algorithms = sorted(algorithms)
         self._options: Options = {"require": [*_REQUIRED, "iss", "aud"], "enforce_minimum_key_length": True}
 
-    async def verify(self, token: str) -> dict[str, Any]:
-        """Give the claims; raise AssertionRefused, or Unavailable while there is no key to verify with.
+    async def verify(self, token: str, client: str = "") -> dict[str, Any]:
+        """Return the claims; raise AssertionRefused, or Unavailable while there is no key to verify with.
 
         Beyond the signature: exp, iat and sub are there, iss and aud are ours, 60 s of leeway; a token for
         somebody else's API (`at+jwt`) and one over 8 KiB are refused.

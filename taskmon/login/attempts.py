@@ -18,17 +18,24 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 LIFETIME: Final = 600.0
+
+#: Attempts that are used up are remembered by the address at which they began, in so many parts, and so many in each:
+#: what one address uses up makes taskmon forget no attempt of others.
+PARTS: Final = 1_024
+ATTEMPTS_PER_PART: Final = 500
+
 _SLACK: Final = 60.0  # a clock may be set back a little
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """One attempt; `next` was checked, `began` is in epoch seconds."""
+    """One attempt; `next` was checked, `began` is in epoch seconds, `part` is by the address where it began."""
 
     state: str
     nonce: str
     verifier: str
     next: str
     began: float
+    part: int = 0
 
     @property
     def challenge(self) -> str:
@@ -47,13 +54,13 @@ class Attempts:
     def __init__(self, keys: list[str], *, secure: bool, clock: Callable[[], float] = time.time) -> None:
         self._sealer = Sealer(keys, "login")
         self._clock = clock
-        self._spent = ReplayGuard(LIFETIME, clock=clock)
+        self._spent = [ReplayGuard(LIFETIME, ATTEMPTS_PER_PART, clock) for _ in range(PARTS)]
         self.cookie = Cookie("taskmon-login", secure=secure)
 
-    def begin(self, following: str) -> tuple[Attempt, str]:
-        """Give a new attempt and its Set-Cookie; `following` is the checked path to go on to."""
+    def begin(self, following: str, client: str = "") -> tuple[Attempt, str]:
+        """Return a new attempt and its Set-Cookie; `following` is the checked path to go on to."""
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-        attempt = Attempt(state, nonce, verifier, following, self._clock())
+        attempt = Attempt(state, nonce, verifier, following, self._clock(), hash(client) % PARTS)
         return attempt, self.cookie.set(self._sealer.seal(_encode(attempt)), LIFETIME)
 
     def take(self, request: "HTTPServerRequest", state: str) -> Attempt:
@@ -63,9 +70,10 @@ class Attempts:
             raise LoginFailed("It belongs to another attempt to log in, perhaps in another tab")
         if not -_SLACK <= self._clock() - attempt.began < LIFETIME:
             raise LoginFailed("It took longer than 10 minutes")
-        if self._spent.holds(attempt.state, attempt.began):
+        spent = self._spent[attempt.part % PARTS]
+        if spent.holds(attempt.state, attempt.began):
             raise LoginFailed("This attempt was used already")
-        self._spent.add(attempt.state, attempt.began)
+        spent.add(attempt.state, attempt.began)
         return attempt
 
     def _read(self, request: "HTTPServerRequest") -> Attempt:

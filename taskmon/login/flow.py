@@ -57,9 +57,9 @@ class Login:
         """The Set-Cookie that ends an attempt in the browser."""
         return self._attempts.cookie.clear()
 
-    async def begin(self, following: str, *, choose: bool = False) -> Begun:
+    async def begin(self, request: "HTTPServerRequest", following: str, *, choose: bool = False) -> Begun:
         """Begin an attempt that leads on to `following`, if that is a path of ours; raise Unavailable."""
-        attempt, cookie = self._attempts.begin(local_path(following, self._front.base))
+        attempt, cookie = self._attempts.begin(local_path(following, self._front.base), client_of(request))
         url = await self._provider.authorize(attempt, self._front.redirect_uri, choose=choose)
         return Begun(url, cookie)
 

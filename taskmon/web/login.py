@@ -67,7 +67,7 @@ class LoginPage(LoginCallback):
             await self._finish_login()
             return
         following = query.get("next", [b""])[-1].decode("ascii", "replace")
-        begun = await self.login().begin(following, choose=query.get("account") == [b"choose"])
+        begun = await self.login().begin(self.request, following, choose=query.get("account") == [b"choose"])
         self.add_header("Set-Cookie", begun.set_cookie)
         self._send_on(begun.url)
 
