@@ -163,13 +163,16 @@ async def test_a_fault_before_a_handler_costs_its_connection_only(
 # Time
 
 
-async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "taskmon.audit")
     monkeypatch.setattr(connections, "BODY_TIMEOUT", 0.0)
     async with serving() as served:
         head = f"{HOST}Authorization: {served.credentials['Authorization']}\r\nContent-Length: 5\r\n"
         answer = parse(await served.send(f"POST /x HTTP/1.1\r\n{head}\r\nab".encode()))
         assert answer.status == 408
         assert "did not come within" in answer.error["message"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "taskmon.audit"]
+    assert '"outcome": "refused", "status": 408' in line
 
 
 async def test_silence_ends_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,31 @@ async def test_a_trusted_proxy_gives_the_id(caplog: pytest.LogCaptureFixture) ->
     assert line["target"] == "/api/task/revoke/a/b"
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [("Content-Length: 99999999", 413), ("Content-Length: 1\r\nTransfer-Encoding: chunked", 400)],
+)
+async def test_a_refusal_of_what_is_no_request_has_the_id_of_a_trusted_proxy(
+    more: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, audit_log.AUDIT_LOGGER)
+    proxied = "X-Request-Id: abc\r\nX-Forwarded-For: 10.1.2.3"
+    raw = f"POST /api/tasks/revoke HTTP/1.1\r\nHost: localhost\r\n{proxied}\r\n{more}\r\n\r\n"
+    async with serving(trusted_proxies="127.0.0.1") as served:
+        assert await ask(served, raw) == "abc"
+    (line,) = lines_of(caplog)
+    assert (line["request_id"], line["client"], line["proxy"], line["status"]) == (
+        "abc",
+        "10.1.2.3",
+        "127.0.0.1",
+        status,
+    )
+    async with serving() as served:
+        assert await ask(served, raw) != "abc"
+    (line,) = lines_of(caplog)
+    assert (line["client"], line.get("proxy")) == ("127.0.0.1", None)
+
+
 @pytest.mark.usefixtures("logging_as_before")
 async def test_lines_of_the_log_name_the_request(tmp_path: Path) -> None:
     for log_format in ("text", "json"):

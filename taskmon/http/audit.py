@@ -19,7 +19,7 @@ from .redaction import Showing
 _UNREADABLE: Final = "(unreadable)"
 _MAX_NAME_LENGTH: Final = 128
 _MAX_VALUE_LENGTH: Final = 1000
-_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 421, 429})
+_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 421, 429})
 
 
 def parameters(

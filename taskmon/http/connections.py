@@ -40,9 +40,6 @@ _LINGER: Final = 1.0
 _LINGER_BYTES: Final = 4 << 20
 _CHUNK: Final = 65_536
 
-#: Makes the whole answer to what is no request: status, reason, request line if there was one.
-Refusal = Callable[[int, str, RequestStartLine | None, str], bytes]
-
 
 class Context(_HTTPRequestContext):
     """What is known of the other end.
@@ -52,6 +49,19 @@ class Context(_HTTPRequestContext):
 
     trusted = False
     authenticated = False
+
+
+class Refusal(Protocol):
+    """Makes the whole answer to what is no request, of which the head is known where it could be read."""
+
+    def __call__(
+        self,
+        status: int,
+        message: str,
+        context: Context | None = None,
+        start: RequestStartLine | None = None,
+        headers: HTTPHeaders | None = None,
+    ) -> bytes: ...
 
 
 class _Bounded:
@@ -182,7 +192,7 @@ class Server(HTTPServer):
         self.conn_params.max_header_size = MAX_HEADERS
 
     def _refuse_head(self) -> bytes:
-        return self.refusal(431, f"The headers are longer than {MAX_HEADERS // 1024} KiB", None, "")
+        return self.refusal(431, f"The headers are longer than {MAX_HEADERS // 1024} KiB")
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on these sockets."""
@@ -234,6 +244,7 @@ class ServerConnection(HTTP1ServerConnection):
     _deadline: float = 0.0
     _reading_body = False
     _written: tuple[int, float] = (-1, 0.0)
+    _request: "Connection | None" = None
 
     @property
     def _now(self) -> float:
@@ -260,9 +271,9 @@ class ServerConnection(HTTP1ServerConnection):
     def check(self, now: float) -> None:
         """Close it when its time is over, or when the client takes nothing of what is sent to it."""
         if self._deadline and now > self._deadline:
-            if self._reading_body and not self.stream.closed():
+            if self._reading_body and self._request is not None and not self.stream.closed():
                 text = f"The body did not come within {BODY_TIMEOUT:g} s"
-                self.stream.write(self.server.refusal(408, text, None, self.context.remote_ip))  # type: ignore[attr-defined]
+                self.stream.write(self._request.refusal(408, text))
             self.stream.close()
         elif self.stream.writing():
             done = self.stream._total_write_done_index
@@ -283,6 +294,7 @@ class ServerConnection(HTTP1ServerConnection):
     async def _serve(self, delegate: HTTPServerConnectionDelegate) -> bool:
         connection = Connection(self.stream, False, self.params, self.context)
         connection.served = self
+        self._request = connection
         request = delegate.start_request(self, connection)
         try:
             return await connection.read_response(request)
@@ -370,6 +382,11 @@ class Connection(HTTP1Connection):
         else:
             super()._finish_request(future)
 
+    def refusal(self, status: int, text: str) -> bytes:
+        """Return the answer to what cannot become a request, or no longer."""
+        make = self.served.server.refusal
+        return make(status, text, self.context, self._request_start_line, self._request_headers)  # type: ignore[arg-type]
+
     async def _refuse(self, reason: str) -> None:
         """Answer what is no request, or one with too large a body, then close."""
         self.served.expect_nothing()
@@ -378,8 +395,7 @@ class Connection(HTTP1Connection):
             status, text = 413, f"The body is larger than {self.served.server.max_body:,} bytes (--max-body)"
         elif "Invalid query string" in reason:
             text = "The query string cannot be read, or it has too many arguments"
-        client = self.served.context.remote_ip  # type: ignore[attr-defined]
-        await self.stream.write(self.served.server.refusal(status, text, self._request_start_line, client))
+        await self.stream.write(self.refusal(status, text))
         await self._linger()
         self.close()
 

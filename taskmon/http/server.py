@@ -8,18 +8,18 @@ from http.client import responses
 from typing import Final
 
 from tornado.http1connection import HTTP1ServerConnection
-from tornado.httputil import RequestStartLine
+from tornado.httputil import HTTPHeaders, RequestStartLine
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application
 
 from ..errors import InvalidSetting
-from ..request_ids import HEADER, make_id
+from ..request_ids import HEADER, take_id
 from ..settings import Listener, Settings
 from ..trusted_proxies import Peers, key_of
 from . import audit
 from .acceptor import fit_connections
-from .connections import Limits, Server
+from .connections import Context, Limits, Server
 from .headers import date, standing_headers
 from .serializers import encode, error_body
 from .services import Services
@@ -99,7 +99,7 @@ class Listeners:
         files = _tls(where, services.settings) if where.tls else None
         server.set_bounds(
             self._limits,
-            _Refusals(services.settings).make,
+            _Refusals(services.settings, self._peers).make,
             max_body=services.settings.max_body,
             trusts=self._peers.trusts,
             key_of=key_of,
@@ -134,26 +134,58 @@ def listeners(settings: Settings) -> tuple[Listener, ...]:
 class _Refusals:
     """Writes the answer to what never becomes a request: as JSON, with the headers of every answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, peers: Peers) -> None:
         self._headers = standing_headers(settings)
+        self._peers = peers
 
-    def make(self, status: int, message: str, start: RequestStartLine | None, client: str) -> bytes:
+    def make(
+        self,
+        status: int,
+        message: str,
+        context: Context | None = None,
+        start: RequestStartLine | None = None,
+        headers: HTTPHeaders | None = None,
+    ) -> bytes:
         """Give the whole answer; leaves a line in the audit log where a change was asked for."""
         body = encode(error_body(status, message))
-        request_id = make_id()
-        headers = [
+        proxied = headers if context is not None and context.trusted else None
+        request_id = take_id(proxied.get_list(HEADER) if proxied is not None else ())
+        fields = [
             *self._headers,
             (HEADER, request_id),
             ("Date", date(int(time.time()))),
             ("Content-Length", str(len(body))),
         ]
-        lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"HTTP/1.1 {status} {responses[status]}", *(f"{name}: {value}" for name, value in fields)]
         if start is not None and start.method not in _SAFE:
-            target = start.path.partition("?")[0]
-            who = {"user": "", "method": "none", "client": client}
-            audit.write(request_id=request_id, **who, action="none", target=target, status=status)
+            self._audit(request_id, start, context, proxied, status)
         head = "\r\n".join([*lines, "Connection: close", "", ""]).encode()
         return head if start is not None and start.method == "HEAD" else head + body
+
+    def _audit(
+        self,
+        request_id: str,
+        start: RequestStartLine,
+        context: Context | None,
+        proxied: HTTPHeaders | None,
+        status: int,
+    ) -> None:
+        client = context.remote_ip if context is not None else ""
+        more = {}
+        if proxied is not None:
+            more["proxy"] = client
+            client = self._peers.client(client, proxied.get_list("X-Forwarded-For"))
+        target = start.path.partition("?")[0]
+        audit.write(
+            request_id=request_id,
+            user="",
+            method="none",
+            client=client,
+            action="none",
+            target=target,
+            status=status,
+            **more,
+        )
 
 
 def _tls(where: Listener, settings: Settings) -> Tls:
