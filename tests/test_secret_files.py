@@ -131,7 +131,8 @@ def test_a_file_that_cannot_be_taken_is_one_sentence(tmp_path: Path) -> None:
         Path("/dev/zero"): "no regular file",
         write(tmp_path / "large", MARK * 2000): "larger than 64 KiB",
         write(tmp_path / "empty", "\n"): "it is empty",
-        write(tmp_path / "open", MARK, 0o666): "everybody may write to it",
+        write(tmp_path / "open", MARK, 0o606): "everybody may write to it",
+        write(tmp_path / "group", MARK, 0o620): "its group or everybody may write to it",
         write(tmp_path / "lines", f"{MARK}\n{MARK}"): "control characters or line breaks",
         write(tmp_path / "weak", "changeme" * 5): "must be random",
     }
@@ -248,6 +249,24 @@ def test_a_file_of_another_user_is_not_obeyed(name: str, tmp_path: Path) -> None
     (tmp_path / "links" / name).symlink_to(path)
     with refused(r"belongs to uid 12345"):
         load(tmp_path / "links")
+
+
+@needs_root
+@pytest.mark.parametrize("name", CONFS)
+def test_a_link_of_another_user_is_not_followed(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "own", "port = 7")
+    (tmp_path / "between").symlink_to(path.name)
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / name).symlink_to("../between")
+    assert load(folder).settings.port == 7
+    for link in (folder / name, tmp_path / "between"):
+        os.chown(link, 12_345, 0, follow_symlinks=False)
+        for flags in ({}, {"conf": str(folder / name)}):
+            with refused(r"belongs to uid 12345"):
+                load(folder, flags)
+        os.chown(link, 0, 0, follow_symlinks=False)
 
 
 @pytest.mark.parametrize("name", CONFS)

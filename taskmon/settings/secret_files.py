@@ -12,7 +12,7 @@ from ..errors import InvalidSetting
 from ..masking import mask_passwords
 from .options import OPTION, OPTIONS
 from .table import Given, Option
-from .trusted_files import is_readable_by_others
+from .trusted_files import is_readable_by_others, may_others_write
 
 MAX_BYTES: Final = 64 << 10
 CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
@@ -175,8 +175,8 @@ def _content(path: Path) -> bytes:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise OSError(0, "it is no regular file")
-        if mode & stat.S_IWOTH:
-            raise OSError(0, "everybody may write to it")
+        if may_others_write(path, mode):
+            raise OSError(0, "its group or everybody may write to it; chmod go-w sets that right")
         return file.read(MAX_BYTES + 1)
 
 

@@ -9,6 +9,7 @@ from typing import IO, Final
 from ..errors import InvalidSetting
 
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_MAX_LINKS: Final = 40  # Linux follows no more
 
 
 def open_trusted(option: str, path: Path) -> IO[bytes]:
@@ -50,19 +51,35 @@ def is_readable_by_others(path: Path) -> bool:
     return bool(found.st_mode & (stat.S_IROTH if ours else stat.S_IROTH | stat.S_IRGRP))
 
 
+def may_others_write(path: Path, mode: int) -> bool:
+    """Whether a file's group or everybody may write to it, by its mode."""
+    return stat.S_ISREG(mode) and bool(mode & _OTHERS_WRITE) and not _is_fixed(path)
+
+
 def _check(option: str, path: Path, found: os.stat_result) -> None:
-    if found.st_uid not in (0, os.geteuid()):
-        raise InvalidSetting(
-            option,
-            f"must name a file of root or of the user that taskmon runs as: {path} belongs to uid {found.st_uid}",
-        )
-    if stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS_WRITE and not _is_fixed(path):
+    owners = [found.st_uid, *(link.lstat().st_uid for link in _links(path))]
+    for owner in owners:
+        if owner not in (0, os.geteuid()):
+            raise InvalidSetting(
+                option,
+                f"must name a file of root or of the user that taskmon runs as: {path} belongs to uid {owner}",
+            )
+    if may_others_write(path, found.st_mode):
         raise InvalidSetting(
             option,
             f"must name a file that only its owner may write to: {path} has mode {found.st_mode & 0o777:o};"
             " chmod go-w sets that right",
         )
     check_directories(option, path)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield the links that lead to a file one after the other: who owns one may have it lead elsewhere."""
+    for _ in range(_MAX_LINKS):
+        if not path.is_symlink():
+            return
+        yield path
+        path = path.parent / path.readlink()
 
 
 def _directories(path: Path) -> Iterator[Path]:
