@@ -43,6 +43,13 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "URLs with @": ("x://a:", "@:"),
     "headers": ("", "Authorization: "),
     "schemes": ("", "bearer basic "),
+    "texts side by side": ("token=", "'' "),
+    "encoded quotes": ("", "&quot;pin"),
+    "encoded backslashes": ("pin%22:%22", "\\%22"),
+    "names and values": ("", "'name': 'pin', "),
+    "elements": ("", "<password "),
+    "lines": ("token: |\n ", "\n \n  "),
+    "commands": ("", "curl -u "),
     "triple quotes": ("", "token='''"),
 }
 

@@ -13,12 +13,13 @@ MASK: Final = "***"
 _MAX_ANCHORS: Final = 4000
 
 _UNTIL_BLANK: Final = r"[^\s'\"\\<>]+"
+_USER: Final = r"['\",=\s]{1,8}[^\s'\":]{1,64}+:(?!//|\d{1,9}\b)"
 
 
 class _Shape(NamedTuple):
     """A secret by its looks: its pattern matches `before` characters before each anchor, which is in small letters.
 
-    The first group stays, and so does the text at its end that `after` names.
+    The first group stays, and so does the text at its end that `after` names. `needs` is in each such secret, too.
     """
 
     anchor: str
@@ -26,6 +27,7 @@ class _Shape(NamedTuple):
     before: int = 0
     after: str = ""
     hint: str = ""
+    needs: str = ""
 
 
 def _token(anchor: str, pattern: str, before: int = 0) -> _Shape:
@@ -50,6 +52,14 @@ _SHAPES: Final = (
         _Shape(f"--{name}", re.compile(rf"(?i)(--{name}[\w-]{{0,20}}[ \t]{{1,8}}){_NO_SENTENCE}{_UNTIL_BLANK}"))
         for name in ("pass", "pwd", "token", "secret", "api")
     ),
+    *(
+        _Shape(words, re.compile(rf"(?i)({words}[ \t]{{0,8}}\\{{0,64}}+(['\"]))(?:(?!\\{{0,64}}\2)[^\n]){{1,256}}"))
+        for words in ("password ", "identified by ")
+    ),
+    _Shape("password ", re.compile(r"(?i)(password\s[^<>\n]{1,256}+>)[^<\s][^<]*+(?=</)")),
+    _Shape("sshpass", re.compile(rf"(?i)(sshpass['\",\s]{{1,8}}-p['\",\s]{{0,8}}){_UNTIL_BLANK}")),
+    *(_Shape(option, re.compile(rf"(?i)([\s'\"]{option}{_USER}){_UNTIL_BLANK}"), 1) for option in ("-u", "--user")),
+    _Shape("api.telegram.org/", re.compile(rf"(?i)(api\.telegram\.org/){_UNTIL_BLANK}")),
     _Shape("hooks.", re.compile(rf"(?i)(hooks\.[\w.-]{{1,100}}+(?::\d+)?/){_UNTIL_BLANK}"), hint="hook"),
     _Shape("hook", re.compile(rf"(?i)(hooks?b?\d?/){_UNTIL_BLANK}"), hint="hook"),
     _token("eyj", r"(?<![-_])eyJ[\w-]{8,}+\.[\w-]{4,}+(?:\.[\w-]*+){0,3}"),
@@ -57,6 +67,7 @@ _SHAPES: Final = (
     _token("asia", r"ASIA[A-Z0-9]{12,}"),
     *(_token(f"gh{kind}_", rf"gh{kind}_\w{{8,}}") for kind in "pousr"),
     _token("github_pat_", r"github_pat_\w{8,}"),
+    _token("dckr_pat_", r"dckr_pat_[\w-]{8,}"),
     _token("glpat-", r"glpat-[\w-]{8,}"),
     _token("_live_", r"[a-z]{2}_live_\w{6,}", 2),
     _token("_test_", r"(?:sk|rk|pk)_test_\w{6,}", 2),
@@ -79,8 +90,9 @@ _SHAPES: Final = (
         "://",
         re.compile(r"(://(?::|[^\s:/?#@]{1,256}+:(?!\d{1,5}[/?#])))(?:(?!://)\S)*@"),
         after="@",
+        needs="@",
     ),
-    _Shape("://", re.compile(r"(://)(?=[^\s:/?#@'\"\\]{0,256}\d)[^\s:/?#@'\"\\]{12,256}+@"), after="@"),
+    _Shape("://", re.compile(r"(://)(?=[^\s:/?#@'\"\\]{0,256}\d)[^\s:/?#@'\"\\]{12,256}+@"), after="@", needs="@"),
     _Shape("?", _QUERY, hint="://"),
     _Shape("&", _QUERY, hint="://"),
 )
@@ -94,7 +106,7 @@ def mask_shapes(text: str, mark: str = MASK) -> str:
     lower = lower_each(text)
     left = _MAX_ANCHORS
     for shape in _SHAPES:
-        if (shape.hint or shape.anchor) in lower and shape.anchor in lower:
+        if (shape.hint or shape.anchor) in lower and shape.anchor in lower and shape.needs in lower:
             masked, left = _mask_shape(text, lower, shape, mark, left)
             if masked is not text:
                 text, lower = masked, lower_each(masked)

@@ -56,6 +56,29 @@ SECRET = "hunter2"
         ("'pass the password: hunter2', 'b'", "'pass the password: ***', 'b'"),
         ("<wsse:Password>hunter2</wsse:Password><n>1</n>", "<wsse:Password>***</wsse:Password><n>1</n>"),
         ('<user password="hunter2" n="1"/>', '<user password=*** n="1"/>'),
+        ("<a:Password Type='x'>hunter2</a:Password><n>1</n>", "<a:Password Type='x'>***</a:Password><n>1</n>"),
+        ("<password><![CDATA[a<b>hunter2]]></password>", "<password>***]]></password>"),
+        ('<input name="password" id="x" value="hunter2">', '<input name="password" id="x" value=***>'),
+        ("{'name': 'pin', 'type': 5, 'value': 'hunter2'}", "{'name': 'pin', 'type': 5, 'value': ***}"),
+        ("{'pwd': 'a '\n   \"b'hunter2 \"\n   'c', 'n': 1}", "{'pwd': ***, 'n': 1}"),
+        ("SET password='it''s hunter2', n=1", "SET password=***, n=1"),
+        ("ALTER USER x PASSWORD 'a\"hunter2' y", "ALTER USER x PASSWORD '***' y"),
+        ("\"USER x IDENTIFIED BY \\'hunter2\\' y\"", "\"USER x IDENTIFIED BY \\'***\\' y\""),
+        ("password=a,hunter2 n=1", "password=*** n=1"),
+        ("'A=1\\npwd=hunter2\\nB=2'", "'A=1\\npwd=***\\nB=2'"),
+        ("a:\n private_key: |-\n  b hunter2\n\n  hunter2\n n: 5", "a:\n private_key: ***\n n: 5"),
+        ("'a:\\n  pin: >\\n    b\\n    hunter2\\n  n: 5'", "'a:\\n  pin: ***\\n  n: 5'"),
+        ("{&quot;pin&quot;: &quot;hunter2&quot;, &quot;n&quot;: 1}", "{&quot;pin&quot;: ***, &quot;n&quot;: 1}"),
+        (r"{\u0022pin\u0022:\u0022\\\u0022hunter2\u0022,\u0022n\u0022:1}", r"{\u0022pin\u0022:***,\u0022n\u0022:1}"),
+        ("next=%2F%3Fpin%3Dhunter2%26b%3D1", "next=%2F%3Fpin%3D***%26b%3D1"),
+        ("{%22pin%22:%22a%5C%22hunter2%22,%22n%22:1}", "{%22pin%22:***,%22n%22:1}"),
+        ("['curl', '-u', 'ann:hunter2', 'x']", "['curl', '-u', 'ann:***', 'x']"),
+        ("docker run -u 1000:1000 -u http://x:1 x", "docker run -u 1000:1000 -u http://x:1 x"),
+        ("['sshpass', '-p', 'hunter2', 'ssh']", "['sshpass', '-p', '***', 'ssh']"),
+        ("https://api.telegram.org/bot12:hunter2/send", "https://api.telegram.org/***"),
+        ("Unexpected token '<', \"<html\"", "Unexpected token '<', \"<html\""),
+        ('<label for="password" class="x" value="5">', '<label for="password" class="x" value="5">'),
+        ("&quot;passenger&quot;: x, %20pinned%20", "&quot;passenger&quot;: x, %20pinned%20"),
         ("pass > 5 and a.token>6", "pass > 5 and a.token>6"),
         ("KeyError: 'password'", "KeyError: 'password'"),
         *[(text, text) for text in ("pinned=1, passenger: 2, compass=3", "{'spin': 4, 'bypass': 5, 'keypin': 6}")],
@@ -81,6 +104,8 @@ NAMES = [
     "signing_key",
     "encryptionKey",
     "SSH-KEY",
+    "pw",
+    "creds",
 ]
 
 
@@ -148,7 +173,7 @@ LONG = 65_536
 @pytest.mark.parametrize("piece", ["'password': 'x', ", "pin=1 ", "token=((()))", "'token': ", "://a:b"])
 def test_a_text_with_very_many_secrets_is_masked_from_some_place_on(piece: str) -> None:
     text = (piece * LONG)[:LONG] + SECRET
-    masked = MASKER.text("password='a' " + text)
+    masked = MASKER.text("password='a' @ " + text)
     assert masked is not None
     assert SECRET not in masked
     assert len(masked) <= len(text) + LONG

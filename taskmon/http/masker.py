@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from ..masking import MASK, SHAPE_HINTS, lower_each, mask_shapes
-from .value_ends import find_end
+from .value_ends import ENCODED_QUOTE, find_end
 
 #: Characters of the longest text whose masked form is remembered, and how many of them are.
 _MAX_CACHED_LENGTH: Final = 1024
 _MAX_CACHED_TEXTS: Final = 8192
 
 #: Places of one text that are looked at closely; what comes after more of them is masked, whatever it is.
-_MAX_STEPS: Final = 1500
+_MAX_STEPS: Final = 800
 
 _MAX_NAME: Final = 100
 _QUOTES: Final = frozenset("'\"")
@@ -30,17 +30,32 @@ _LAST: Final = re.compile(r"[./\[\]'\"]+")
 
 #: The characters of a name, and how a name goes on behind a word of it, up to the separator before its value.
 _NAME: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-_REST: Final = r"[\w.\-]{0,100}+(?:[\w.\- ]{0,100}+(?=\\{0,1023}+['\"]))?(?:\\{0,1023}+['\"])?\]?(\s{0,100}+[:=,>])?"
+_REST: Final = r"[\w.\-]{0,100}+(?:[\w.\- ]{0,100}+(?=\\{0,1023}+['\"]))?(?:\\{0,1023}+['\"])?\]?"
+_SIGN: Final = rf"(\s{{0,100}}+[:=,>]|{ENCODED_QUOTE}|%3[ad]|\s(?=[a-z]{{1,20}}+=))?"
 
 _QUOTED: Final = re.compile(
-    r"(?P<name>[\w.\- ]{1,200}+)(?P<slashes>\\*+)(?P<quote>['\"])\]?\s*(?P<sign>:(?!//)|=(?!=)>?|,)\s*"
+    r"(?P<name>[\w.\- ]{1,200}+)(?P<slashes>\\*+)(?P<quote>['\"])\]?\s*"
+    r"(?P<sign>:(?!//)|=(?!=)>?|,|(?=[a-zA-Z]{1,20}+=))\s*"
 )
 _BARE: Final = re.compile(r"(?P<name>[\w.\-]{1,200}+)\]?[ \t]*(?P<sign>=(?!=)>?|:(?![:/])|>)[ \t]*")
+_ENCODED: Final = re.compile(
+    rf"(?i)(?P<name>[\w.\-]{{1,200}}+)(?:{ENCODED_QUOTE}\s*(?:[:=]|%3[ad])|(?P<sign>%3[ad]))(?:%20|[ +])*"
+)
+#: What stands between a name and what is no part of it: the `n` of a line's end, the digits of an encoded quote.
+_ESCAPES: Final = (
+    (re.compile(r"u00[0-9a-f]{2}", re.I), "\\"),
+    (re.compile(r"[nrt]"), "\\"),
+    (re.compile(r"[0-9a-f]{2}", re.I), "%"),
+)
 _MAX_PREFIX: Final = 34
 _TAG: Final = re.compile(r"<(?:\w{1,32}:)?\Z")
 
-#: The value of `{'name': 'password', 'value': …}`, from the comma on.
-_NAMED_VALUE: Final = re.compile(r"\s*\\*+['\"](?:value|val)\\*+['\"]\s*:\s*", re.I)
+#: The value of `{'name': 'password', 'type': 5, 'value': …}` from the comma on, and that of an element of XML.
+_NAMES: Final = ("name", "key", "id", "field")
+_NAMED_VALUE: Final = re.compile(
+    r"[^{}\[\]v]{0,80}+(?:v(?!al)[^{}\[\]v]{0,80}+){0,9}+(?<=['\"])val(?:ue)?\\*+['\"]\s*:\s*", re.I
+)
+_NAMED_ATTRIBUTE: Final = re.compile(r"[^<>v]{0,80}+(?:v(?!alue=)[^<>v]{0,80}+){0,9}+value=", re.I)
 
 
 class Masker:
@@ -54,7 +69,7 @@ class Masker:
         whole = "|".join(translate(pattern) for pattern in plain)
         words = _cover([_WORD.findall(pattern) for pattern in plain])
         self._matches = re.compile(whole).match if whole else None
-        self._words = re.compile(f"(?:{'|'.join(map(re.escape, sorted(words)))}){_REST}") if words else None
+        self._words = re.compile(f"(?:{'|'.join(map(re.escape, sorted(words)))}){_REST}{_SIGN}") if words else None
         #: In each text that has something to mask in it, in small letters, is one of these.
         self.hints = _shortest(words | set(SHAPE_HINTS))
         self._hinted = re.compile(_any_of(self.hints)).search
@@ -142,7 +157,17 @@ def _find_name(text: str, word: int) -> re.Match[str] | None:
             if not slashes or text.endswith(slashes, 0, quoted - 1):
                 return found
     first = word - len(before) + len(before.rstrip(_NAME))
-    return _BARE.match(text, first)
+    first += _escape_before(text, first, word)
+    return _BARE.match(text, first) or _ENCODED.match(text, first)
+
+
+def _escape_before(text: str, first: int, word: int) -> int:
+    """Return how many characters before a name belong to an escape, as the `n` in `\\npin=1` does."""
+    for pattern, sign in _ESCAPES:
+        found = pattern.match(text, first, word)
+        if found is not None and text.startswith(sign, first - 1):
+            return len(found[0])
+    return 0
 
 
 def _find_value(text: str, found: re.Match[str]) -> tuple[int, bool, str | None]:
@@ -151,18 +176,24 @@ def _find_value(text: str, found: re.Match[str]) -> tuple[int, bool, str | None]
     There is no sign where a comma does not separate a name from its value.
     """
     sign, quoted = found["sign"], found.re is _QUOTED
+    if found.re is _ENCODED:
+        return found.end(), False, "encoded"
     if not quoted and sign == ">":
         is_tag = _TAG.search(text, max(0, found.start() - _MAX_PREFIX), found.start())
         return found.end(), False, "tag" if is_tag else None
     if not quoted:
         is_line = sign == ":" and found["name"].lower().endswith(("authorization", "cookie"))
         return found.end(), False, "header" if is_line else sign
-    if sign != ",":
-        return found.end(), True, sign
-    named = _NAMED_VALUE.match(text, found.end())
-    if named is not None:
-        return named.end(), True, ":"
     first = found.start() - 1 - len(found["slashes"])
+    if sign and sign != ",":
+        return found.end(), True, sign
+    before = text[max(0, first - 20) : first].rstrip()
+    if before.endswith((":", "=")) and before[:-1].rstrip("\\'\" ").lower().endswith(_NAMES):
+        named = (_NAMED_VALUE if sign else _NAMED_ATTRIBUTE).match(text, found.end())
+        if named is not None:
+            return named.end(), bool(sign), ":" if sign else "="
+    if not sign:
+        return found.end(), True, None
     opens = text[max(0, first - 12) : first].rstrip("bBuUrR \n")[-1:] in ("(", "[")
     return found.end(), True, "," if opens or found["name"].startswith("-") else None
 

@@ -70,6 +70,7 @@ _TEXT = Kind("TEXT", read_text)
 _HEADER, _CLAIM = Kind("HEADER", HEADER), Kind("CLAIM", CLAIM)
 _SECRET_KEYS = (
     *("*password*", "*passwd*", "*passphrase*", "*passcode*", "passkey", "pass", "*_pass", "pwd", "*_pwd"),
+    *("dbpass", "pw", "*_pw", "creds", "*_creds", "accesskey", "otp_code"),
     *("*secret*", "*token", "bearer", "*api_key", "*apikey", "*authorization", "auth", "*_auth", "*credential*"),
     *("*private_key*", "*access_key*", "*account_key*", "*master_key*", "*shared_key*", "*subscription_key*"),
     *("*signing_key*", "*encryption_key*", "*ssh_key*", "session_key", "*connection_string*"),
