@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import SysLogHandler, WatchedFileHandler
@@ -42,19 +42,25 @@ def write(entry: dict[str, Any]) -> None:
 def split(entry: dict[str, Any], most: int) -> Iterator[dict[str, Any]]:
     """Yield an entry, or several with a part of its ids each, which say which part of how many they are."""
     ids = entry.get(_IDS, ())
-    if sum(map(len, ids)) <= most:
+    if _length(ids) <= most:
         yield entry
         return
     parts: list[list[str]] = [[]]
     left = most
     for task_id in ids:
-        if len(task_id) > left and parts[-1]:
+        length = _length([task_id])
+        if length > left and parts[-1]:
             parts.append([])
             left = most
-        left -= len(task_id)
+        left -= length
         parts[-1].append(task_id)
     for number, some in enumerate(parts, 1):
         yield entry | {_IDS: some, "part": number, "parts": len(parts)}
+
+
+def _length(ids: Iterable[str]) -> int:
+    """Return how many characters ids have in a line, where one outside ASCII takes 6 or 12."""
+    return sum(len(task_id) if task_id.isascii() else len(json.dumps(task_id)) - 2 for task_id in ids)
 
 
 class _AuditFile(WatchedFileHandler):
@@ -87,7 +93,7 @@ class _AuditSyslog(SysLogHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record."""
         entry = getattr(record, "entry", None) or {}
-        if sum(map(len, entry.get(_IDS, ()))) <= MAX_ID_CHARACTERS_OF_SYSLOG:
+        if _length(entry.get(_IDS, ())) <= MAX_ID_CHARACTERS_OF_SYSLOG:
             super().emit(record)
             return
         for part in split(entry, MAX_ID_CHARACTERS_OF_SYSLOG):

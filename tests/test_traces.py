@@ -181,6 +181,29 @@ def test_an_entry_in_parts() -> None:
     assert list(audit_log.split(entry, 16)) == [entry]
     assert [part["task_ids"] for part in audit_log.split(entry, 6)] == [["aaaa", "bb"], ["cc"], ["dddddddd"]]
     assert list(audit_log.split({"user": "u"}, 1)) == [{"user": "u"}]
+    assert [part["task_ids"] for part in audit_log.split({"task_ids": ["ü", "😀"]}, 12)] == [["ü"], ["😀"]]
+
+
+async def test_a_line_that_is_cut_says_who_it_was_and_what_came_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, audit_log.AUDIT_LOGGER)
+    long = "%F0%9F%98%80" * 500
+    async with serving() as served:
+        assert (await served.request("POST", f"/api/task/rate-limit/{long}?ratelimit={long}")).status == 400
+    (record,) = [record for record in caplog.records if record.name == audit_log.AUDIT_LOGGER]
+    line = record.getMessage()
+    assert len(line) > 10_000
+    for field in (
+        "decision",
+        "outcome",
+        "status",
+        "user",
+        "authenticated_by",
+        "client",
+        "action",
+        "role",
+        "credential",
+    ):
+        assert f'"{field}": ' in line[:1000]
 
 
 async def test_requests_that_read_are_audited_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,8 @@ from .redaction import Showing
 _UNREADABLE: Final = "(unreadable)"
 _MAX_NAME_LENGTH: Final = 128
 _MAX_VALUE_LENGTH: Final = 1000
+#: Further fields that are never long.
+_SHORT: Final = ("role", "credential", "proxy", "address")
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 421, 429})
 
 
@@ -60,19 +62,24 @@ def write(
     *, request_id: str, user: str, method: str, client: str, action: str, target: str, status: int | None, **more: Any
 ) -> None:
     """Write who asked for what, from where, and what came of it; a status of None is for what has yet to happen."""
-    about = {
-        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
-        "request_id": request_id,
-        "user": user[:_MAX_NAME_LENGTH],
-        "authenticated_by": method,
-        "client": client[:_MAX_NAME_LENGTH],
-        "action": action,
-        "target": unquote(target, errors="backslashreplace")[:_MAX_VALUE_LENGTH],
-        **more,
-    }
-    if status is None:
-        audit_log.write(about | {"decision": "allowed", "outcome": "intended"})
-        return
     refused = status in _REFUSED
-    outcome = "refused" if refused else "done" if status < 400 else "failed"
-    audit_log.write(about | {"decision": "refused" if refused else "allowed", "outcome": outcome, "status": status})
+    result: dict[str, Any] = {"decision": "refused" if refused else "allowed"}
+    if status is None:
+        result["outcome"] = "intended"
+    else:
+        result |= {"outcome": "refused" if refused else "done" if status < 400 else "failed", "status": status}
+    # What may be long is last: a daemon that cuts lines must not cut off who it was and what came of it.
+    audit_log.write(
+        {
+            "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "request_id": request_id,
+            **result,
+            "user": user[:_MAX_NAME_LENGTH],
+            "authenticated_by": method,
+            "client": client[:_MAX_NAME_LENGTH],
+            "action": action,
+            **{name: more.pop(name) for name in _SHORT if name in more},
+            "target": unquote(target, errors="backslashreplace")[:_MAX_VALUE_LENGTH],
+            **more,
+        }
+    )
