@@ -7,9 +7,12 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 LIVE := tests/live
+# Processes that run tests: more than there are processors, for live tests mostly wait.
+WORKERS ?= 8
 
-# Options from the environment must not leave out tests unnoticed.
-PYTEST := PYTEST_ADDOPTS= $(BIN)/python -m pytest
+# Options from the environment must not leave out tests unnoticed. Each process of pytest-xdist imports all tests: from
+# what another has compiled.
+PYTEST := PYTEST_ADDOPTS= PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -51,7 +54,7 @@ services: ## Install the servers the live tests start (as root, by apt)
 	@scripts/install-services.sh
 
 test: services venv flower lint ## Run every check and every test, those against real brokers too
-	@scripts/run-tests.sh $(VENV)
+	$(PYTEST) -n $(WORKERS) --dist=loadgroup --cov --cov-fail-under=95
 
 test-unit: venv ## Run the tests that need no broker
 	$(PYTEST) --ignore=$(LIVE)
@@ -85,5 +88,5 @@ build: venv ## Build the wheel and the source package into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove the virtual environments, build results and caches
-	rm -rf $(VENV) .venv-flower .venv-newest .venv-lowest dist build *.egg-info .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-flower .venv-newest .venv-lowest dist build *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

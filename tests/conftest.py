@@ -20,9 +20,9 @@ import pytest
 from celery._state import _tls
 from hypothesis import HealthCheck, settings
 from kombu.transport import memory
-from tally import pytest_runtest_logreport as pytest_runtest_logreport
-from tally import pytest_sessionfinish as pytest_sessionfinish
 from tornado.ioloop import IOLoop
+
+pytest_plugins = ["live_hooks"]
 
 patience.be_patient_with_the_history()
 

@@ -20,7 +20,7 @@ Every test in this directory has the mark `live`. The fixtures:
 - `chromium` (session): a headless browser, see `chromium.Chromium`.
 
 A broker whose program is not installed makes its tests skip, with the reason. Where CI=true a skip is a
-failure, and so is a run of the whole suite in which no live test ran: see `guard.py`.
+failure: see `live_hooks.py`.
 """
 
 import tempfile
@@ -33,11 +33,6 @@ import pytest
 from brokers import Broker, RabbitBroker, RedisBroker
 from chromium import Chromium
 from databases import PostgresServer
-from guard import pytest_itemcollected as pytest_itemcollected
-from guard import pytest_make_collect_report as pytest_make_collect_report
-from guard import pytest_runtest_makereport as pytest_runtest_makereport
-from guard import pytest_sessionfinish as pytest_sessionfinish
-from guard import pytest_terminal_summary as pytest_terminal_summary
 from serving import make_app
 from workers import Backend, Project, Worker
 
