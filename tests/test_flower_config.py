@@ -165,7 +165,7 @@ def test_a_flowerconfig_that_is_wrong(tmp_path: Path, text: str, reason: str) ->
     with pytest.raises(InvalidSetting, match=reason) as caught:
         load(tmp_path)
     assert SECRET not in str(caught.value)
-    assert FLOWER_FILE in str(caught.value)
+    assert str(tmp_path / FLOWER_FILE)[:60] in str(caught.value)  # long values are cut
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
