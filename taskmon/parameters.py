@@ -1,15 +1,21 @@
-"""What a request may say: the names of its arguments, the kind of each, and how a value is read. Pure.
+"""What a request may say: the arguments of a route, and how their values are read. Pure.
 
-A route declares its arguments by a tuple of Parameter. Requests are read by it, and the OpenAPI document is made of
-it, so that the one says what the other does.
+A route declares its arguments as a `Parameters` struct. Each field is an `Annotated` type with a description and, in
+msgspec's `Meta`, its bounds. `parse_parameters` reads a request by it, and the OpenAPI document and the line of the
+audit log are made from it.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import cache
 from math import isfinite
-from typing import Any, ClassVar, Final
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+
+from msgspec import Meta, Struct
+from msgspec.structs import FieldInfo, fields
 
 from .errors import InvalidArgument
 from .times import DATE, MAX_EPOCH, parse_time
@@ -19,77 +25,101 @@ Schema = dict[str, Any]
 #: The length of an id or a name, in characters, that events may have; longer ones cannot be asked about either.
 MAX_NAME_LENGTH: Final = 1024
 
+#: Which values of an argument count as not given: blank texts and null, the empty text and null, null, or none.
+Absent = Literal["blank", "empty", "null", "never"]
 
-class Kind:
-    """How the values of an argument are written; the base of every kind.
 
-    One that is `in_query` is written alike in the query string, in a form and in a JSON object, where null means that
-    it is not given; any other is a JSON value of its own.
-    """
-
-    in_query: ClassVar[bool] = True
-
-    def from_text(self, argument: str, text: str) -> Any:
-        """Return what `parse` reads, made of a text of the query string or a form; raises InvalidArgument."""
-        return text
-
-    def from_json(self, argument: str, value: object) -> Any:
-        """Make of a value of a JSON object what `parse` reads: as a rule the text that a query string would have."""
-        return as_text(argument, value)
-
-    def is_absent(self, value: object) -> bool:
-        """Tell whether a value counts as not given: a blank text does."""
-        return isinstance(value, str) and not value.strip()
-
-    def parse(self, argument: str, value: Any, zone: tzinfo) -> Any:
-        """Read a value; times without a zone are in `zone`. Raises InvalidArgument."""
-        raise NotImplementedError
-
-    def schema(self) -> Schema:
-        """Describe the values, in JSON Schema."""
-        raise NotImplementedError
-
-    def text(self) -> str | None:
-        """Give the pattern of the texts that a JSON object may have in place of what `schema` says, if there are."""
-        return None
-
-    def described(self) -> Schema:
-        """Describe the values, and the texts that a JSON object may have in their place."""
-        schema, text = self.schema(), self.text()
-        return schema if text is None else {"anyOf": [schema, {"type": "string", "pattern": whole(text)}]}
+class Parameters(Struct):
+    """The base of what a route takes; as it is, for a route that takes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """An argument; `default` is what one that is not given is read as, and `help` says what it is for.
+class Format:
+    """How the values of an argument are written; stands in `Annotated` where the type does not say it.
 
-    `excludes` is another one that cannot stand beside it.
+    `read` turns a JSON value, or a text of the query string or a form, into the argument's; its last argument is the
+    zone of times without one. Where texts have to be decoded first, `decode` does that. Both raise InvalidArgument.
+    `schema` describes the value, `text` is the pattern of the texts that JSON may have in its place, and `form`
+    describes the texts of a form where these differ; False where a form cannot have it.
+    """
+
+    read: Callable[[str, Any, tzinfo], Any]
+    schema: Schema
+    text: str | None = None
+    form: Schema | Literal[False] | None = None
+    decode: Callable[[str, str], Any] | None = None
+    absent: Absent = "blank"
+
+    def is_absent(self, value: object) -> bool:
+        """Whether a value counts as not given."""
+        if value is None:
+            return self.absent != "never"
+        if not isinstance(value, str) or self.absent in ("null", "never"):
+            return False
+        return not (value.strip() if self.absent == "blank" else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One field of a `Parameters` struct: `name` on the wire, `field` in the struct.
+
+    `excludes` is another argument that must not be given together with it.
     """
 
     name: str
-    kind: Kind
-    help: str
-    default: Any = None
-    required: bool = False
-    excludes: str | None = None
+    field: str
+    format: Format
+    description: str
+    required: bool
+    default: Any
+    excludes: str | None
 
-    def read(self, given: Mapping[str, Any], zone: tzinfo) -> Any:
-        """Read its value; raises InvalidArgument."""
-        value = given.get(self.name, "")
-        if self.name in given and not self.kind.is_absent(value):
-            return self.kind.parse(self.name, value, zone)
-        return self.kind.parse(self.name, value, zone) if self.required else self.default
+    def parse(self, given: Mapping[str, Any], zone: tzinfo) -> Any:
+        """Return its value; raises InvalidArgument."""
+        value = given.get(self.name)
+        if isinstance(value, InvalidArgument):
+            raise value
+        if self.name in given and not self.format.is_absent(value):
+            return self.format.read(self.name, value, zone)
+        return self.format.read(self.name, "" if value is None else value, zone) if self.required else self.default
 
 
-def read_parameters(parameters: Iterable[Parameter], given: Mapping[str, Any], zone: tzinfo) -> dict[str, Any]:
-    """Read the values of all parameters, by name; raises InvalidArgument."""
-    values = {}
-    for parameter in parameters:
-        values[parameter.name] = parameter.read(given, zone)
-        other = parameter.excludes
-        if other is not None and values[parameter.name] is not None and values.get(other) is not None:
-            raise InvalidArgument(parameter.name, f"must not be given together with {other}")
-    return values
+P = TypeVar("P", bound=Parameters)
+
+
+@cache
+def find_arguments(parameters: type[Parameters]) -> tuple[Argument, ...]:
+    """Return the arguments of a route."""
+    return tuple(map(_make_argument, fields(parameters)))
+
+
+def parse_parameters(parameters: type[P], given: Mapping[str, Any], zone: tzinfo) -> P:
+    """Read the given values, by name; raises InvalidArgument. A name that is not known is ignored."""
+    values: dict[str, Any] = {}
+    for argument in find_arguments(parameters):
+        if argument.name not in given and not argument.required:
+            continue
+        values[argument.field] = value = argument.parse(given, zone)
+        other = argument.excludes
+        if other is not None and value is not None and values.get(other) is not None:
+            raise InvalidArgument(argument.name, f"must not be given together with {other}")
+    return parameters(**values)
+
+
+def _make_argument(field: FieldInfo) -> Argument:
+    base, *notes = get_args(field.type)
+    (meta,) = [note for note in notes if isinstance(note, Meta)]
+    known = [note for note in notes if isinstance(note, Format)]
+    kind = next((one for one in get_args(base) if one is not NoneType), base)
+    return Argument(
+        field.encode_name,
+        field.name,
+        known[-1] if known else _FORMATS[kind](meta),
+        meta.description or "",
+        field.required,
+        None if field.required else field.default,
+        (meta.extra or {}).get("excludes"),
+    )
 
 
 def as_text(argument: str, value: object) -> str:
@@ -114,41 +144,15 @@ def require_text(argument: str, value: object) -> str:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Text(Kind):
-    """Any text, taken as it is; `none` is the one that means nothing in particular."""
-
-    none: str | None = None
-
-    def from_json(self, argument: str, value: object) -> str:
-        """Refuse what is no text."""
-        return require_text(argument, value)
-
-    def is_absent(self, value: object) -> bool:
-        """Tell whether a text is empty; a blank one is not."""
-        return value == ""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str | None:
-        """Give the text."""
-        if "\0" in value:  # no database of texts has it
-            raise InvalidArgument(argument, "must not contain a NUL character", value)
-        return None if value == self.none else value
-
-    def schema(self) -> Schema:
-        """Describe any text without NUL."""
-        return {"type": "string", "pattern": r"^[^\x00]*$"}
+def read_text(argument: str, value: object, zone: tzinfo) -> str:
+    """Return a text as it is; raises InvalidArgument."""
+    if "\0" in (text := require_text(argument, value)):  # no database of texts has it
+        raise InvalidArgument(argument, "must not contain a NUL character", text)
+    return text
 
 
-class TaskId(Text):
-    """The id of a task."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
-        """Return the id."""
-        return parse_id(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe an id, or an empty text."""
-        return {**super().schema(), "maxLength": MAX_NAME_LENGTH}
+#: What `read_text` takes, in JSON Schema.
+TEXT_SCHEMA: Final[Schema] = {"type": "string", "pattern": r"^[^\x00]*$"}
 
 
 #: What `parse_id` takes, in JSON Schema.
@@ -165,26 +169,24 @@ def parse_id(argument: str, value: object) -> str:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern(Kind):
-    """A text that matches a pattern as a whole; `rule` says so in words."""
+def read_id(argument: str, value: object, zone: tzinfo) -> str:
+    """Return an id or a hostname; raises InvalidArgument."""
+    return parse_id(argument, require_text(argument, value))
 
-    pattern: str
-    rule: str
 
-    def from_json(self, argument: str, value: object) -> str:
-        """Refuse what is no text."""
-        return require_text(argument, value)
+#: The id of a task; an empty text is none.
+TaskId = Annotated[str | None, Format(read_id, {**TEXT_SCHEMA, "maxLength": MAX_NAME_LENGTH}, absent="empty")]
 
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
-        """Give the text if it matches."""
-        if not re.fullmatch(self.pattern, value):
-            raise InvalidArgument(argument, self.rule, value)
-        return value
 
-    def schema(self) -> Schema:
-        """Describe the pattern."""
-        return {"type": "string", "pattern": whole(self.pattern)}
+def matching(pattern: str, rule: str) -> Format:
+    """Return the format of texts that match a pattern as a whole; `rule` says so in words."""
+
+    def read(argument: str, value: object, zone: tzinfo) -> str:
+        if not re.fullmatch(pattern, text := require_text(argument, value)):
+            raise InvalidArgument(argument, rule, text)
+        return text
+
+    return Format(read, {"type": "string", "pattern": whole(pattern)})
 
 
 def whole(pattern: str) -> str:
@@ -198,62 +200,6 @@ _TRUE: Final = ("y", "yes", "t", "true", "on", "1")
 _FALSE: Final = ("n", "no", "f", "false", "off", "0")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = r"[+-]?(?:[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?"
-
-
-class Flag(Kind):
-    """Yes or no, as Flower reads it."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> bool:
-        """Give true or false."""
-        return parse_bool(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe a boolean, and the words for it in any case."""
-        words = "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in w) for w in _TRUE + _FALSE)
-        return {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": whole(words)}, {"enum": [0, 1]}]}
-
-
-@dataclass(frozen=True, slots=True)
-class Whole(Kind):
-    """A whole number, from `minimum` to `maximum`."""
-
-    minimum: int
-    maximum: int
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> int:
-        """Give the number."""
-        return parse_int(argument, value, self.minimum, self.maximum)
-
-    def schema(self) -> Schema:
-        """Describe the number."""
-        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
-
-    def text(self) -> str:
-        """Give the pattern of its digits."""
-        return digits(self.maximum).removeprefix("0|" if self.minimum > 0 else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds(Kind):
-    """A number of seconds, from 0 to `most`."""
-
-    most: float
-
-    def from_json(self, argument: str, value: object) -> object:
-        """Leave the value: `parse` knows numbers from texts."""
-        return value
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
-        """Give the seconds."""
-        return parse_seconds(argument, value, self.most)
-
-    def schema(self) -> Schema:
-        """Describe the number."""
-        return {"type": "number", "minimum": 0, "maximum": self.most}
-
-    def text(self) -> str:
-        """Give the pattern of a number."""
-        return seconds_pattern(self.most)
 
 
 def digits(most: int) -> str:
@@ -273,22 +219,29 @@ def seconds_pattern(most: float) -> str:
     return rf"(?:{digits(int(most) - 1)})(?:\.[0-9]{{1,9}})?|{int(most)}"
 
 
-def parse_bool(argument: str, text: str) -> bool:
+def parse_bool(argument: str, value: object) -> bool:
     """Parse a yes or no as Flower does. Raises InvalidArgument."""
-    value = text.strip().lower()
-    if value in _TRUE:
-        return True
-    if value in _FALSE:
-        return False
-    raise InvalidArgument(argument, "must be true or false (or y, yes, t, on, 1, n, no, f, off, 0)", text)
+    if not isinstance(value, str):
+        if isinstance(value, int | float) and value in (0, 1):
+            return bool(value)
+        value = as_text(argument, value)
+    word = value.strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise InvalidArgument(argument, "must be true or false (or y, yes, t, on, 1, n, no, f, off, 0)", value)
 
 
-def parse_int(argument: str, text: str, minimum: int, maximum: int) -> int:
+def parse_int(argument: str, value: object, minimum: int, maximum: int) -> int:
     """Parse a whole number within bounds. Raises InvalidArgument."""
-    value = text.strip()
-    if _INTEGER.fullmatch(value) and minimum <= int(value) <= maximum:
-        return int(value)
-    raise InvalidArgument(argument, f"must be a whole number from {minimum:,} to {maximum:,}", text)
+    number: object = value
+    if isinstance(value, str):
+        number = int(value) if _INTEGER.fullmatch(value.strip()) else None
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if isinstance(number, int) and not isinstance(number, bool) and minimum <= number <= maximum:
+        return number
+    rule = f"must be a whole number from {minimum:,} to {maximum:,}"
+    raise InvalidArgument(argument, rule, as_text(argument, value))
 
 
 def parse_seconds(argument: str, value: object, most: float) -> float:
@@ -321,19 +274,6 @@ def quote(value: object) -> str:
 _YEARS: Final = "000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3}"
 
 
-class Time(Kind):
-    """A moment, read as epoch seconds."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> float:
-        """Give the moment in epoch seconds."""
-        return parse_time(argument, value, zone)
-
-    def schema(self) -> Schema:
-        """Describe epoch seconds, and dates as texts."""
-        seconds = {"type": "number", "exclusiveMinimum": -MAX_EPOCH, "exclusiveMaximum": MAX_EPOCH}
-        return {"anyOf": [seconds, epoch_schema("-?"), date_schema(_YEARS)]}
-
-
 def epoch_schema(sign: str = "") -> Schema:
     """Describe a text of epoch seconds, with this pattern of a sign."""
     return {"type": "string", "pattern": whole(sign + r"[0-9]{1,11}(?:\.[0-9]{1,20})?")}
@@ -343,3 +283,54 @@ def date_schema(years: str) -> Schema:
     """Describe a date; `years` is the pattern of the year."""
     rest = DATE.partition(")")[2]
     return {"type": "string", "pattern": whole(f"(?:{years})" + re.sub(r"\?P<\w+>", "?:", rest))}
+
+
+def read_time(argument: str, value: object, zone: tzinfo) -> float:
+    """Return a moment in epoch seconds; raises InvalidArgument."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_EPOCH:
+        return float(value)
+    return parse_time(argument, as_text(argument, value), zone)
+
+
+_TIME: Final[Schema] = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": -MAX_EPOCH, "exclusiveMaximum": MAX_EPOCH},
+        epoch_schema("-?"),
+        date_schema(_YEARS),
+    ]
+}
+
+#: A moment, in epoch seconds.
+Time = Annotated[float | None, Format(read_time, _TIME)]
+
+
+# What a type says by itself
+
+
+def _whole_numbers(meta: Meta) -> Format:
+    minimum, maximum = int(meta.ge or 0), int(meta.le or 0)
+    text = digits(maximum).removeprefix("0|" if minimum > 0 else "")
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    return Format(lambda argument, value, zone: parse_int(argument, value, minimum, maximum), schema, text)
+
+
+def _seconds(meta: Meta) -> Format:
+    most = float(meta.le or 0)
+    schema = {"type": "number", "minimum": 0, "maximum": most}
+    return Format(lambda argument, value, zone: parse_seconds(argument, value, most), schema, seconds_pattern(most))
+
+
+_WORDS: Final = "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in w) for w in _TRUE + _FALSE)
+FLAG: Final = Format(
+    lambda argument, value, zone: parse_bool(argument, value),
+    {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": whole(_WORDS)}, {"enum": [0, 1]}]},
+)
+_TEXT: Final = Format(read_text, TEXT_SCHEMA, absent="empty")
+
+#: Yes or no as Flower reads it, a whole number within `ge` and `le`, seconds from 0 to `le`, any text.
+_FORMATS: Final[dict[Any, Callable[[Meta], Format]]] = {
+    bool: lambda meta: FLAG,
+    int: _whole_numbers,
+    float: _seconds,
+    str: lambda meta: _TEXT,
+}

@@ -36,14 +36,15 @@ from taskmon.api.publishing import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from taskmon.app import Taskmon
 from taskmon.auth import Role
 from taskmon.cli import main
-from taskmon.cluster.publish_options import PARAMETERS as CALL_PARAMETERS
+from taskmon.cluster.publish_options import PublishOptions
 from taskmon.cluster.republish import find_destination, read_recorded
 from taskmon.credentials.tokens import new_token
 from taskmon.errors import CommandRefused
 from taskmon.http.serializers import encode, task_body, worker_body
 from taskmon.login.factory import build_login
-from taskmon.monitor.query import FILTERS, PAGING, SORT_KEYS
+from taskmon.monitor.query import SORT_KEYS, Listing
 from taskmon.monitor.retries import Retries
+from taskmon.parameters import find_arguments
 from taskmon.records import Event, Task, Worker
 from taskmon.routes import PROBES, ROUTES
 from taskmon.settings import FLOWER_ONLY, OPTION, OPTIONS, Option, Settings, load_settings
@@ -609,7 +610,7 @@ def listed_names(title: str) -> set[str]:
 
 
 def test_what_may_be_said_of_a_task_is_in_the_api_page() -> None:
-    assert listed_names("### What may be said of a task") == {one.name for one in CALL_PARAMETERS}
+    assert listed_names("### What may be said of a task") == {*PublishOptions.__struct_fields__}
     text = section(read("docs/api.md"), "## POST /api/task/apply/&lt;name&gt;")
     assert f"{DEFAULT_TIMEOUT:g} s by default, {MAX_TIMEOUT:g} s at the most" in text
 
@@ -623,7 +624,7 @@ def test_the_signals_are_in_the_api_page() -> None:
 def test_the_arguments_of_a_revoke_of_many_are_in_the_api_page() -> None:
     listed = listed_names("## POST /api/tasks/revoke")
     assert listed == {"ids", "dry_run", "terminate", "signal"}
-    shared = {one.name for one in FILTERS + PAGING}
+    shared = {*Listing.__struct_fields__}
     assert shared <= listed_names("## GET /api/tasks")
     assert f"{revoking.MAX_REVOKED:,}" in section(read("docs/api.md"), "## POST /api/tasks/revoke")
 
@@ -632,7 +633,7 @@ def test_the_arguments_of_the_worker_commands_are_in_the_api_page() -> None:
     for route, handler in written_routes().items():
         if issubclass(handler, control_routes.WorkerCommand):
             text = section(read("docs/api.md"), f"### {route.replace('<', '&lt;').replace('>', '&gt;')}")
-            for one in handler.takes:
+            for one in find_arguments(handler.parameters):
                 if one.name != "workername":  # which all of them have
                     assert f"`{one.name}`" in text, route
     assert "`workername`" in section(read("docs/api.md"), "## Worker commands")

@@ -15,7 +15,7 @@ from taskmon.auth import Role
 from taskmon.http.answers import ErrorAnswer
 from taskmon.http.base import STATUSES, ApiHandler
 from taskmon.http.openapi import Document
-from taskmon.parameters import Parameter
+from taskmon.parameters import Argument, find_arguments
 from taskmon.routes import API, PROBES
 
 DOCUMENT: dict[str, Any] = json.loads(Document(API, "", __version__).encoded)
@@ -56,7 +56,7 @@ def test_it_has_every_route_and_method_and_no_other() -> None:
 
 @EVERY
 def test_every_handler_declares_what_it_answers(path: str, method: str, handler: type[ApiHandler]) -> None:
-    assert handler.answer_type is not None, "answer_type says what a right answer is"
+    assert handler.response_type is not None, "response_type says what a right answer is"
     assert set(handler.errors) <= set(STATUSES)
     (content,) = find(path, method)["responses"]["200"]["content"].items()
     assert content[0] == handler.media_type
@@ -65,27 +65,25 @@ def test_every_handler_declares_what_it_answers(path: str, method: str, handler:
 
 @EVERY
 def test_it_has_every_argument_and_no_other(path: str, method: str, handler: type[ApiHandler]) -> None:
-    operation = find(path, method)
+    operation, arguments = find(path, method), find_arguments(handler.parameters)
     parts = [one for one in operation["parameters"] if one["in"] == "path"]
     assert len(parts) == path.count("{}")
     assert all(one["required"] and one["description"] for one in parts)
     query = {one["name"]: one for one in operation["parameters"] if one["in"] == "query"}
     assert len(parts) + len(query) == len(operation["parameters"])
     if method == "get":
-        assert set(query) == {one.name for one in handler.takes}
-        for one in handler.takes:
-            assert one.kind.in_query
+        assert set(query) == {one.name for one in arguments}
+        for one in arguments:
+            assert one.format.decode is None
             check(one, query[one.name], query[one.name]["schema"])
             assert query[one.name]["required"] is one.required
         assert "requestBody" not in operation
         return
     assert not query
     body = operation.get("requestBody", {"content": {}})["content"]
-    assert set(body) == (
-        set() if not handler.takes else {"application/json"} | (set() if handler.json_only else {FORM})
-    )
+    assert set(body) == ({"application/json", FORM} if arguments else set())
     for media_type, content in body.items():
-        takes = [one for one in handler.takes if media_type != FORM or one.kind.in_query]
+        takes = [one for one in arguments if media_type != FORM or one.format.form is not False]
         schema = content["schema"]
         assert set(schema["properties"]) == {one.name for one in takes}
         assert schema["required"] == [one.name for one in takes if one.required]
@@ -97,11 +95,11 @@ def test_it_has_every_argument_and_no_other(path: str, method: str, handler: typ
 FORM = "application/x-www-form-urlencoded"
 
 
-def check(parameter: Parameter, described: dict[str, Any], schema: dict[str, Any]) -> None:
+def check(argument: Argument, described: dict[str, Any], schema: dict[str, Any]) -> None:
     """Compare an argument with its description."""
-    assert described["description"] == parameter.help
-    assert schema.get("default") == parameter.default
-    assert len(parameter.help) > 5
+    assert described["description"] == argument.description
+    assert schema.get("default") == argument.default
+    assert len(argument.description) > 5
 
 
 @EVERY

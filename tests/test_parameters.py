@@ -2,38 +2,36 @@
 
 import re
 from datetime import UTC
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from msgspec import Meta, defstruct
 
 from taskmon.errors import InvalidArgument
 from taskmon.http.base import ApiHandler
 from taskmon.http.openapi import Document
 from taskmon.parameters import (
-    Flag,
-    Kind,
-    Parameter,
-    Pattern,
-    Seconds,
-    Text,
+    Argument,
+    Parameters,
     Time,
-    Whole,
     as_text,
     digits,
-    read_parameters,
+    find_arguments,
+    matching,
+    parse_parameters,
     seconds_pattern,
 )
 from taskmon.routes import API
 
 #: Every argument of every route, once; those whose rules no schema can tell are left out.
 UNTELLABLE = {"search"}
-PARAMETERS = {
-    (one.name, type(one.kind).__name__): one
+ARGUMENTS = {
+    (one.name, one.description): (handler.parameters, one)
     for _, handler in API
-    for one in handler.takes
+    for one in find_arguments(handler.parameters)
     if one.name not in UNTELLABLE
 }
 
@@ -48,12 +46,12 @@ VALUES: list[Any] = [
 ]
 
 
-def is_read(parameter: Parameter, value: Any) -> bool:
+def is_read(argument: Argument, value: Any) -> bool:
     """Tell whether a JSON value is accepted."""
-    if value is None and parameter.kind.in_query:
-        return not parameter.required
+    if value is None and argument.format.is_absent(None):
+        return not argument.required
     try:
-        read_parameters([parameter], {parameter.name: parameter.kind.from_json(parameter.name, value)}, UTC)
+        argument.parse({argument.name: value}, UTC)
     except InvalidArgument:
         return False
     return True
@@ -63,33 +61,52 @@ class _Handler(ApiHandler):
     """Takes one argument."""
 
 
-def described(parameter: Parameter) -> Draft202012Validator:
+def described(parameters: type[Parameters], argument: Argument) -> Draft202012Validator:
     """Give what the document says of a body with this argument alone."""
-    declared = {"takes": (parameter,), "answer_type": str, "post": lambda self: None, "__doc__": "POST `/x`: x."}
+    declared = {"parameters": parameters, "response_type": str, "post": lambda self: None, "__doc__": "POST `/x`: x."}
     handler = type("Handler", (_Handler,), declared)
     content = Document([("/x", handler)], "", "1").content["paths"]["/x"]["post"]["requestBody"]["content"]
-    return Draft202012Validator(content["application/json"]["schema"])
+    schema = content["application/json"]["schema"]
+    required = [argument.name] if argument.required else []
+    properties = {argument.name: schema["properties"][argument.name]}
+    return Draft202012Validator({**schema, "properties": properties, "required": required})
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS.values(), ids=[name for name, _ in PARAMETERS])
-def test_the_schema_accepts_what_is_read_and_nothing_else(parameter: Parameter) -> None:
-    schema = described(parameter)
+def make(kind: Any, **more: Any) -> type[Parameters]:
+    """Return parameters with one argument, x."""
+    return defstruct("Made", [("x", kind, None)], bases=(Parameters,), **more)
+
+
+@pytest.mark.parametrize(("parameters", "argument"), ARGUMENTS.values(), ids=[name for name, _ in ARGUMENTS])
+def test_the_schema_accepts_what_is_read_and_nothing_else(parameters: type[Parameters], argument: Argument) -> None:
+    schema = described(parameters, argument)
     for value in VALUES:
-        assert schema.is_valid({parameter.name: value}) == is_read(parameter, value), repr(value)
-    assert schema.is_valid({}) is not parameter.required
+        assert schema.is_valid({argument.name: value}) == is_read(argument, value), repr(value)
+    assert schema.is_valid({}) is not argument.required
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 
 
-@pytest.mark.parametrize("kind", [Flag(), Whole(1, 10_000), Whole(0, 10**9), Seconds(60), Time(), Text()])
-def test_numbers(kind: Kind) -> None:
-    parameter = Parameter("x", kind, "An argument.")
-    schema = described(parameter)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Annotated[bool, Meta(description="x")],
+        Annotated[int, Meta(ge=1, le=10_000, description="x")],
+        Annotated[int | None, Meta(ge=0, le=10**9, description="x")],
+        Annotated[float, Meta(le=60, description="x")],
+        Annotated[Time, Meta(description="x")],
+        Annotated[str | None, Meta(description="x")],
+    ],
+)
+def test_numbers(kind: Any) -> None:
+    parameters = make(kind)
+    (argument,) = find_arguments(parameters)
+    schema = described(parameters, argument)
 
     @given(SCALARS)
     def check(value: Any) -> None:
-        assert schema.is_valid({"x": value}) == is_read(parameter, value)
+        assert schema.is_valid({"x": value}) == is_read(argument, value)
 
     check()
 
@@ -131,28 +148,29 @@ def test_what_has_no_text() -> None:
             as_text("x", value)
 
 
+class Mixed(Parameters):
+    """A number that has a default, and two texts that exclude each other."""
+
+    n: Annotated[int, Meta(ge=1, le=5, description="A number.")] = 3
+    q: Annotated[str | None, matching("a", "must be a"), Meta(description="A.")] = None
+    p: Annotated[str | None, Meta(description="B.", extra={"excludes": "q"})] = None
+
+
+class Needed(Parameters):
+    """A text that must be given."""
+
+    q: Annotated[str, matching("a", "must be a"), Meta(description="A.")]
+
+
 def test_defaults_and_what_is_required() -> None:
-    number, needed = (
-        Parameter("n", Whole(1, 5), "A number.", default=3),
-        Parameter("q", Pattern("a", "must be a"), "A."),
-    )
-    assert read_parameters([number, needed], {}, UTC) == {"n": 3, "q": None}
-    assert read_parameters([number, needed], {"n": " ", "q": "a"}, UTC) == {"n": 3, "q": "a"}
-    required = Parameter("q", needed.kind, "A.", required=True)
-    for given_text in ({}, {"q": ""}):
+    assert parse_parameters(Mixed, {}, UTC) == Mixed(n=3)
+    assert parse_parameters(Mixed, {"n": " ", "q": "a", "other": 1}, UTC) == Mixed(n=3, q="a")
+    for given_text in ({}, {"q": ""}, {"q": None}):
         with pytest.raises(InvalidArgument, match="q must be a, not ''"):
-            read_parameters([required], given_text, UTC)
+            parse_parameters(Needed, given_text, UTC)
 
 
 def test_arguments_that_exclude_each_other() -> None:
-    one, two = Parameter("one", Text(), "One."), Parameter("two", Text(), "Two.", excludes="one")
-    assert read_parameters([one, two], {"two": "x"}, UTC) == {"one": None, "two": "x"}
-    with pytest.raises(InvalidArgument, match="two must not be given together with one"):
-        read_parameters([one, two], {"one": "x", "two": "x"}, UTC)
-
-
-def test_an_abstract_kind_reads_nothing() -> None:
-    with pytest.raises(NotImplementedError):
-        Kind().parse("x", "", UTC)
-    with pytest.raises(NotImplementedError):
-        Kind().schema()
+    assert parse_parameters(Mixed, {"p": "x"}, UTC) == Mixed(p="x")
+    with pytest.raises(InvalidArgument, match="p must not be given together with q"):
+        parse_parameters(Mixed, {"q": "a", "p": "x"}, UTC)

@@ -55,7 +55,7 @@ def test_only_health_and_the_login_are_public() -> None:
     assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready, LoginPage, LoginCallback}
     assert {path for path, handler in ROUTES if handler.probe} == PROBES
     assert not UnknownRoute.public
-    assert {handler for handler in HANDLERS if handler.despite_read_only} == {Logout, TasksDataTable}
+    assert {handler for handler in HANDLERS if handler.allowed_when_read_only} == {Logout, TasksDataTable}
 
 
 def test_the_docstring_of_a_handler_says_its_route() -> None:
@@ -82,7 +82,7 @@ async def test_every_post_is_refused_when_read_only() -> None:
     assert len(changing) > 15
     async with serving(read_only=True, anonymous_role="admin") as served:
         for path, handler in changing:
-            if handler.despite_read_only:
+            if handler.allowed_when_read_only:
                 continue
             target = path.replace("(.+?)", "x")
             for body in (b"", b"{}", b"broken"):

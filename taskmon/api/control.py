@@ -1,9 +1,10 @@
 """Endpoints that change workers and running tasks. Event loop only."""
 
 import time
-from collections.abc import Mapping
 from datetime import tzinfo
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
+
+from msgspec import Meta
 
 from ..auth import Role
 from ..cluster.control import Control
@@ -12,61 +13,99 @@ from ..errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskNa
 from ..http.answers import Message
 from ..http.base import ApiHandler
 from ..http.serializers import message_body
-from ..parameters import ID_SCHEMA, Parameter, Pattern, Schema, Seconds, Text, Whole, as_text, parse_id
+from ..parameters import (
+    ID_SCHEMA,
+    Format,
+    Parameters,
+    as_text,
+    matching,
+    parse_seconds,
+    read_id,
+    seconds_pattern,
+)
 
 _MAX_POOL: Final = 10_000
 _MAX_LIMIT: Final = 1_000_000_000.0
 
 
-class Rate(Pattern):
-    """A rate limit; a number of JSON is one a second."""
-
-    def from_json(self, argument: str, value: object) -> str:
-        """Write numbers as texts."""
-        return as_text(argument, value)
-
-    def described(self) -> Schema:
-        """Describe a number, and the pattern."""
-        return {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e9}, self.schema()]}
+def _read_rate(argument: str, value: object, zone: tzinfo) -> str:
+    """Return a rate limit as a text; a number of JSON is one a second."""
+    return str(_RATE.read(argument, as_text(argument, value), zone))
 
 
-_RATE: Final = Rate(r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:/[smh])?", "must be a number, or one with /s, /m or /h, as 10/m")
-_QUEUE: Final = Pattern(r"[\w.@:-]{1,255}", "must be 1 to 255 letters, digits and . _ - : @")
+def _read_limit(argument: str, value: object, zone: tzinfo) -> float:
+    """Return a time limit in seconds; 0 or none removes it."""
+    removes = isinstance(value, str) and value.strip().lower() == "none"
+    return 0.0 if removes else parse_seconds(argument, value, _MAX_LIMIT)
 
 
-class Hostname(Text):
-    """The hostname of a worker; an empty one is a slip, and does not mean all workers."""
+_RATE: Final = matching(
+    r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:/[smh])?", "must be a number, or one with /s, /m or /h, as 10/m"
+)
+_QUEUE: Final = matching(r"[\w.@:-]{1,255}", "must be 1 to 255 letters, digits and . _ - : @")
+_NUMBER: Final = {"type": "number", "minimum": 0}
 
-    def is_absent(self, value: object) -> bool:
-        """Take an empty text for one."""
-        return False
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
-        """Return the hostname."""
-        return parse_id(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe a text that is not empty."""
-        return dict(ID_SCHEMA)
-
-
-class TimeLimit(Seconds):
-    """A time limit in seconds; 0 or none removes it."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
-        """Return the seconds, 0 for no limit."""
-        removes = isinstance(value, str) and value.strip().lower() == "none"
-        return 0.0 if removes else super().parse(argument, value, zone)
-
-    def text(self) -> str:
-        """Return the pattern of a number, and of none in any case."""
-        return super().text() + r"|\s*[Nn][Oo][Nn][Ee]\s*"
+TimeLimit = Annotated[
+    float | None,
+    Format(_read_limit, _NUMBER | {"maximum": _MAX_LIMIT}, seconds_pattern(_MAX_LIMIT) + r"|\s*[Nn][Oo][Nn][Ee]\s*"),
+]
+Rate = Annotated[
+    str, Format(_read_rate, {"anyOf": [_NUMBER | {"exclusiveMaximum": 1e9}, _RATE.schema]}, form=_RATE.schema)
+]
+#: An empty hostname is a slip, and does not mean all workers.
+Hostname = Annotated[str | None, Format(read_id, ID_SCHEMA, absent="null")]
+Size = Annotated[int, Meta(ge=1, le=_MAX_POOL, description="How many processes or threads.")]
 
 
-_WHERE: Final = Parameter("workername", Hostname(), "The worker; without it all workers.")
-_ITSELF: Final = Parameter("workername", Text(), "The worker that the path names, once more.")
-_N: Final = Parameter("n", Whole(1, _MAX_POOL), "How many processes or threads.", default=1)
-_OF_QUEUE: Final = Parameter("queue", _QUEUE, "The name of the queue.", required=True)
+class Where(Parameters):
+    """Which workers to tell."""
+
+    workername: Annotated[Hostname, Meta(description="The worker; without it all workers.")] = None
+
+
+class TimeLimits(Where):
+    """The time limits of a task."""
+
+    soft: Annotated[
+        TimeLimit, Meta(description="Seconds after which the task gets an exception; 0 or none: never.")
+    ] = None
+    hard: Annotated[TimeLimit, Meta(description="Seconds after which its process is ended; 0 or none: never.")] = None
+    type: Annotated[
+        str | None,
+        matching("soft|hard", "must be soft or hard"),
+        Meta(description="Which of the two must be there."),
+    ] = None
+
+
+class RateLimit(Where, kw_only=True):
+    """The rate limit of a task."""
+
+    ratelimit: Annotated[Rate, Meta(description="A number a second, or with /s, /m or /h.")]
+
+
+class OneWorker(Parameters):
+    """The worker that the path names."""
+
+    workername: Annotated[str | None, Meta(description="The worker that the path names, once more.")] = None
+
+
+class PoolChange(OneWorker):
+    """How much a pool grows or shrinks."""
+
+    n: Size = 1
+
+
+class PoolBounds(OneWorker, kw_only=True):
+    """The bounds of a pool."""
+
+    min: Annotated[int, Meta(ge=0, le=_MAX_POOL, description="How small the pool may become.")]
+    max: Annotated[int, Meta(ge=1, le=_MAX_POOL, description="How large the pool may become, not below min.")]
+
+
+class OneQueue(OneWorker, kw_only=True):
+    """A queue of a worker."""
+
+    queue: Annotated[str, _QUEUE, Meta(description="The name of the queue.")]
 
 
 # Tasks
@@ -76,13 +115,13 @@ class TaskCommand(ApiHandler):
     """The base of every command about a task, to one worker or to all."""
 
     role = Role.OPERATOR
-    answer_type = Message
+    response_type = Message
     errors = (UnknownWorker, UnknownTaskName, CommandRefused, Unavailable, WorkerTimeout)
 
     async def post(self, task_name: str) -> None:
         """Give the command and answer what the workers say."""
-        given = self.given()
-        hostname = given["workername"]
+        given = self.parse_parameters()
+        hostname = given.workername
         if hostname is not None:
             _require_worker(self, hostname)
         try:
@@ -91,7 +130,7 @@ class TaskCommand(ApiHandler):
             self.services.inspector.expect_change(None if hostname is None else [hostname], QUEUES_SETTLE)
         self.answer(message_body(message))
 
-    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, Any]) -> str:
+    async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
         """Give the command, to all workers if no hostname is given; tell what to answer."""
         raise NotImplementedError
 
@@ -99,17 +138,12 @@ class TaskCommand(ApiHandler):
 class TaskTimeout(TaskCommand):
     """POST `/api/task/timeout/<name>`: sets the time limits of a task."""
 
-    takes = (
-        _WHERE,
-        Parameter("soft", TimeLimit(_MAX_LIMIT), "Seconds after which the task gets an exception; 0 or none: never."),
-        Parameter("hard", TimeLimit(_MAX_LIMIT), "Seconds after which its process is ended; 0 or none: never."),
-        Parameter("type", Pattern("soft|hard", "must be soft or hard"), "Which of the two must be there."),
-    )
+    parameters = TimeLimits
 
-    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, Any]) -> str:
+    async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
         """Set the time limits of a task: one that is not given stays as it is."""
-        soft, hard, kind = given["soft"], given["hard"], given["type"]
-        if kind is not None and given[kind] is None:
+        soft, hard, kind = given.soft, given.hard, given.type
+        if kind is not None and getattr(given, kind) is None:
             raise InvalidArgument(kind, "must be given, as type names it")
         if soft is None and hard is None:
             raise InvalidArgument("soft", "or hard must be given: seconds, or 0 or none to remove the limit")
@@ -121,11 +155,11 @@ class TaskTimeout(TaskCommand):
 class TaskRateLimit(TaskCommand):
     """POST `/api/task/rate-limit/<name>`: sets the rate limit of a task."""
 
-    takes = (_WHERE, Parameter("ratelimit", _RATE, "A number a second, or with /s, /m or /h.", required=True))
+    parameters = RateLimit
 
-    async def command(self, task_name: str, hostname: str | None, given: Mapping[str, Any]) -> str:
+    async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
         """Set the rate limit of a task."""
-        return await self.services.control.rate_limit(task_name, given["ratelimit"], hostname, _online(self))
+        return await self.services.control.rate_limit(task_name, given.ratelimit, hostname, _online(self))
 
 
 # Workers
@@ -135,9 +169,9 @@ class WorkerCommand(ApiHandler):
     """The base of every command to one worker: 404 when it is not known."""
 
     role = Role.ADMIN
-    answer_type = Message
+    response_type = Message
     errors = (UnknownWorker, CommandRefused, Unavailable, WorkerTimeout)
-    takes: ClassVar[tuple[Parameter, ...]] = (_ITSELF,)
+    parameters: ClassVar[type[Parameters]] = OneWorker
     #: Whether the command cannot be undone.
     irreversible: ClassVar[bool] = False
     #: Seconds after which the worker is asked about itself anew; None where the command changes nothing of that.
@@ -146,9 +180,9 @@ class WorkerCommand(ApiHandler):
     async def post(self, hostname: str) -> None:
         """Give the command and answer what came of it."""
         _require_worker(self, hostname)
-        given = self.given()
-        if given["workername"] not in (None, hostname):
-            raise InvalidArgument("workername", "must be the worker that the path names", given["workername"])
+        given = self.parse_parameters()
+        if given.workername not in (None, hostname):
+            raise InvalidArgument("workername", "must be the worker that the path names", given.workername)
         if self.irreversible:
             self.audit_intent()
         try:
@@ -159,7 +193,7 @@ class WorkerCommand(ApiHandler):
             self.services.inspector.ask_again(hostname, self.settles)
         self.answer(message_body(message))
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Give the command; tell what to answer."""
         raise NotImplementedError
 
@@ -169,7 +203,7 @@ class WorkerShutdown(WorkerCommand):
 
     irreversible = True
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Shut the worker down."""
         await control.shutdown(hostname)
         return "Shutting down!"
@@ -181,7 +215,7 @@ class WorkerPoolRestart(WorkerCommand):
     irreversible = True
     settles = POOL_SETTLES
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Restart its pool."""
         await control.pool_restart(hostname)
         return f"Restarting '{hostname}' worker's pool"
@@ -190,40 +224,36 @@ class WorkerPoolRestart(WorkerCommand):
 class WorkerPoolGrow(WorkerCommand):
     """POST `/api/worker/pool/grow/<worker>`: adds to the pool of a worker."""
 
-    takes = (_N, _ITSELF)
+    parameters = PoolChange
     settles = POOL_SETTLES
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Add to its pool."""
-        await control.pool_grow(hostname, given["n"])
-        return f"Growing '{hostname}' worker's pool by {given['n']}"
+        await control.pool_grow(hostname, given.n)
+        return f"Growing '{hostname}' worker's pool by {given.n}"
 
 
 class WorkerPoolShrink(WorkerCommand):
     """POST `/api/worker/pool/shrink/<worker>`: takes from the pool of a worker."""
 
-    takes = (_N, _ITSELF)
+    parameters = PoolChange
     settles = POOL_SETTLES
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Take from its pool."""
-        await control.pool_shrink(hostname, given["n"])
-        return f"Shrinking '{hostname}' worker's pool by {given['n']}"
+        await control.pool_shrink(hostname, given.n)
+        return f"Shrinking '{hostname}' worker's pool by {given.n}"
 
 
 class WorkerPoolAutoscale(WorkerCommand):
     """POST `/api/worker/pool/autoscale/<worker>`: sets the bounds of the pool of a worker."""
 
-    takes = (
-        Parameter("min", Whole(0, _MAX_POOL), "How small the pool may become.", required=True),
-        Parameter("max", Whole(1, _MAX_POOL), "How large the pool may become, not below min.", required=True),
-        _ITSELF,
-    )
+    parameters = PoolBounds
     settles = POOL_SETTLES
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Set the bounds of its pool."""
-        minimum, maximum = given["min"], given["max"]
+        minimum, maximum = given.min, given.max
         if minimum > maximum:
             raise InvalidArgument("min", "must not be above max", str(minimum))
         await control.autoscale(hostname, minimum, maximum)
@@ -233,23 +263,23 @@ class WorkerPoolAutoscale(WorkerCommand):
 class WorkerAddConsumer(WorkerCommand):
     """POST `/api/worker/queue/add-consumer/<worker>`: has a worker consume from a queue."""
 
-    takes = (_OF_QUEUE, _ITSELF)
+    parameters = OneQueue
     settles = QUEUES_SETTLE
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Have it consume from a queue."""
-        return await control.add_consumer(hostname, given["queue"])
+        return await control.add_consumer(hostname, given.queue)
 
 
 class WorkerCancelConsumer(WorkerCommand):
     """POST `/api/worker/queue/cancel-consumer/<worker>`: has a worker leave a queue."""
 
-    takes = (_OF_QUEUE, _ITSELF)
+    parameters = OneQueue
     settles = QUEUES_SETTLE
 
-    async def command(self, control: Control, hostname: str, given: Mapping[str, Any]) -> str:
+    async def command(self, control: Control, hostname: str, given: Any) -> str:
         """Have it no longer consume from a queue."""
-        return await control.cancel_consumer(hostname, given["queue"])
+        return await control.cancel_consumer(hostname, given.queue)
 
 
 # What is asked of the state

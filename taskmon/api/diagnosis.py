@@ -16,7 +16,7 @@ class TaskTree(ApiHandler):
     """GET `/api/task/tree/<id>`: the tasks that belong to one workflow."""
 
     role = Role.VIEWER
-    answer_type = TreeObject
+    response_type = TreeObject
     errors = (UnknownTask,)
 
     async def get(self, task_id: str) -> None:
@@ -53,7 +53,7 @@ class Diagnostics(ApiHandler):
     """GET `/api/diagnostics`: what makes answers incomplete."""
 
     role = Role.VIEWER
-    answer_type = Findings
+    response_type = Findings
 
     def get(self) -> None:
         """Answer what makes answers incomplete, and the settings that mend it."""

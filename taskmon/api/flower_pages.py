@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from time import time
-from typing import Any, Final
+from typing import Annotated, Final
 
-from msgspec import structs
+from msgspec import Meta, field, structs
 
 from ..auth import Role
 from ..errors import InvalidArgument, UnknownWorker
@@ -14,7 +14,7 @@ from ..http.serializers import datatable_error, datatable_opening, encode, worke
 from ..http.time_slice import Turn, send_members
 from ..monitor.query import MAX_COUNT, SORT_KEYS, TaskQuery
 from ..monitor.search import parse_search
-from ..parameters import Parameter, Text, Whole, parse_bool, read_parameters
+from ..parameters import Parameters, parse_bool, parse_parameters
 from ..records import Task
 from .listing import encode_tasks, with_children
 from .workers import WorkerHandler
@@ -76,35 +76,45 @@ class WorkerPage(FlowerPage, WorkerHandler):
         self.finish(encode(worker)[:-1] + b',"name":' + encode(name) + b"}")
 
 
+class TablePage(Parameters, kw_only=True):
+    """What DataTables sends of a page of a table."""
+
+    draw: Annotated[int, Meta(ge=0, le=MAX_COUNT, description="Number that comes back in the answer.")]
+    start: Annotated[int, Meta(ge=0, le=MAX_COUNT, description="Number of tasks to skip.")]
+    length: Annotated[int, Meta(ge=-1, le=MAX_COUNT, description="Number of tasks to return; -1 returns all.")]
+    search: Annotated[str | None, Meta(description="A query in the search language.")] = field(
+        default=None, name="search[value]"
+    )
+    column: Annotated[int, Meta(ge=0, le=MAX_COUNT, description="Number of the column to sort by.")] = field(
+        name="order[0][column]"
+    )
+    direction: Annotated[str | None, Meta(description="`desc` sorts in descending order.")] = field(
+        default=None, name="order[0][dir]"
+    )
+
+
 class TasksDataTable(ApiHandler):
     """GET `/tasks/datatable`, POST `/tasks/datatable`: a page of the tasks in memory."""
 
     role = Role.VIEWER
-    despite_read_only = True
-    takes = (
-        Parameter("draw", Whole(0, MAX_COUNT), "Number that comes back in the answer.", required=True),
-        Parameter("start", Whole(0, MAX_COUNT), "Number of tasks to skip.", required=True),
-        Parameter("length", Whole(-1, MAX_COUNT), "Number of tasks to return; -1 returns all.", required=True),
-        Parameter("search[value]", Text(), "A query in the search language."),
-        Parameter("order[0][column]", Whole(0, MAX_COUNT), "Number of the column to sort by.", required=True),
-        Parameter("order[0][dir]", Text(), "`desc` sorts in descending order."),
-    )
+    allowed_when_read_only = True
+    parameters = TablePage
 
     async def get(self) -> None:
         """Answer the page, the number of tasks held, and how many of them match the search."""
         texts = read_texts(self.request, MAX_TABLE_ARGUMENTS)
-        given = read_parameters(self.takes, texts, self.services.zone)
+        given = parse_parameters(TablePage, texts, self.services.zone)
         total = len(self.services.state)
         try:
             query = self._make_query(given, texts)
         except InvalidArgument as exc:
-            self.answer(datatable_error(given["draw"], total, str(exc)))
+            self.answer(datatable_error(given.draw, total, str(exc)))
             return
-        page, matching = await self._find_page(query, given["start"], given["length"])
+        page, matching = await self._find_page(query, given.start, given.length)
         await send_members(
             self,
             encode_tasks(self, with_children(self, page), as_members=False),
-            datatable_opening(given["draw"], total, matching),
+            datatable_opening(given.draw, total, matching),
             b"]}",
         )
 
@@ -113,14 +123,14 @@ class TasksDataTable(ApiHandler):
     def on_finish(self) -> None:
         """Leave no line in the audit log: a POST changes nothing here either."""
 
-    def _make_query(self, given: Mapping[str, Any], texts: Mapping[str, str]) -> TaskQuery:
+    def _make_query(self, given: TablePage, texts: Mapping[str, str]) -> TaskQuery:
         """Return the query; a column that cannot be sorted by leaves the newest tasks first."""
-        column = texts.get(f"columns[{given['order[0][column]']}][data]", "")
+        column = texts.get(f"columns[{given.column}][data]", "")
         query = TaskQuery(
             sort_by=column if column in SORT_KEYS else None,
-            descending=given["order[0][dir]"] == "desc",
+            descending=given.direction == "desc",
         )
-        text = given["search[value]"]
+        text = given.search
         if text is None or not text.strip():
             return query
         return self.restrict(structs.replace(query, search=parse_search(text)))

@@ -15,7 +15,7 @@ class Metrics(ApiHandler):
 
     role = Role.VIEWER
     scope = "metrics"
-    answer_type = str
+    response_type = str
     media_type = "text/plain"
 
     async def get(self) -> None:
@@ -35,7 +35,7 @@ class HealthCheck(ApiHandler):
 
     public = True
     probe = True
-    answer_type = str
+    response_type = str
     media_type = "text/plain"
 
     def get(self) -> None:
@@ -49,7 +49,7 @@ class Ready(ApiHandler):
 
     public = True
     probe = True
-    answer_type = Readiness
+    response_type = Readiness
     errors = (Unavailable,)
 
     def get(self) -> None:

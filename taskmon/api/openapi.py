@@ -10,7 +10,7 @@ class OpenApi(ApiHandler):
     """GET `/api/openapi.json`: this document."""
 
     role = Role.VIEWER
-    answer_type = dict[str, Any]
+    response_type = dict[str, Any]
 
     def get(self) -> None:
         """Answer the OpenAPI 3.1 document of all routes."""

@@ -3,14 +3,15 @@
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 from uuid import uuid4
 
 from celery.states import PENDING
+from msgspec import Meta
 
 from ..auth import Role
 from ..cluster.blocking_pool import Deadline
-from ..cluster.publish_options import PARAMETERS, make_call
+from ..cluster.publish_options import PublishOptions, make_call
 from ..cluster.publishing import PublishedTask
 from ..cluster.result_decoding import Result
 from ..errors import (
@@ -27,13 +28,31 @@ from ..errors import (
 from ..http.answers import Message, Published, ResultObject
 from ..http.base import ApiHandler, Scope
 from ..http.serializers import message_body, published_body, result_body
-from ..parameters import Flag, Parameter, Seconds
+from ..parameters import Parameters
 
 #: Seconds that `apply` waits for a result: when nothing else is asked for, and at the most.
 DEFAULT_TIMEOUT: Final = 30.0
 MAX_TIMEOUT: Final = 60.0
 
-_TIMEOUT: Final = Seconds(MAX_TIMEOUT)
+
+class ApplyOptions(PublishOptions):
+    """What a request may say of a task whose result it waits for."""
+
+    timeout: Annotated[float, Meta(le=MAX_TIMEOUT, description="How many seconds to wait for the result.")] = (
+        DEFAULT_TIMEOUT
+    )
+
+
+class RetryOptions(Parameters):
+    """How to publish a task again."""
+
+    again: Annotated[bool, Meta(description="Whether to publish it even if it was retried before.")] = False
+
+
+class ResultOptions(Parameters):
+    """How to ask for a result."""
+
+    timeout: Annotated[float, Meta(le=MAX_TIMEOUT, description="How many seconds to wait until it is ready.")] = 0.0
 
 
 class Publishing(ApiHandler):
@@ -41,9 +60,9 @@ class Publishing(ApiHandler):
 
     role = Role.OPERATOR
     scope: ClassVar[Scope] = "publish"
-    takes: ClassVar[tuple[Parameter, ...]] = PARAMETERS
-    json_only = True
-    answer_type: ClassVar[Any] = Published
+    parameters: ClassVar[type[Parameters]] = PublishOptions
+    expects_json = True
+    response_type: ClassVar[Any] = Published
 
     def require_allowed(self, task_name: str) -> None:
         """Raise PermissionDenied where --publish-tasks does not list a task for the user's role or a lower one."""
@@ -83,18 +102,15 @@ class Publishing(ApiHandler):
 class TaskApply(Publishing):
     """POST `/api/task/apply/<name>`: publishes a task and waits for its result."""
 
-    takes = (
-        *PARAMETERS,
-        Parameter("timeout", _TIMEOUT, "How many seconds to wait for the result.", default=DEFAULT_TIMEOUT),
-    )
-    answer_type = ResultObject
+    parameters = ApplyOptions
+    response_type = ResultObject
     errors = (UnknownTaskName, CommandRefused, Unavailable, WorkerTimeout)
 
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has, and answer its result."""
-        given = self.given()
+        given: ApplyOptions = self.parse_parameters()
         self.require_allowed(task_name)
-        call, timeout = make_call(task_name, given), given["timeout"]
+        call, timeout = make_call(task_name, given), given.timeout
         self.services.publisher.require(task_name)
         deadline = Deadline()
         if (await self.services.results.get(call.task_id, deadline.left)).ready:
@@ -127,7 +143,7 @@ class TaskAsyncApply(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task that the Celery app has."""
         self.require_allowed(task_name)
-        call, deadline = make_call(task_name, self.given()), Deadline()
+        call, deadline = make_call(task_name, self.parse_parameters()), Deadline()
         task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call))
         await self.answer_published(task, deadline)
 
@@ -140,7 +156,7 @@ class TaskSend(Publishing):
     async def post(self, task_name: str) -> None:
         """Publish a task of any name."""
         self.require_allowed(task_name)
-        call, deadline = make_call(task_name, self.given()), Deadline()
+        call, deadline = make_call(task_name, self.parse_parameters()), Deadline()
         task = await self.publish(call.task_id, partial(self.services.publisher.send_task, call))
         await self.answer_published(task, deadline)
 
@@ -149,13 +165,13 @@ class TaskRetry(Publishing):
     """POST `/api/task/retry/<id>`: publishes a finished or orphaned task again."""
 
     scope: ClassVar[Scope] = "read"  # no scope allows it: it would publish arguments that others wrote
-    takes = (Parameter("again", Flag(), "Whether to publish it even if it was retried before.", default=False),)
-    json_only = False
+    parameters = RetryOptions
+    expects_json = False
     errors = (UnknownTask, CommandRefused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Publish a finished or orphaned task again, under a new id."""
-        again, deadline, new_id = self.given()["again"], Deadline(), str(uuid4())
+        again, deadline, new_id = self.parse_parameters().again, Deadline(), str(uuid4())
         retries = self.services.state.retries
         with retries.begin(task_id, again):
             try:
@@ -172,13 +188,13 @@ class TaskResult(ApiHandler):
     """GET `/api/task/result/<id>`: the result of a task."""
 
     role = Role.VIEWER
-    takes = (Parameter("timeout", _TIMEOUT, "How many seconds to wait until it is ready.", default=0.0),)
-    answer_type = ResultObject
+    parameters = ResultOptions
+    response_type = ResultObject
     errors = (UnknownTask, Unavailable)
 
     async def get(self, task_id: str) -> None:
         """Answer the state of a task and, once it is ready, its result."""
-        timeout = self.given()["timeout"]
+        timeout = self.parse_parameters().timeout
         results = self.services.results
         self.answer(_to_body(self, await (results.wait(task_id, timeout) if timeout else results.get(task_id))))
 
@@ -187,12 +203,12 @@ class TaskAbort(ApiHandler):
     """POST `/api/task/abort/<id>`: asks an abortable task to stop."""
 
     role = Role.OPERATOR
-    answer_type = Message
+    response_type = Message
     errors = (UnknownTask, CommandRefused, Unavailable)
 
     async def post(self, task_id: str) -> None:
         """Ask a task that is abortable to stop, by its state."""
-        self.given()
+        self.parse_parameters()
         self.audit_intent()
         await self.services.results.abort(task_id)
         self.answer(message_body(f"Aborted '{task_id}'"))

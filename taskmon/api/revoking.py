@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
-from msgspec.structs import replace
+from msgspec import Meta
+from msgspec.structs import asdict, replace
 
 from ..auth import Role
 from ..cluster.inspection import QUEUES_SETTLE
 from ..errors import InvalidArgument, Unavailable, UnknownTask, WorkerTimeout
 from ..http.answers import Message, Revoked
-from ..http.arguments import read_parts
 from ..http.base import ApiHandler
 from ..http.serializers import message_body, revoked_body
 from ..http.time_slice import Turn
-from ..monitor.query import FILTERS, PAGING, TaskQuery, make_query
+from ..monitor.query import Filters, Listing, TaskQuery, make_query
 from ..monitor.state import State
-from ..parameters import ID_SCHEMA, Flag, Kind, Parameter, Schema, parse_id, whole
+from ..parameters import FLAG, ID_SCHEMA, Format, Parameters, as_text, parse_id, whole
 from ..records import READY_STATES
 
 #: So many tasks are revoked by one request, at the most.
@@ -26,94 +26,79 @@ MAX_REVOKED: Final = 10_000
 SIGNALS: Final = ("TERM", "KILL", "INT", "QUIT", "USR1")
 
 
-class Signal(Kind):
-    """A signal, with or without SIG in front, in any case; read with it, in capitals."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str:
-        """Give the name of the signal."""
-        name = value.strip().upper().removeprefix("SIG")
-        if name not in SIGNALS:
-            raise InvalidArgument(argument, f"must be one of {', '.join(SIGNALS)}, with or without SIG", value)
-        return f"SIG{name}"
-
-    def schema(self) -> Schema:
-        """Describe the names."""
-        names = "|".join("".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in name) for name in SIGNALS)
-        return {"type": "string", "pattern": whole(f"(?:[Ss][Ii][Gg])?(?:{names})")}
+def _read_signal(argument: str, value: object, zone: tzinfo) -> str:
+    """Return the name of a signal, which may come with or without SIG and in any case, in capitals and with SIG."""
+    text = as_text(argument, value)
+    name = text.strip().upper().removeprefix("SIG")
+    if name not in SIGNALS:
+        raise InvalidArgument(argument, f"must be one of {', '.join(SIGNALS)}, with or without SIG", text)
+    return f"SIG{name}"
 
 
-class TaskIds(Kind):
-    """A list of task ids; each counts once."""
-
-    in_query = False
-
-    def from_text(self, argument: str, text: str) -> object:
-        """Refuse a text."""
-        raise InvalidArgument(argument, "must stand in a JSON object that is the body")
-
-    def from_json(self, argument: str, value: object) -> object:
-        """Leave the value."""
-        return value
-
-    def is_absent(self, value: object) -> bool:
-        """Take any value for one: only a name that is not there means no list."""
-        return False
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> list[str]:
-        """Give the ids."""
-        if not isinstance(value, list) or not value:
-            raise InvalidArgument(argument, "must be a list of at least one task id")
-        if len(value) > MAX_REVOKED:
-            raise InvalidArgument(argument, f"may be {MAX_REVOKED:,} at the most", f"{len(value):,}")
-        return list(dict.fromkeys(parse_id("Each of the ids", task_id) for task_id in value))
-
-    def schema(self) -> Schema:
-        """Describe the list."""
-        return {"type": "array", "items": dict(ID_SCHEMA), "minItems": 1, "maxItems": MAX_REVOKED}
+def _read_ids(argument: str, value: object, zone: tzinfo) -> list[str]:
+    """Return the ids in a list, each once."""
+    if not isinstance(value, list) or not value:
+        raise InvalidArgument(argument, "must be a list of at least one task id")
+    if len(value) > MAX_REVOKED:
+        raise InvalidArgument(argument, f"may be {MAX_REVOKED:,} at the most", f"{len(value):,}")
+    return list(dict.fromkeys(parse_id("Each of the ids", task_id) for task_id in value))
 
 
-_HOW: Final = (
-    Parameter("terminate", Flag(), "Whether to end the process that runs it, too.", default=False),
-    Parameter("signal", Signal(), "The signal to end it with.", default="SIGTERM"),
-)
+def _refuse_text(argument: str, text: str) -> NoReturn:
+    raise InvalidArgument(argument, "must stand in a JSON object that is the body")
+
+
+_SIGNALS: Final = "|".join("".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in name) for name in SIGNALS)
+_IDS: Final = {"type": "array", "items": ID_SCHEMA, "minItems": 1, "maxItems": MAX_REVOKED}
+
+Signal = Annotated[
+    str, Format(_read_signal, {"type": "string", "pattern": whole(f"(?:[Ss][Ii][Gg])?(?:{_SIGNALS})")})
+]
+TaskIds = Annotated[list[str] | None, Format(_read_ids, _IDS, form=False, decode=_refuse_text, absent="never")]
+#: A flag without a value is no slip to pass over: whoever writes `dry_run` alone does not mean no.
+Guard = Annotated[bool, Format(FLAG.read, FLAG.schema, absent="null")]
+Terminate = Annotated[bool, Meta(description="Whether to end the process that runs it, too.")]
+EndedBy = Annotated[Signal, Meta(description="The signal to end it with.")]
+
+
+class Revoking(Parameters):
+    """How to revoke."""
+
+    terminate: Terminate = False
+    signal: EndedBy = "SIGTERM"
+
+
+class RevokingMany(Listing):
+    """Which tasks to revoke, and how."""
+
+    ids: Annotated[TaskIds, Meta(description="The ids of the tasks, instead of filters.")] = None
+    dry_run: Annotated[Guard, Meta(description="Only tell which tasks match.")] = False
+    terminate: Terminate = False
+    signal: EndedBy = "SIGTERM"
 
 
 class TaskRevoke(ApiHandler):
     """POST `/api/task/revoke/<id>`: revokes a task."""
 
     role = Role.OPERATOR
-    takes = _HOW
-    answer_type = Message
+    parameters = Revoking
+    response_type = Message
     errors = (UnknownTask, Unavailable, WorkerTimeout)
 
     async def post(self, task_id: str) -> None:
         """Revoke a task, known or not; 504 when the worker that has it is silent."""
-        how = self.given()
+        how = asdict(self.parse_parameters())
         self.audit_intent()
         await _revoke(self, [task_id], how)
         self.answer(message_body(f"Revoked '{task_id}'"))
-
-
-class Guard(Flag):
-    """A flag without a value is no slip to pass over: whoever writes `dry_run` alone does not mean no."""
-
-    def is_absent(self, value: object) -> bool:
-        """Take any value for one."""
-        return False
 
 
 class TasksRevoke(ApiHandler):
     """POST `/api/tasks/revoke`: revokes many tasks."""
 
     role = Role.OPERATOR
-    takes = (
-        Parameter("ids", TaskIds(), "The ids of the tasks, instead of filters."),
-        Parameter("dry_run", Guard(), "Only tell which tasks match.", default=False),
-        *_HOW,
-        *FILTERS,
-        *PAGING,
-    )
-    answer_type = Revoked
+    parameters = RevokingMany
+    response_type = Revoked
     errors = (Unavailable, WorkerTimeout)
 
     async def post(self) -> None:
@@ -121,19 +106,20 @@ class TasksRevoke(ApiHandler):
 
         504 when a worker that has one of them is silent.
         """
-        given = self.given()
+        given: RevokingMany = self.parse_parameters()
         self._refuse_empty()
-        ids, dry_run = given["ids"], given["dry_run"]
-        filters, paging = ([one.name for one in some if given[one.name] is not None] for some in (FILTERS, PAGING))
+        ids, dry_run = given.ids, given.dry_run
+        narrowed = {name for name in Listing.__struct_fields__ if getattr(given, name) is not None}
+        filters = narrowed & set(Filters.__struct_fields__)
         if ids is None and not filters:
             raise InvalidArgument("The request", "must have ids or a filter: it does not mean all tasks")
-        if ids is not None and (filters or paging):
+        if ids is not None and narrowed:
             raise InvalidArgument("ids", "cannot stand together with filters")
         query = self.restrict(make_query(given))
         found = await self._find(query) if ids is None else [task_id for task_id in ids if self._is_open(task_id)]
         matched, more = found[:MAX_REVOKED], len(found) > MAX_REVOKED
         if matched and not dry_run:
-            how = {one.name: given[one.name] for one in _HOW}
+            how = {"terminate": given.terminate, "signal": given.signal}
             self.audited["task_ids"] = matched
             self.audit_intent()
             await _revoke(self, matched, how)
@@ -141,8 +127,7 @@ class TasksRevoke(ApiHandler):
 
     def _refuse_empty(self) -> None:
         """Refuse an argument without a value: what was meant to narrow the request would be lost."""
-        texts, body = read_parts(self.request, json_only=False)
-        for name, value in (texts | body).items():
+        for name, value in self.given.items():
             if isinstance(value, str) and not value.strip():
                 raise InvalidArgument(name, "must not be empty here: leave it out")
 

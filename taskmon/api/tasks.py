@@ -11,7 +11,7 @@ from ..http.answers import TaskNames, TaskObject
 from ..http.base import ApiHandler
 from ..http.serializers import task_body, task_types_body
 from ..http.time_slice import Turn
-from ..monitor.query import FILTERS, PAGING, make_query
+from ..monitor.query import Listing, make_query
 from ..records import Task
 from .listing import send_listing, warn_of_history
 
@@ -27,7 +27,7 @@ class TaskInfo(ApiHandler):
     """GET `/api/task/info/<id>`: one task."""
 
     role = Role.VIEWER
-    answer_type = TaskObject
+    response_type = TaskObject
     errors = (UnknownTask, Unavailable)
 
     async def get(self, task_id: str) -> None:
@@ -60,7 +60,7 @@ class TaskTypes(ApiHandler):
     """GET `/api/task/types`: the names of the tasks."""
 
     role = Role.VIEWER
-    answer_type = TaskNames
+    response_type = TaskNames
 
     async def get(self) -> None:
         """Answer the names of all tasks, sorted; those for which there is no room are counted."""
@@ -111,9 +111,9 @@ class Tasks(ApiHandler):
     """GET `/api/tasks`: tasks, filtered, sorted, in pages."""
 
     role = Role.VIEWER
-    takes = FILTERS + PAGING
-    answer_type = dict[str, TaskObject]
+    parameters = Listing
+    response_type = dict[str, TaskObject]
 
     async def get(self) -> None:
         """Answer an object of task objects by id, in order; a long one is sent while it is made."""
-        await send_listing(self, self.restrict(make_query(self.given())))
+        await send_listing(self, self.restrict(make_query(self.parse_parameters())))

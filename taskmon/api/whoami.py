@@ -12,7 +12,7 @@ class WhoAmI(ApiHandler):
 
     role = Role.VIEWER
     scope = "any"
-    answer_type = WhoIsIt
+    response_type = WhoIsIt
 
     def get(self) -> None:
         """Answer who it is, and of a session what stands behind it."""

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from ..auth import Role
 from ..cluster.inspection import GENERAL, OF_ALL, OF_TASKS, Inspection
@@ -13,11 +14,23 @@ from ..http.answers import QueueList, WorkerObject
 from ..http.base import ApiHandler
 from ..http.serializers import queue_lengths_body, queue_member, worker_body, worker_member
 from ..http.time_slice import send_members
-from ..parameters import Flag, Parameter, Text
+from ..parameters import Parameters
 from ..records import Worker
 
 _NOTHING: Final = Inspection()
-_REFRESH: Final = Parameter("refresh", Flag(), "Ask the workers first; that needs the role operator.", default=False)
+
+
+class Refresh(Parameters):
+    """Whether to ask the workers before answering."""
+
+    refresh: Annotated[bool, Meta(description="Ask the workers first; that needs the role operator.")] = False
+
+
+class WhichWorkers(Refresh):
+    """What `/api/workers` takes."""
+
+    workername: Annotated[str | None, Meta(description="Only this worker, with the lists of its tasks.")] = None
+    status: Annotated[bool, Meta(description="Nothing but whether each worker is alive.")] = False
 
 
 class WorkerHandler(ApiHandler):
@@ -69,22 +82,18 @@ class Workers(WorkerHandler):
     """GET `/api/workers`: the workers."""
 
     role = Role.VIEWER
-    takes = (
-        Parameter("workername", Text(), "Only this worker, with the lists of its tasks."),
-        Parameter("status", Flag(), "Nothing but whether each worker is alive.", default=False),
-        _REFRESH,
-    )
-    answer_type = dict[str, WorkerObject | bool]
+    parameters = WhichWorkers
+    response_type = dict[str, WorkerObject | bool]
     errors = (UnknownWorker, Unavailable, WorkerTimeout)
 
     async def get(self) -> None:
         """Answer the workers by hostname, or with `status` whether each of them is alive."""
-        given = self.given()
-        hostname = given["workername"]
-        if given["refresh"]:
+        given: WhichWorkers = self.parse_parameters()
+        hostname = given.workername
+        if given.refresh:
             await self.refresh(hostname)
         now = time.time()
-        if given["status"]:
+        if given.status:
             self.answer({worker.hostname: worker.alive(now) for worker in self.services.state.workers.values()})
         elif hostname is not None:
             worker = self.find_worker(hostname)
@@ -101,13 +110,13 @@ class WorkerInfo(WorkerHandler):
     """GET `/api/workers/<hostname>`: one worker."""
 
     role = Role.VIEWER
-    takes = (_REFRESH,)
-    answer_type = WorkerObject
+    parameters = Refresh
+    response_type = WorkerObject
     errors = (UnknownWorker, Unavailable, WorkerTimeout)
 
     async def get(self, hostname: str) -> None:
         """Answer all that is known of one worker."""
-        if self.given()["refresh"]:
+        if self.parse_parameters().refresh:
             await self.refresh(hostname)
         worker = self.find_worker(hostname)
         self.answer(worker_body(worker, *self.all_of(hostname), time.time()))
@@ -117,7 +126,7 @@ class QueueLengths(ApiHandler):
     """GET `/api/queues/length`: how many messages wait in each queue."""
 
     role = Role.VIEWER
-    answer_type = QueueList
+    response_type = QueueList
     errors = (Unavailable,)
 
     async def get(self) -> None:

@@ -4,28 +4,29 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, Final
 from uuid import uuid4
 
 import msgspec
+from msgspec import Meta
 
 from ..errors import InvalidArgument, shown
 from ..nesting import MAX_DEPTH, find_repeated_key, is_too_deep
 from ..parameters import (
     ID_SCHEMA,
-    Kind,
-    Parameter,
+    Format,
+    Parameters,
     Schema,
-    Seconds,
     date_schema,
     epoch_schema,
     is_number,
     parse_bool,
     parse_id,
     parse_int,
+    parse_parameters,
     parse_seconds,
     quote,
-    read_parameters,
+    seconds_pattern,
     whole,
 )
 from ..times import MAX_EPOCH, parse_time
@@ -48,216 +49,6 @@ class Call:
     task_id: str = field(default_factory=lambda: str(uuid4()))
 
 
-def parse_call(name: str, body: Mapping[str, Any], zone: tzinfo) -> Call:
-    """Check what a body says of a task; times without a zone are in `zone`.
-
-    An option that is null counts as not given. Raises InvalidArgument.
-    """
-    return make_call(name, read_parameters(PARAMETERS, body, zone))
-
-
-def make_call(name: str, values: Mapping[str, Any]) -> Call:
-    """Make a call of the values of PARAMETERS; raises InvalidArgument."""
-    given = {one.name: values[one.name] for one in PARAMETERS if values[one.name] is not None}
-    args, kwargs, retry = given.pop("args", []), given.pop("kwargs", {}), given.pop("retry", True)
-    task_id = given.pop("task_id", None) or str(uuid4())
-    return Call(parse_name("The task name", name), args, kwargs, given, retry, task_id)
-
-
-class JsonKind(Kind):
-    """The base of the kinds of a call's options: JSON values, of which null counts as not given."""
-
-    in_query: ClassVar[bool] = False
-
-    def from_json(self, argument: str, value: object) -> object:
-        """Leave the value."""
-        return value
-
-    def is_absent(self, value: object) -> bool:
-        """Tell whether it is null."""
-        return value is None
-
-
-class Args(JsonKind):
-    """The positional arguments of a task."""
-
-    def from_text(self, argument: str, text: str) -> object:
-        """Return the JSON value that is in a text."""
-        return decode_json(argument, text)
-
-    def is_absent(self, value: object) -> bool:
-        """Take null for what it is: no array."""
-        return False
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> list[Any]:
-        """Give the array."""
-        if not isinstance(value, list):
-            raise InvalidArgument(argument, "must be an array")
-        return value
-
-    def schema(self) -> Schema:
-        """Describe an array."""
-        return {"type": "array", "items": {}}
-
-
-class Kwargs(JsonKind):
-    """The named arguments of a task."""
-
-    def from_text(self, argument: str, text: str) -> object:
-        """Return the JSON value that is in a text."""
-        return decode_json(argument, text)
-
-    def is_absent(self, value: object) -> bool:
-        """Take null for what it is: no object."""
-        return False
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> dict[str, Any]:
-        """Give the object."""
-        if not isinstance(value, dict):
-            raise InvalidArgument(argument, "must be an object")
-        return value
-
-    def schema(self) -> Schema:
-        """Describe an object."""
-        return {"type": "object"}
-
-
-class Delay(JsonKind):
-    """Seconds from now."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> float:
-        """Give the seconds."""
-        return parse_seconds(argument, value, _MAX_DELAY)
-
-    def schema(self) -> Schema:
-        """Describe a number of seconds, also as a text."""
-        return Seconds(_MAX_DELAY).described()
-
-
-class Date(JsonKind):
-    """A moment, read as a datetime."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> datetime:
-        """Give the moment."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = f"{value:f}" if isinstance(value, float) else str(value)[:40]
-        seconds = parse_time(argument, value if isinstance(value, str) else quote(value), zone)
-        if seconds < 0:
-            raise InvalidArgument(argument, "must be a time after 1970", quote(value))
-        try:
-            return datetime.fromtimestamp(seconds, UTC)
-        except (ValueError, OverflowError, OSError) as exc:
-            raise InvalidArgument(argument, "must be a time from the year 1 to the year 9999", quote(value)) from exc
-
-    def schema(self) -> Schema:
-        """Describe a moment since 1970."""
-        seconds = {"type": "number", "minimum": 0, "exclusiveMaximum": MAX_EPOCH}
-        return {"anyOf": [seconds, epoch_schema(), date_schema(_YEARS)]}
-
-
-class Expiry(Date):
-    """Seconds from now, or a moment; a number in a text is seconds, too."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> Any:
-        """Give the seconds or the moment."""
-        if isinstance(value, str) and not is_number(value):
-            return super().parse(argument, value, zone)
-        return parse_seconds(argument, value, _MAX_DELAY)
-
-    def schema(self) -> Schema:
-        """Describe seconds, and dates as texts."""
-        return {"anyOf": [*Seconds(_MAX_DELAY).described()["anyOf"], date_schema(_YEARS)]}
-
-
-class Name(JsonKind):
-    """A name of 1 to 255 bytes, all printable."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
-        """Give the name."""
-        return parse_name(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe a short text."""
-        return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{1,255}")}
-
-
-class ExchangeName(Name):
-    """The name of an exchange; the empty one is the default exchange, which knows queues by their names."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
-        """Give the name."""
-        return "" if value == "" else parse_name(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe a short text."""
-        return {"type": "string", "pattern": whole(r"[^\x00-\x1f\x7f]{0,255}")}
-
-
-class NewId(JsonKind):
-    """The id of a task to publish."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
-        """Return the id."""
-        return parse_id(argument, value)
-
-    def schema(self) -> Schema:
-        """Describe an id."""
-        return dict(ID_SCHEMA)
-
-
-class QueueName(JsonKind):
-    """The name of a queue."""
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> str:
-        """Give the name."""
-        if not isinstance(value, str) or not re.fullmatch(_QUEUE, value) or len(value.encode()) > 255:
-            rule = "must be 1 to 255 letters, digits and any of _ . @ : -"
-            raise InvalidArgument(argument, rule, quote(value))
-        return value
-
-    def schema(self) -> Schema:
-        """Describe the pattern."""
-        return {"type": "string", "pattern": whole(_QUEUE)}
-
-
-class Priority(JsonKind):
-    """The priority of a message."""
-
-    def from_text(self, argument: str, text: str) -> int:
-        """Return the number that is in a text."""
-        return parse_int(argument, text, 0, _HIGHEST_PRIORITY)
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> int:
-        """Give the priority."""
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _HIGHEST_PRIORITY:
-            raise InvalidArgument(argument, f"must be a whole number from 0 to {_HIGHEST_PRIORITY}", quote(value))
-        return value
-
-    def schema(self) -> Schema:
-        """Describe the number."""
-        return {"type": "integer", "minimum": 0, "maximum": _HIGHEST_PRIORITY}
-
-
-class Boolean(JsonKind):
-    """True or false."""
-
-    def from_text(self, argument: str, text: str) -> bool:
-        """Return what a text says."""
-        return parse_bool(argument, text)
-
-    def parse(self, argument: str, value: object, zone: tzinfo) -> bool:
-        """Give it."""
-        if not isinstance(value, bool):
-            raise InvalidArgument(argument, "must be true or false")
-        return value
-
-    def schema(self) -> Schema:
-        """Describe a boolean."""
-        return {"type": "boolean"}
-
-
 def decode_json(argument: str, text: str) -> object:
     """Return the JSON value that is in a text; raises InvalidArgument."""
     try:
@@ -278,17 +69,140 @@ def parse_name(argument: str, value: object) -> str:
     return value
 
 
-#: What a request may say of a task, by the names of Celery's `apply_async`.
-PARAMETERS: Final = (
-    Parameter("args", Args(), "The positional arguments."),
-    Parameter("kwargs", Kwargs(), "The named arguments."),
-    Parameter("eta", Date(), "When it is to run."),
-    Parameter("countdown", Delay(), "In how many seconds it is to run.", excludes="eta"),
-    Parameter("expires", Expiry(), "After how many seconds, or when, it is not to run any more."),
-    Parameter("queue", QueueName(), "The queue to send it to."),
-    Parameter("exchange", ExchangeName(), "The exchange to send it to; the default one when it is empty."),
-    Parameter("routing_key", Name(), "The routing key to send it with."),
-    Parameter("priority", Priority(), "The priority of the message."),
-    Parameter("task_id", NewId(), "Its id; a new one without it."),
-    Parameter("retry", Boolean(), "Whether to try once more over a new connection.", default=True),
-)
+def _read_args(argument: str, value: object, zone: tzinfo) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidArgument(argument, "must be an array")
+    return value
+
+
+def _read_kwargs(argument: str, value: object, zone: tzinfo) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidArgument(argument, "must be an object")
+    return value
+
+
+def _read_delay(argument: str, value: object, zone: tzinfo) -> float:
+    return parse_seconds(argument, value, _MAX_DELAY)
+
+
+def _read_date(argument: str, value: object, zone: tzinfo) -> datetime:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:f}" if isinstance(value, float) else str(value)[:40]
+    seconds = parse_time(argument, value if isinstance(value, str) else quote(value), zone)
+    if seconds < 0:
+        raise InvalidArgument(argument, "must be a time after 1970", quote(value))
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise InvalidArgument(argument, "must be a time from the year 1 to the year 9999", quote(value)) from exc
+
+
+def _read_expiry(argument: str, value: object, zone: tzinfo) -> float | datetime:
+    """Return seconds from now, or a moment; a number in a text is seconds, too."""
+    if isinstance(value, str) and not is_number(value):
+        return _read_date(argument, value, zone)
+    return _read_delay(argument, value, zone)
+
+
+def _read_exchange(argument: str, value: object, zone: tzinfo) -> str:
+    """Return the name of an exchange; the empty one is the default exchange, which knows queues by their names."""
+    return "" if value == "" else parse_name(argument, value)
+
+
+def _read_queue(argument: str, value: object, zone: tzinfo) -> str:
+    if not isinstance(value, str) or not re.fullmatch(_QUEUE, value) or len(value.encode()) > 255:
+        rule = "must be 1 to 255 letters, digits and any of _ . @ : -"
+        raise InvalidArgument(argument, rule, quote(value))
+    return value
+
+
+def _read_priority(argument: str, value: object, zone: tzinfo) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _HIGHEST_PRIORITY:
+        raise InvalidArgument(argument, f"must be a whole number from 0 to {_HIGHEST_PRIORITY}", quote(value))
+    return value
+
+
+def _read_boolean(argument: str, value: object, zone: tzinfo) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgument(argument, "must be true or false")
+    return value
+
+
+_JSON_TEXT: Final = {"type": "string", "contentMediaType": "application/json"}
+_SECONDS: Final[list[Schema]] = [
+    {"type": "number", "minimum": 0, "maximum": _MAX_DELAY},
+    {"type": "string", "pattern": whole(seconds_pattern(_MAX_DELAY))},
+]
+_SINCE_1970: Final[Schema] = {"type": "number", "minimum": 0, "exclusiveMaximum": MAX_EPOCH}
+_PRIORITY: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": _HIGHEST_PRIORITY}
+
+
+def _json(read: Any, schema: Schema, **more: Any) -> Format:
+    """Return the format of an option: a JSON value, of which only null counts as not given."""
+    return Format(read, schema, **{"absent": "null"} | more)
+
+
+def _name(least: int) -> Schema:
+    return {"type": "string", "pattern": whole(rf"[^\x00-\x1f\x7f]{{{least},255}}")}
+
+
+Args = Annotated[
+    list[Any] | None,
+    _json(_read_args, {"type": "array", "items": {}}, form=_JSON_TEXT, decode=decode_json, absent="never"),
+]
+Kwargs = Annotated[
+    dict[str, Any] | None,
+    _json(_read_kwargs, {"type": "object"}, form=_JSON_TEXT, decode=decode_json, absent="never"),
+]
+Moment = Annotated[datetime | None, _json(_read_date, {"anyOf": [_SINCE_1970, epoch_schema(), date_schema(_YEARS)]})]
+Delay = Annotated[float | None, _json(_read_delay, {"anyOf": _SECONDS})]
+Expiry = Annotated[float | datetime | None, _json(_read_expiry, {"anyOf": [*_SECONDS, date_schema(_YEARS)]})]
+QueueName = Annotated[str | None, _json(_read_queue, {"type": "string", "pattern": whole(_QUEUE)})]
+ExchangeName = Annotated[str | None, _json(_read_exchange, _name(0))]
+RoutingKey = Annotated[str | None, _json(lambda argument, value, zone: parse_name(argument, value), _name(1))]
+NewId = Annotated[str | None, _json(lambda argument, value, zone: parse_id(argument, value), ID_SCHEMA)]
+Priority = Annotated[
+    int | None,
+    _json(_read_priority, _PRIORITY, decode=lambda name, text: parse_int(name, text, 0, _HIGHEST_PRIORITY)),
+]
+Boolean = Annotated[bool, _json(_read_boolean, {"type": "boolean"}, decode=parse_bool)]
+
+
+class PublishOptions(Parameters):
+    """What a request may say of a task, by the names of Celery's `apply_async`."""
+
+    args: Annotated[Args, Meta(description="The positional arguments.")] = None
+    kwargs: Annotated[Kwargs, Meta(description="The named arguments.")] = None
+    eta: Annotated[Moment, Meta(description="When it is to run.")] = None
+    countdown: Annotated[Delay, Meta(description="In how many seconds it is to run.", extra={"excludes": "eta"})] = (
+        None
+    )
+    expires: Annotated[Expiry, Meta(description="After how many seconds, or when, it is not to run any more.")] = None
+    queue: Annotated[QueueName, Meta(description="The queue to send it to.")] = None
+    exchange: Annotated[
+        ExchangeName, Meta(description="The exchange to send it to; the default one when it is empty.")
+    ] = None
+    routing_key: Annotated[RoutingKey, Meta(description="The routing key to send it with.")] = None
+    priority: Annotated[Priority, Meta(description="The priority of the message.")] = None
+    task_id: Annotated[NewId, Meta(description="Its id; a new one without it.")] = None
+    retry: Annotated[Boolean, Meta(description="Whether to try once more over a new connection.")] = True
+
+
+_PASSED_ON: Final = ("eta", "countdown", "expires", "queue", "exchange", "routing_key", "priority")
+
+
+def parse_call(name: str, body: Mapping[str, Any], zone: tzinfo) -> Call:
+    """Check what a body says of a task; times without a zone are in `zone`.
+
+    An option that is null counts as not given. Raises InvalidArgument.
+    """
+    return make_call(name, parse_parameters(PublishOptions, body, zone))
+
+
+def make_call(name: str, said: PublishOptions) -> Call:
+    """Return the call that a request asks for; raises InvalidArgument for a bad name."""
+    options = {key: value for key in _PASSED_ON if (value := getattr(said, key)) is not None}
+    task_id = said.task_id or str(uuid4())
+    return Call(parse_name("The task name", name), said.args or [], said.kwargs or {}, options, said.retry, task_id)

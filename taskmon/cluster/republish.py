@@ -12,8 +12,9 @@ from celery.utils.saferepr import saferepr
 
 from ..errors import CommandRefused, InvalidArgument, UnreadableArguments
 from ..outcomes import ORPHANED
+from ..parameters import parse_parameters
 from ..records import CUT_MARK, READY_STATES, Task
-from .publish_options import PARAMETERS, parse_name
+from .publish_options import PublishOptions, parse_name
 
 
 def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
@@ -28,11 +29,8 @@ def find_destination(task: Task) -> tuple[str, dict[str, Any]]:
     queue = task.queue or (None if task.exchange else task.routing_key)
     wanted = {"queue": queue} if queue else {"exchange": task.exchange, "routing_key": task.routing_key}
     try:
-        options = {
-            one.name: one.kind.parse(one.name, wanted[one.name], UTC)
-            for one in PARAMETERS
-            if wanted.get(one.name) is not None
-        }
+        known = parse_parameters(PublishOptions, wanted, UTC)
+        options = {name: getattr(known, name) for name, value in wanted.items() if value is not None}
         return parse_name("name", task.name), options
     except InvalidArgument as exc:
         raise CommandRefused(f"The task was sent in a way that cannot be repeated: {exc}") from exc

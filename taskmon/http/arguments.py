@@ -1,6 +1,6 @@
 """What a request carries: the arguments of its query string, and the form or JSON object that is its body."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -9,13 +9,11 @@ from tornado.httputil import HTTPServerRequest
 
 from ..errors import InvalidArgument, shown
 from ..nesting import MAX_DEPTH, find_repeated_key, is_too_deep
-from ..parameters import Parameter
+from ..parameters import Parameters, find_arguments
 
 MAX_ARGUMENTS: Final = 100
 
 FORM: Final = "application/x-www-form-urlencoded"
-
-_READ: Final = "json_object"
 
 _decode_json: Final = msgspec.json.Decoder().decode
 
@@ -23,11 +21,6 @@ _decode_json: Final = msgspec.json.Decoder().decode
 def read_query(request: HTTPServerRequest) -> dict[str, str]:
     """Give the arguments of the query string, the last one of each name; raises InvalidArgument."""
     return _texts(request.query_arguments)
-
-
-def read_form(request: HTTPServerRequest) -> dict[str, str]:
-    """Give the arguments of a form that is the body, the last one of each name; raises InvalidArgument."""
-    return _texts(request.body_arguments)
 
 
 def read_texts(request: HTTPServerRequest, most: int = MAX_ARGUMENTS) -> dict[str, str]:
@@ -38,46 +31,43 @@ def read_texts(request: HTTPServerRequest, most: int = MAX_ARGUMENTS) -> dict[st
     return _texts(request.query_arguments, most) | _texts(request.body_arguments, most)
 
 
-def read_given(request: HTTPServerRequest, parameters: Iterable[Parameter], json_only: bool) -> dict[str, Any]:
-    """Give the arguments of a changing request: query string, then form or JSON object, of which the latter wins.
+def read_given(request: HTTPServerRequest, parameters: type[Parameters], expects_json: bool) -> dict[str, Any]:
+    """Return what a request gives by name: query string, then form or JSON object, of which the latter wins.
 
-    In a JSON object null counts as not given. With `json_only` a form is read as one only where it is no JSON.
-    Raises InvalidArgument, for an argument that is not known too: it may be a misspelt one that would matter.
+    A null that means an argument is not given is left out. A text that cannot be decoded is the InvalidArgument that
+    says why; names that the route does not know are kept. Raises InvalidArgument for a body that cannot be read.
     """
-    kinds = {parameter.name: parameter.kind for parameter in parameters}
-    texts, body = read_parts(request, json_only)
-    refuse_unknown(texts | body, kinds)
-    given: dict[str, Any] = {name: kinds[name].from_text(name, text) for name, text in texts.items()}
-    for name, value in body.items():
-        if value is not None or not kinds[name].in_query:
-            given[name] = kinds[name].from_json(name, value)
-    return given
+    texts, body = read_parts(request, expects_json)
+    given: dict[str, Any] = dict(texts)
+    for argument in find_arguments(parameters):
+        name, decode = argument.name, argument.format.decode
+        if decode is not None and name in texts:
+            try:
+                given[name] = decode(name, texts[name])
+            except InvalidArgument as exc:
+                given[name] = exc
+        if name in body and body[name] is None and argument.format.is_absent(None):
+            del body[name]
+    return given | body
 
 
-def read_parts(request: HTTPServerRequest, json_only: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the texts of the query string and of a form, and the JSON object of the body; raises InvalidArgument."""
+def read_parts(request: HTTPServerRequest, expects_json: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the texts of the query string and of a form, and the JSON object of the body; raises InvalidArgument.
+
+    With `expects_json` a body that is called a form is one only where it is no JSON.
+    """
     texts = read_query(request)
     if not request.headers.get("Content-Type", "").startswith(FORM):
         return texts, read_object(request)
-    if json_only and (b"=" not in request.body or request.body.lstrip()[:1] in (b"{", b"[", b'"')):
+    if expects_json and (b"=" not in request.body or request.body.lstrip()[:1] in (b"{", b"[", b'"')):
         return texts, read_object(request)  # curl calls everything a form
-    return texts | read_form(request), {}
+    return texts | _texts(request.body_arguments), {}
 
 
 def read_object(request: HTTPServerRequest) -> dict[str, Any]:
-    """Return the JSON object of the body, an empty one when there is no body; raises InvalidArgument.
-
-    It is read once for each request: the audit log asks for it after the handler.
-    """
+    """Return the JSON object of the body, an empty one when there is no body; raises InvalidArgument."""
     if not request.body:
         return {}
-    known: dict[str, Any] | None = vars(request).get(_READ)
-    if known is None:
-        known = vars(request)[_READ] = _read_body(request)
-    return known
-
-
-def _read_body(request: HTTPServerRequest) -> dict[str, Any]:
     try:
         body = _decode_json(request.body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:

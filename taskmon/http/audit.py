@@ -1,19 +1,15 @@
 """What a line of the audit log says: who asked for what, and what came of it. `audit_log.py` writes it."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
-from tornado.httputil import HTTPServerRequest
 
 from .. import audit_log
 from ..auth import Role
 from ..errors import InvalidArgument
 from ..masking import MASK
-from ..parameters import Parameter
-from .arguments import read_parts
 from .redaction import Showing
 
 _UNREADABLE: Final = "(unreadable)"
@@ -24,31 +20,10 @@ _SHORT: Final = ("role", "credential", "proxy", "address")
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 408, 413, 415, 421, 429})
 
 
-def parameters(
-    request: HTTPServerRequest, known: Iterable[Parameter], json_only: bool, showing: Showing
-) -> dict[str, Any]:
-    """Return the arguments that the route knows, read as the handler reads them, masked and cut.
-
-    There are none where the body cannot be read. A name that the route does not know may be a secret: it is left out.
-    """
-    try:
-        texts, body = read_parts(request, json_only)
-    except InvalidArgument:
-        return {}
-    given: dict[str, Any] = {}
-    for parameter in known:
-        name, kind = parameter.name, parameter.kind
-        if name in texts:
-            try:
-                given[name] = texts[name] if kind.in_query else kind.from_text(name, texts[name])
-            except InvalidArgument:
-                given[name] = _UNREADABLE
-        if name in body and (body[name] is not None or not kind.in_query):
-            given[name] = body[name]
-    return {name: _shown(name, value, showing) for name, value in given.items()}
-
-
-def _shown(name: str, value: Any, showing: Showing) -> Any:
+def show(name: str, value: Any, showing: Showing) -> Any:
+    """Return the value of an argument, masked and cut."""
+    if isinstance(value, InvalidArgument):
+        return _UNREADABLE
     if name in ("args", "kwargs") and not showing.sees(Role.ADMIN):
         return "(hidden)"
     if showing.masker.is_secret(name):

@@ -7,7 +7,7 @@ becomes a status and a JSON body by one table.
 import inspect
 import logging
 from collections.abc import Awaitable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http.client import responses
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal
@@ -38,10 +38,10 @@ from ..errors import (
     shown,
 )
 from ..monitor.query import TaskQuery
-from ..parameters import MAX_NAME_LENGTH, Parameter, parse_id, read_parameters
+from ..parameters import MAX_NAME_LENGTH, Parameters, find_arguments, parse_id, parse_parameters
 from ..trusted_proxies import read_address
 from . import audit
-from .arguments import decode_text, read_given, read_query
+from .arguments import decode_text, read_given, refuse_unknown
 from .headers import allow_origin, answer_preflight, fresh_headers, has_body, is_preflight
 from .serializers import encode, error_body
 from .services import Services
@@ -86,20 +86,21 @@ class ApiHandler(RequestHandler):
     """The base of every handler; `role` is what a user must have at least, `public` the exception to needing any.
 
     `scope` is what a token with scopes needs instead of a role: no scope allows a change but to publish.
-    A `probe` answers under any host name, too; a POST is let through `despite_read_only` where it changes nothing but
+    A `probe` answers under any host name, too; a POST is `allowed_when_read_only` where it changes nothing but
     for who sends it.
-    The rest says what a route takes and answers, for the OpenAPI document too: its arguments, of which a body is JSON
-    only if `json_only` says so, the type of a right answer, and the errors that are not those of every route.
+    The rest says what a route takes and answers, for the OpenAPI document too: its parameters, the type of a right
+    answer, and the errors that are not those of every route. With `expects_json` JSON is read even if it is called a
+    form, as curl does.
     """
 
     role: ClassVar[Role] = Role.VIEWER
     public: ClassVar[bool] = False
     probe: ClassVar[bool] = False
-    despite_read_only: ClassVar[bool] = False
+    allowed_when_read_only: ClassVar[bool] = False
     scope: ClassVar[Scope] = "read"
-    takes: ClassVar[tuple[Parameter, ...]] = ()
-    json_only: ClassVar[bool] = False
-    answer_type: ClassVar[Any] = None
+    parameters: ClassVar[type[Parameters]] = Parameters
+    expects_json: ClassVar[bool] = False
+    response_type: ClassVar[Any] = None
     media_type: ClassVar[str] = "application/json"
     errors: ClassVar[tuple[type[TaskmonError], ...]] = ()
     current_user: User
@@ -204,14 +205,14 @@ class ApiHandler(RequestHandler):
             self._check_scopes(user)
         elif user.role < self.role:
             raise PermissionDenied(f"This needs the role {self.role}, and {user.name} is {user.role}")
-        if self.request.method == "POST" and self.services.settings.read_only and not self.despite_read_only:
+        if self.request.method == "POST" and self.services.settings.read_only and not self.allowed_when_read_only:
             raise PermissionDenied("taskmon is read-only (--read-only)")
         for part in self.path_args:
             self._check_part(part)
 
     def _check_scopes(self, user: User) -> None:
         """Raise PermissionDenied for what a token's scopes do not allow; of changes they allow publishing only."""
-        changes = self.request.method not in _SAFE and not self.despite_read_only
+        changes = self.request.method not in _SAFE and not self.allowed_when_read_only
         allowed = {
             "read": user.may_read() and not changes,
             "metrics": user.may_scrape() and not changes,
@@ -266,7 +267,7 @@ class ApiHandler(RequestHandler):
             more = {
                 "role": str(user.role),
                 **self._audit_path(),
-                "parameters": audit.parameters(self.request, self.takes, self.json_only, self.services.showing),
+                "parameters": self._audit_parameters(),
                 **self.audited,
                 **added,
             }
@@ -288,6 +289,18 @@ class ApiHandler(RequestHandler):
             status=status,
             **more,
         )
+
+    def _audit_parameters(self) -> dict[str, Any]:
+        """Return what the request gives of the route's parameters; nothing where the body cannot be read.
+
+        A name that the route does not know may be a secret: it is left out.
+        """
+        try:
+            given = self.given
+        except InvalidArgument:
+            return {}
+        known = (argument.name for argument in find_arguments(self.parameters) if argument.name in given)
+        return {name: audit.show(name, given[name], self.services.showing) for name in known}
 
     def _audit_path(self) -> dict[str, str]:
         """Return the parts of the path under the names of the arguments of `post`."""
@@ -313,14 +326,19 @@ class ApiHandler(RequestHandler):
         self.clear_header("Content-Type")
         self.set_status(204)
 
+    @cached_property
     def given(self) -> dict[str, Any]:
-        """Give the values of all arguments that the route takes, by name; raises InvalidArgument.
+        """The values of the request by name, as they are parsed and as the audit log has them."""
+        return read_given(self.request, self.parameters, self.expects_json)
+
+    def parse_parameters(self) -> Any:
+        """Return the route's `parameters`; raises InvalidArgument.
 
         An argument that the route does not take is refused where it could matter: in a changing request.
         """
-        changes = self.request.method == "POST"
-        given = read_given(self.request, self.takes, self.json_only) if changes else read_query(self.request)
-        return read_parameters(self.takes, given, self.services.zone)
+        if self.request.method == "POST":
+            refuse_unknown(self.given, [argument.name for argument in find_arguments(self.parameters)])
+        return parse_parameters(self.parameters, self.given, self.services.zone)
 
     def restrict(self, query: TaskQuery) -> TaskQuery:
         """Return a query whose search looks only at what the user may see: every query goes through here."""

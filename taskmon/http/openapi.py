@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
-from ..parameters import ID_SCHEMA, Parameter, Schema, Text
+from ..parameters import ID_SCHEMA, Argument, Parameters, Schema, find_arguments, whole
 from .answers import ErrorAnswer
 from .serializers import encode
 
@@ -57,9 +57,8 @@ class Route(Protocol):
 
     role: ClassVar[Any]
     public: ClassVar[bool]
-    takes: ClassVar[tuple[Parameter, ...]]
-    json_only: ClassVar[bool]
-    answer_type: ClassVar[Any]
+    parameters: ClassVar[type[Parameters]]
+    response_type: ClassVar[Any]
     media_type: ClassVar[str]
 
     @classmethod
@@ -84,7 +83,7 @@ class Document:
     @cached_property
     def content(self) -> dict[str, Any]:
         """The document as plain values."""
-        types = [ErrorAnswer, *(handler.answer_type for _, handler in self._routes)]
+        types = [ErrorAnswer, *(handler.response_type for _, handler in self._routes)]
         schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
         error, *answers = schemas
         paths: dict[str, Any] = {}
@@ -138,10 +137,11 @@ def _describe(handler: type[Route], method: str, parts: list[str], answer: Schem
         operation["security"] = []
     else:
         operation["x-role"] = str(handler.role)
-    if changes and handler.takes:
-        operation["requestBody"] = _describe_body(handler)
+    arguments = find_arguments(handler.parameters)
+    if changes and arguments:
+        operation["requestBody"] = _describe_body(arguments)
     elif not changes:
-        parameters += [_describe_query(parameter) for parameter in handler.takes]
+        parameters += map(_describe_query, arguments)
     return operation
 
 
@@ -158,39 +158,37 @@ def _summarize(handler: type[Route], method: str) -> str:
     return said[:1].upper() + said[1:].removesuffix(".")
 
 
-def _describe_query(parameter: Parameter) -> dict[str, Any]:
-    schema = parameter.kind.schema()
-    if parameter.default is not None:
-        schema["default"] = parameter.default
+def _describe_query(argument: Argument) -> dict[str, Any]:
+    schema = argument.format.schema
     return {
-        "name": parameter.name,
+        "name": argument.name,
         "in": "query",
-        "required": parameter.required,
-        "allowEmptyValue": not parameter.required,
-        "description": parameter.help,
-        "schema": schema,
+        "required": argument.required,
+        "allowEmptyValue": not argument.required,
+        "description": argument.description,
+        "schema": schema if argument.default is None else {**schema, "default": argument.default},
     }
 
 
-def _describe_body(handler: type[Route]) -> dict[str, Any]:
-    """Describe a body: a JSON object and, as a rule, a form."""
-    content = {"application/json": {"schema": _describe_object(handler.takes, is_json=True)}}
-    description = "The arguments; null is one that is not given."
-    if not handler.json_only:
-        form = [parameter for parameter in handler.takes if parameter.kind.in_query]
-        content["application/x-www-form-urlencoded"] = {"schema": _describe_object(form, is_json=False)}
-        description += " They may stand in the query string, too."
-    required = any(parameter.required for parameter in handler.takes)
-    return {"description": description, "required": required, "content": content}
+def _describe_body(arguments: Iterable[Argument]) -> dict[str, Any]:
+    """Describe a body: a JSON object or a form."""
+    form = [argument for argument in arguments if argument.format.form is not False]
+    return {
+        "description": "The arguments; null is one that is not given. They may stand in the query string, too.",
+        "required": any(argument.required for argument in arguments),
+        "content": {
+            "application/json": {"schema": _describe_object(arguments, is_json=True)},
+            "application/x-www-form-urlencoded": {"schema": _describe_object(form, is_json=False)},
+        },
+    }
 
 
-def _describe_object(parameters: Iterable[Parameter], is_json: bool) -> Schema:
-    parameters = list(parameters)
-    excluded = [_describe_pair(one.name, one.excludes) for one in parameters if one.excludes is not None]
+def _describe_object(arguments: Iterable[Argument], is_json: bool) -> Schema:
+    excluded = [_describe_pair(one.name, one.excludes) for one in arguments if one.excludes is not None]
     return {
         "type": "object",
-        "properties": {parameter.name: _describe_property(parameter, is_json) for parameter in parameters},
-        "required": [parameter.name for parameter in parameters if parameter.required],
+        "properties": {argument.name: _describe_property(argument, is_json) for argument in arguments},
+        "required": [argument.name for argument in arguments if argument.required],
         "additionalProperties": False,
         **({"not": {"anyOf": excluded}} if excluded else {}),
     }
@@ -201,19 +199,21 @@ def _describe_pair(*names: str) -> Schema:
     return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
 
 
-def _describe_property(parameter: Parameter, is_json: bool) -> Schema:
+def _describe_property(argument: Argument, is_json: bool) -> Schema:
     """Describe a value: JSON may write most of them as texts, too, and what is blank or null is not given."""
-    kind = parameter.kind
-    schema = kind.described() if is_json else kind.schema()
+    known = argument.format
+    schema = known.schema if is_json else known.form or known.schema
     choices = list(schema.get("anyOf", [schema]))
-    if not parameter.required and kind.in_query and kind.is_absent("") and not isinstance(kind, Text):
+    if is_json and known.text is not None:
+        choices.append({"type": "string", "pattern": whole(known.text)})
+    if not argument.required and known.absent == "blank":
         choices.append({"type": "string", "pattern": r"^\s*$"})
-    if is_json and not parameter.required and (kind.in_query or kind.is_absent(None)):
+    if is_json and not argument.required and known.absent != "never":
         choices.append({"type": "null"})
     described: Schema = dict(choices[0]) if len(choices) == 1 else {"anyOf": choices}
-    described["description"] = parameter.help
-    if parameter.default is not None:
-        described["default"] = parameter.default
+    described["description"] = argument.description
+    if argument.default is not None:
+        described["default"] = argument.default
     return described
 
 

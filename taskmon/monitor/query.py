@@ -6,13 +6,13 @@ Pure. The only home of the wire names of arguments that filter, sort and page ta
 from collections.abc import Callable, Collection, Mapping
 from datetime import tzinfo
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..errors import InvalidArgument
 from ..outcomes import ORPHANED
-from ..parameters import Flag, Kind, Parameter, Schema, TaskId, Text, Time, Whole, read_parameters
+from ..parameters import TEXT_SCHEMA, Format, Parameters, TaskId, Time, as_text, parse_parameters, read_text
 from .search import MAX_LENGTH, Search, parse_search
 
 if TYPE_CHECKING:
@@ -156,85 +156,81 @@ _RANGES: Final[dict[str, Callable[[float, float], Match]]] = {
 # From arguments to values
 
 
-class SearchText(Kind):
-    """A query in the search language."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> Search:
-        """Compile the search."""
-        return parse_search(value)
-
-    def schema(self) -> Schema:
-        """Describe a text."""
-        return {"type": "string", "maxLength": MAX_LENGTH}
+def _read_search(argument: str, value: object, zone: tzinfo) -> Search:
+    return parse_search(as_text(argument, value))
 
 
-class SortKey(Kind):
-    """A field to sort by, read as its name and whether it descends."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> tuple[str, bool]:
-        """Split `-received` into the key and whether it descends."""
-        key = value.removeprefix("-")
-        if key not in SORT_KEYS:
-            keys = ", ".join(SORT_KEYS)
-            raise InvalidArgument(argument, f"must be one of {keys}, with - in front to descend", value)
-        return key, key != value
-
-    def schema(self) -> Schema:
-        """List the keys."""
-        return {"type": "string", "enum": [sign + key for key in SORT_KEYS for sign in ("", "-")]}
+def _read_sort_key(argument: str, value: object, zone: tzinfo) -> tuple[str, bool]:
+    """Split `-received` into the key and whether it descends."""
+    text = as_text(argument, value)
+    key = text.removeprefix("-")
+    if key not in SORT_KEYS:
+        keys = ", ".join(SORT_KEYS)
+        raise InvalidArgument(argument, f"must be one of {keys}, with - in front to descend", text)
+    return key, key != text
 
 
-class StateName(Text):
-    """The state of a task, in any case."""
-
-    def parse(self, argument: str, value: str, zone: tzinfo) -> str | None:
-        """Give the state in capitals."""
-        state = super().parse(argument, value, zone)
-        return None if state is None else state.upper()
+def _read_choice(argument: str, value: object, zone: tzinfo) -> str | None:
+    """Return a text, None for All, which Flower's pages send for no filter."""
+    text = read_text(argument, value, zone)
+    return None if text == "All" else text
 
 
-_CHOICE: Final = Text(none="All")
-
-#: The arguments that filter tasks.
-FILTERS: Final = (
-    Parameter("workername", _CHOICE, "Hostname of the worker; All is no filter."),
-    Parameter("taskname", _CHOICE, "Name of the task; All is no filter."),
-    Parameter("state", StateName(none="All"), "State, in any case; All is no filter."),
-    Parameter("root_id", TaskId(), "Id of the first task of a workflow."),
-    Parameter("parent_id", TaskId(), "Id of the task that published it."),
-    Parameter("queue", Text(), "Queue it was published to."),
-    Parameter("orphaned", Flag(), "Whether nobody has it, though it has not ended."),
-    Parameter("received_start", Time(), "Received at this time or later."),
-    Parameter("received_end", Time(), "Received at this time or earlier."),
-    Parameter("started_start", Time(), "Started at this time or later."),
-    Parameter("started_end", Time(), "Started at this time or earlier."),
-    Parameter("search", SearchText(), "A query in the search language."),
-)
-
-#: The arguments that say which of the tasks found, and in which order.
-PAGING: Final = (
-    Parameter("limit", Whole(0, MAX_COUNT), "At most so many tasks."),
-    Parameter("offset", Whole(0, MAX_COUNT), "Leave out so many at the beginning."),
-    Parameter("sort_by", SortKey(), "What to sort by, descending with - in front."),
-)
+def _read_state(argument: str, value: object, zone: tzinfo) -> str | None:
+    state = _read_choice(argument, value, zone)
+    return None if state is None else state.upper()
 
 
-def make_query(values: Mapping[str, Any]) -> TaskQuery:
-    """Make a query of the values of FILTERS and PAGING."""
-    sort_by, descending = values["sort_by"] or (None, False)
+Choice = Annotated[str | None, Format(_read_choice, TEXT_SCHEMA, absent="empty")]
+StateName = Annotated[str | None, Format(_read_state, TEXT_SCHEMA, absent="empty")]
+SearchText = Annotated[Search | None, Format(_read_search, {"type": "string", "maxLength": MAX_LENGTH})]
+SortKey = Annotated[
+    tuple[str, bool] | None,
+    Format(_read_sort_key, {"type": "string", "enum": [sign + key for key in SORT_KEYS for sign in ("", "-")]}),
+]
+
+
+class Filters(Parameters):
+    """The arguments that filter tasks."""
+
+    workername: Annotated[Choice, Meta(description="Hostname of the worker; All is no filter.")] = None
+    taskname: Annotated[Choice, Meta(description="Name of the task; All is no filter.")] = None
+    state: Annotated[StateName, Meta(description="State, in any case; All is no filter.")] = None
+    root_id: Annotated[TaskId, Meta(description="Id of the first task of a workflow.")] = None
+    parent_id: Annotated[TaskId, Meta(description="Id of the task that published it.")] = None
+    queue: Annotated[str | None, Meta(description="Queue it was published to.")] = None
+    orphaned: Annotated[bool | None, Meta(description="Whether nobody has it, though it has not ended.")] = None
+    received_start: Annotated[Time, Meta(description="Received at this time or later.")] = None
+    received_end: Annotated[Time, Meta(description="Received at this time or earlier.")] = None
+    started_start: Annotated[Time, Meta(description="Started at this time or later.")] = None
+    started_end: Annotated[Time, Meta(description="Started at this time or earlier.")] = None
+    search: Annotated[SearchText, Meta(description="A query in the search language.")] = None
+
+
+class Listing(Filters):
+    """The arguments that say which tasks, and which of those found, in which order."""
+
+    limit: Annotated[int | None, Meta(ge=0, le=MAX_COUNT, description="Largest number of tasks to return.")] = None
+    offset: Annotated[int | None, Meta(ge=0, le=MAX_COUNT, description="Number of tasks to skip.")] = None
+    sort_by: Annotated[SortKey, Meta(description="Field to sort by; - in front sorts in descending order.")] = None
+
+
+#: The filters whose fields in TaskQuery have the same names.
+_SAME_NAMES: Final = tuple(name for name in Filters.__struct_fields__ if name in TaskQuery.__struct_fields__)
+
+
+def make_query(listing: Listing) -> TaskQuery:
+    """Return the query that a request asks."""
+    sort_by, descending = listing.sort_by or (None, False)
     return TaskQuery(
-        worker=values["workername"],
-        name=values["taskname"],
+        worker=listing.workername,
+        name=listing.taskname,
         sort_by=sort_by,
         descending=descending,
-        limit=values["limit"],
-        offset=values["offset"] or 0,
-        **{name: values[name] for name in _SAME_NAMES},
+        limit=listing.limit,
+        offset=listing.offset or 0,
+        **{name: getattr(listing, name) for name in _SAME_NAMES},
     )
-
-
-#: The filters whose fields have the same names as their arguments.
-_SAME_NAMES: Final = tuple(one.name for one in FILTERS if one.name in TaskQuery.__struct_fields__)
 
 
 def parse_query(arguments: Mapping[str, str], zone: tzinfo) -> TaskQuery:
@@ -242,4 +238,4 @@ def parse_query(arguments: Mapping[str, str], zone: tzinfo) -> TaskQuery:
 
     An argument that is empty counts as not given; one that is not known is ignored.
     """
-    return make_query(read_parameters(FILTERS + PAGING, arguments, zone))
+    return make_query(parse_parameters(Listing, arguments, zone))

@@ -76,7 +76,7 @@ class Logout(PageHandler):
     """POST `/logout`."""
 
     role = Role.VIEWER
-    despite_read_only = True
+    allowed_when_read_only = True
 
     async def post(self) -> None:
         """End the session for good, in every copy of it, and say so."""

@@ -7,11 +7,13 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 from unittest.mock import ANY
 from urllib.parse import quote
 
 import pytest
+from msgspec import Meta
+from msgspec.structs import asdict
 from serving import Headers, Response, Served, close, event, make_app, parse, serving
 
 from taskmon import routes
@@ -23,7 +25,7 @@ from taskmon.errors import InvalidSetting, PermissionDenied, TooManyRequests, Un
 from taskmon.http.arguments import MAX_ARGUMENTS
 from taskmon.http.base import ApiHandler
 from taskmon.http.headers import HEADERS
-from taskmon.parameters import Flag, Parameter, Seconds, Text
+from taskmon.parameters import Parameters
 from taskmon.routes import API, PROBES
 from taskmon.settings import Settings
 
@@ -270,18 +272,22 @@ async def test_a_role_that_is_too_low(monkeypatch: pytest.MonkeyPatch, waits: bo
 # Requests that would change something
 
 
+class ChangeParameters(Parameters):
+    """Some arguments."""
+
+    terminate: Annotated[bool, Meta(description="A flag.")] = False
+    signal: Annotated[str | None, Meta(description="A text.")] = None
+    n: Annotated[float | None, Meta(le=10, description="Some seconds.")] = None
+
+
 class Change(ApiHandler):
     """POST `/change/<what>`: answers the arguments it was given."""
 
     role = Role.OPERATOR
-    takes = (
-        Parameter("terminate", Flag(), "", default=False),
-        Parameter("signal", Text(), ""),
-        Parameter("n", Seconds(10), ""),
-    )
+    parameters = ChangeParameters
 
     def post(self, what: str) -> None:
-        self.answer({name: value for name, value in self.given().items() if value is not None})
+        self.answer({name: value for name, value in asdict(self.parse_parameters()).items() if value is not None})
 
 
 class Late(ApiHandler):

@@ -57,7 +57,7 @@ def expected(method: str, handler: type[ApiHandler], role: Role | None, read_onl
         return 401
     if role < handler.role:
         return 403
-    return 403 if method == "POST" and read_only and not handler.despite_read_only else 299
+    return 403 if method == "POST" and read_only and not handler.allowed_when_read_only else 299
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -77,7 +77,7 @@ def test_who_may_change_what_is_as_the_rules_say() -> None:
     """The table of the rules, by the paths: a route that moves to another role must be moved here too."""
     operators = r"/api/task/(apply|async-apply|send-task|abort|retry|revoke|timeout|rate-limit)/|/api/tasks/revoke"
     for method, path, handler in cases():
-        if method == "POST" and not handler.public and not handler.despite_read_only:
+        if method == "POST" and not handler.public and not handler.allowed_when_read_only:
             wanted = Role.OPERATOR if re.match(operators, path) else Role.ADMIN
             assert handler.role is wanted, path
             assert wanted is Role.OPERATOR or path.startswith(("/api/worker/", "/api/session/")), path

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmon.cluster.publish_options import PARAMETERS, Call, parse_call
+from taskmon.cluster.publish_options import Call, PublishOptions, parse_call
 from taskmon.errors import InvalidArgument
 from taskmon.parameters import parse_seconds
 
-OPTIONS = [one.name for one in PARAMETERS]
+OPTIONS = PublishOptions.__struct_fields__
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
