@@ -88,6 +88,44 @@ def test_a_durable_queue_keeps_what_happens_while_taskmon_is_down(
         channel.queue_delete(queue)
 
 
+def test_tasks_of_a_worker_that_sent_no_events_meanwhile(
+    rabbitmq_broker: RabbitBroker,
+    new_project: Callable[..., Project],
+    start_worker: Callable[..., Any],
+    watch: Callable[..., Monitor],
+) -> None:
+    project = new_project(rabbitmq_broker, "rpc")
+    queue = f"{project.queue}.events"
+    monitor = watch("--durable-queue", queue)
+    monitor.wait_ready()
+    monitor.stop()
+    start_worker(project, events=False)
+    silent = [project.send("add", number, 1) for number in range(3)]
+    assert [task.get(timeout=120) for task in silent] == [1, 2, 3]
+    monitor.start()
+    monitor.wait_ready()
+    monitor.wait_until(
+        lambda: [monitor.task(task.id).get("state") for task in silent] == ["PENDING"] * 3,
+        timeout=120,
+        what="the queue has kept that they were sent",
+    )
+
+    def find() -> dict[str, Any]:
+        """Send one more, to which taskmon asked the worker for events, and look for the finding."""
+        project.send("add", 1, 1).get(timeout=120)
+        findings = monitor.get("/api/diagnostics")[1]["findings"]
+        return next((one for one in findings if one["code"] == "tasks-overtaken"), {})
+
+    monitor.wait_until(find, timeout=120, what="taskmon says that they were never received")
+    found = find()
+    assert (found["count"], found["tasks"], found["setting"]) == (3, ["project.add"], "worker_send_task_events")
+    assert "without -E" in found["causes"][0]
+    assert "tasks-overtaken: " in monitor.log_text()
+    monitor.stop()
+    with project.app.connection_for_write() as connection:
+        connection.default_channel.queue_delete(queue)
+
+
 @pytest.mark.parametrize("consumed", [False, True])
 def test_a_queue_of_tasks_is_refused(
     rabbitmq_broker: RabbitBroker,
