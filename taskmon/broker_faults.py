@@ -149,7 +149,8 @@ _BY_TYPE: Final = {
     "redis.exceptions.TimeoutError": _SILENT,
     "redis.exceptions.ConnectionError": _CLOSED,
     "redis.sentinel.MasterNotFoundError": Fault(
-        "Sentinel knows no primary of this name", "check master_name in broker_transport_options"
+        "no Sentinel names a primary",
+        "check that one answers at its address, and master_name in broker_transport_options",
     ),
     "redis.sentinel.SlaveNotFoundError": Fault("Sentinel knows no replica", "check master_name"),
     "ssl.SSLCertVerificationError": Fault(

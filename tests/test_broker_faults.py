@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from taskmon.broker_faults import MAX_DETAIL, BrokerBlocked, SubscriptionLost, explain
 
@@ -116,3 +117,12 @@ def test_a_detail_is_one_short_line_without_passwords(make: Any) -> None:
     assert "secret" not in said
     assert "\n" not in said
     assert len(said) < MAX_DETAIL + 300
+
+
+def test_a_sentinel_that_is_not_there_is_not_said_to_know_no_primary() -> None:
+    sentinel = Sentinel([("127.0.0.1", 1)])
+    with pytest.raises(MasterNotFoundError) as caught:
+        sentinel.discover_master("main")
+    fault = explain(caught.value)
+    assert fault.text == "no Sentinel names a primary"
+    assert "answers at its address" in fault.advice
