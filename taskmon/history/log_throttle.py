@@ -28,7 +28,12 @@ class Reminder:
 
     def check(self) -> None:
         """Log what has come, if it is time to."""
-        if not self._count or time.monotonic() < self._due:
+        if time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Log what has come, if anything has."""
+        if not self._count:
             return
         self._due = time.monotonic() + LOG_INTERVAL
         count, self._count = self._count, 0

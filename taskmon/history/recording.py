@@ -170,6 +170,8 @@ class Recorder:
             noted = self._keeper is not None and await self._keeper.stop(done=False)
             then = "; the next start writes them" if noted else ""
             log.warning("The history is left without the last changes of %s tasks (%s)%s", self.backlog, reason, then)
+        self._losses.flush()
+        self._refusals.flush()
         self._running.cancel()
         self._running = None
         self._release(Unavailable("The history", "taskmon ends"))

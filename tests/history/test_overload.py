@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -97,5 +98,13 @@ async def test_a_loss_is_told_at_once_and_again(
     await eventually(lambda: recorder.backlog == 0)
     await asyncio.sleep(0)
     assert len(told()) == 2
-    await recorder.stop(PATIENCE)
+    monkeypatch.setattr(reminding, "EVERY", 60.0)
+    recorder._losses._due = inf
+    lost = recorder.status.dropped
+    database.away = True
+    state.apply([event for number in range(30) for event in make_life(f"late-{number}")])
+    assert len(told()) == 2
+    database.away = False
+    await recorder.stop(PATIENCE)  # no minute comes any more
+    assert f"lost the changes of {recorder.status.dropped - lost} tasks" in told()[2]
     lane.close()
