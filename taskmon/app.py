@@ -136,7 +136,7 @@ class Taskmon:
             document=Document(API, settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
             showing=_showing(settings),
-            history=self._make_history(celery_app, metrics),
+            history=self._make_history(celery_app, metrics, diagnostics),
             hosts=_hosts(settings),
             origin=_origin(settings),
             zone=celery_app.timezone,
@@ -255,7 +255,9 @@ class Taskmon:
             return ManagementApi(urls, virtual_host)
         return None
 
-    def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
+    def _make_history(
+        self, celery_app: Celery, metrics: MetricsRegistry, diagnostics: Diagnostics
+    ) -> "History | None":
         if self.settings.history is None:
             return None
         from .history.history import History, Names  # which takes SQLAlchemy: a third of a second
@@ -265,6 +267,7 @@ class Taskmon:
         self.state.subscribe(history.observe)
         self.state.on_worker_gone(history.forget_worker)
         metrics.watch_history(history)
+        diagnostics.watch_history(history)
         return history
 
     async def _restore(self) -> None:
@@ -304,12 +307,17 @@ class Taskmon:
             await sessions.ended.refresh()
 
     async def _ask_the_unheard(self) -> None:
-        """While no worker is heard, ask all of them what they are: their answers say why."""
+        """Ask who still runs of those that are not heard, and what they are: their answers say why."""
+        diagnostics, inspector = self.services.diagnostics, self.services.inspector
         while True:
             await asyncio.sleep(_ASK_UNHEARD_INTERVAL)
-            if self.services.diagnostics.no_worker_heard:
-                with suppress(Unavailable):
-                    await self.services.inspector.refresh(None)
+            with suppress(Unavailable):
+                if diagnostics.no_worker_heard:
+                    await inspector.refresh(None)
+                elif diagnostics.worker_went_silent:
+                    await inspector.ping()
+                    if unheard := diagnostics.unheard_workers:
+                        await inspector.ask(unheard)
 
     async def _purge(self) -> None:
         """Forget the workers that have been offline for long, some at a time."""

@@ -1,6 +1,7 @@
 """What is found to be missing, when it shows, and when it is logged."""
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,11 +9,12 @@ from factories import make_event, make_life, make_worker_event
 from msgspec import Raw
 
 from taskmon.cluster.inspection import Inspection
+from taskmon.history.status import Status
 from taskmon.monitor.diagnostics import AppFacts, Diagnostics, Finding, heartbeats
 from taskmon.monitor.diagnostics.diagnostics import RECENT, RECENT_OUTAGE
 from taskmon.monitor.diagnostics.findings import MAX_LISTED
 from taskmon.monitor.diagnostics.heartbeats import MIN_DURATION
-from taskmon.monitor.diagnostics.silence import SILENT_FOR
+from taskmon.monitor.diagnostics.silence import ANSWER_HOLDS, SILENT_FOR
 from taskmon.monitor.diagnostics.tasks import NEWEST
 from taskmon.monitor.state import State
 from taskmon.records import CUT_MARK, Event, Worker
@@ -53,6 +55,7 @@ class Inspector:
 
     def __init__(self) -> None:
         self.inspections: dict[str, Inspection] = {}
+        self.answered: dict[str, float] = {}
 
 
 class Bench:
@@ -197,6 +200,24 @@ def test_what_ran_during_an_outage_is_no_evidence(bench: Bench) -> None:
     assert bench.codes() == ["task-events-off"]
 
 
+# The history
+
+
+def test_what_the_history_has_lost(bench: Bench) -> None:
+    history = SimpleNamespace(status=Status())
+    bench.diagnostics.watch_history(history)
+    assert bench.codes() == []
+    history.status.dropped, history.status.unfit = 7, 2
+    assert (bench.find().code, bench.find().count) == ("history-incomplete", 9)
+    bench.now += RECENT_OUTAGE - 1
+    bench.beat()
+    history.status.dropped += 1
+    assert bench.find().count == 10
+    bench.now += RECENT_OUTAGE
+    bench.beat()
+    assert bench.codes() == []
+
+
 # No worker
 
 
@@ -226,10 +247,67 @@ def test_a_worker_that_answers_says_why_it_is_not_heard(bench: Bench) -> None:
     assert (found.setting, found.workers, found.causes) == ("event_exchange", ("w1",), ())
     assert "exchange other, and taskmon listens to celeryev" in found.message
     bench.inspector.inspections["w1"] = Inspection(answers={"conf": Raw(b'{"timezone":"UTC"}')})
-    assert [cause[:42] for cause in bench.find().causes] == ["The workers send neither heartbeats nor ev"]
+    assert [cause[:42] for cause in bench.find().causes] == [
+        "The workers send neither heartbeats nor ev",
+        "The broker does not let them publish event",
+    ]
     for answers in ({}, {"conf": Raw(b'{"event_exchange":7}')}):
         bench.inspector.inspections["w1"] = Inspection(answers=answers)
         assert "event_exchange" in bench.find().causes[-1]
+
+
+def test_a_worker_that_answers_after_it_went_silent(bench: Bench) -> None:
+    bench.codes()
+    bench.beat("w1")
+    bench.beat("w2")
+    assert not bench.diagnostics.worker_went_silent
+    bench.now += SILENT_FOR
+    bench.beat("w1")
+    assert bench.diagnostics.worker_went_silent
+    bench.inspector.answered = {"w1": bench.now, "w2": bench.now - 3}
+    assert bench.codes() == []  # it answered too soon after its last heartbeat
+    bench.now += 1
+    bench.inspector.answered["w2"] = bench.now
+    found = bench.find()
+    assert (found.code, found.workers, bench.diagnostics.unheard_workers) == ("worker-unheard", ("w2",), ["w2"])
+    assert "event_exchange" in found.causes[-1]
+    said = Raw(b'{"event_exchange":"other"}')
+    bench.inspector.inspections["w2"] = Inspection(answers={"conf": said}, times={"conf": bench.now - SILENT_FOR - 9})
+    assert bench.find().setting is None  # said before it was started anew
+    bench.inspector.inspections["w2"].times["conf"] = bench.now
+    assert (bench.find().setting, bench.find().causes) == ("event_exchange", ())
+    bench.beat("w2")
+    assert bench.codes() == []
+    bench.now += SILENT_FOR
+    bench.beat("w1")
+    bench.inspector.answered["w2"] = bench.now
+    assert bench.codes() == ["worker-unheard"]
+    bench.now += ANSWER_HOLDS  # it has ended since
+    bench.beat("w1")
+    assert bench.codes() == []
+    bench.now += 300
+    bench.beat("w1")
+    assert not bench.diagnostics.worker_went_silent
+
+
+def test_a_worker_that_answers_and_was_never_heard(bench: Bench) -> None:
+    bench.codes()
+    bench.beat("w1")
+    bench.now += SILENT_FOR
+    bench.beat("w1")
+    bench.inspector.answered["w2"] = bench.now
+    bench.state.hear_of("w2")
+    assert bench.codes() == []  # it may just be starting
+    assert bench.diagnostics.worker_went_silent  # so that it is asked again
+    bench.now += 15
+    bench.beat("w1")
+    bench.inspector.answered["w2"] = bench.now
+    assert bench.find().workers == ("w2",)
+    said = Raw(b'{"event_exchange":"other"}')
+    bench.inspector.inspections["w2"] = Inspection(answers={"conf": said}, times={"conf": bench.now - 15})
+    assert bench.find().setting == "event_exchange"
+    bench.broker.reconnects += 1
+    assert bench.codes() == []
 
 
 def test_silence_counts_from_the_connection(bench: Bench) -> None:

@@ -41,6 +41,10 @@ POOL_SETTLES: Final = 5.5
 
 #: As long as HOLD when the broker was away.
 _HOLD_FAILURE: Final = 1.0
+
+#: Seconds for which it is kept when a worker answered last.
+_ANSWERED_KEPT: Final = 300.0
+
 #: A worker that came and does not answer is asked again after so many seconds: doubled each time.
 _BACKOFF: Final = (2.0, 300.0)
 _WORKERS_PER_CALL: Final = 50
@@ -68,10 +72,14 @@ class Inspection:
 
 
 class Inspector:
-    """Asks workers and keeps their answers; `on_answer` is called with the hostname of every worker that answers."""
+    """Asks workers and keeps their answers; `on_answer` is called with the hostname of every worker that answers.
+
+    `answered` is when each worker last answered anything, in epoch seconds.
+    """
 
     def __init__(self, mailbox: Mailbox, on_answer: Callable[[str], None] = lambda hostname: None) -> None:
         self.inspections: dict[str, Inspection] = {}
+        self.answered: dict[str, float] = {}
         self._mailbox = mailbox
         self._on_answer = on_answer
         self._busy: dict[str, asyncio.Task[set[str]]] = {}
@@ -122,6 +130,17 @@ class Inspector:
             joined = asyncio.create_task(_join(task, self._start(changed, OF_ALL)))
             joined.add_done_callback(partial(self._finish, ()))
             self._refreshes[None] = began, joined
+
+    async def ping(self) -> None:
+        """Ask all workers for a sign of life, which `answered` notes; raises Unavailable."""
+        replies = await self._mailbox.ask([Command("ping")])
+        now = time.time()
+        self.answered = {name: at for name, at in self.answered.items() if abs(now - at) < _ANSWERED_KEPT}
+        self.answered.update(dict.fromkeys(replies, now))
+
+    async def ask(self, hostnames: Collection[str]) -> None:
+        """Ask some workers what is asked of every worker; raises Unavailable."""
+        await self._start(tuple(islice(hostnames, _WORKERS_PER_CALL)), GENERAL)
 
     def expect_change(self, hostnames: Collection[str] | None, settles: float) -> None:
         """Have the next refresh ask these workers anew, or all: they were told to change within `settles` seconds."""
@@ -195,6 +214,7 @@ class Inspector:
         replies = await self._mailbox.ask(commands, awaited, read_answer)
         now = time.time()
         for hostname, answers in replies.items():
+            self.answered[hostname] = now
             self._on_answer(hostname)
             self._keep(hostname, answers, now)
         return set(replies)

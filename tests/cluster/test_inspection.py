@@ -133,7 +133,9 @@ class FakeMailbox:
         self.go.set()
         self.error: Exception | None = None
 
-    async def ask(self, commands: Sequence[Command], awaited: Collection[str], read: Any) -> Replies:
+    async def ask(
+        self, commands: Sequence[Command], awaited: Collection[str] = (), read: Any = lambda name, reply: reply
+    ) -> Replies:
         to = commands[0].to
         self.asked.append((to, tuple(command.name for command in commands)))
         names = set(awaited if to is None else to)
@@ -146,7 +148,7 @@ class FakeMailbox:
             raise self.error
         return {
             name: {
-                command.name: read(command.name, ANSWERS[command.name])
+                command.name: read(command.name, ANSWERS.get(command.name, {"ok": "pong"}))
                 for command in commands
                 if command.name not in self.missed
             }
@@ -187,6 +189,19 @@ async def test_however_many_ask_one_asks_the_worker(clock: list[float]) -> None:
     clock[0] += 0.2
     await inspector.refresh(W1)
     assert len(mailbox.asked) == 2
+
+
+async def test_a_ping_notes_who_answers_and_for_how_long(clock: list[float]) -> None:
+    inspector, mailbox = fake(W1, W2)
+    await inspector.ping()
+    assert inspector.answered == dict.fromkeys((W1, W2), clock[0] + 1e9)
+    assert inspector.inspections == {}
+    clock[0] += module._ANSWERED_KEPT
+    mailbox.there = {W1}
+    await inspector.ping()
+    assert inspector.answered == {W1: clock[0] + 1e9}
+    await inspector.ask([W1])
+    assert inspector.inspections.keys() == {W1}
 
 
 async def test_silence_is_shared_too(clock: list[float]) -> None:

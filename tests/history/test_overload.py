@@ -98,7 +98,7 @@ async def test_a_loss_is_told_at_once_and_again(
     await eventually(lambda: recorder.backlog == 0)
     await asyncio.sleep(0)
     assert len(told()) == 2
-    monkeypatch.setattr(reminding, "EVERY", 60.0)
+    monkeypatch.setattr(log_throttle, "LOG_INTERVAL", 60.0)
     recorder._losses._due = inf
     lost = recorder.status.dropped
     database.away = True

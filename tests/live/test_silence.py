@@ -85,6 +85,37 @@ def test_another_exchange(
         project.close()
 
 
+def test_a_worker_that_comes_back_with_another_exchange(
+    broker: Broker, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
+) -> None:
+    """Also while another is heard: the findings about silence are not of the first minute alone."""
+    before = Project(broker.url, None)
+    after = Project(broker.url, None, settings={"event_exchange": "shop-events"})
+    try:
+        monitor = start_monitor(broker.url)
+        start_worker(before, name="stays")
+        worker = start_worker(before, name="changes")
+        wait_until(
+            lambda: {"stays", "changes"} <= {name.partition("@")[0] for name in monitor.get("/api/workers")[1]},
+            timeout=PATIENCE,
+            what="both are heard",
+        )
+        worker.stop()
+        start_worker(after, name="changes")
+        wait_until(
+            lambda: find(monitor, "worker-unheard").get("setting") == "event_exchange",
+            timeout=PATIENCE,
+            what="the worker says why",
+            detail=monitor.log_tail,
+        )
+        found = find(monitor, "worker-unheard")
+        assert found["workers"] == [worker.hostname]
+        assert "exchange shop-events" in found["message"]
+    finally:
+        before.close()
+        after.close()
+
+
 def test_a_serializer_that_is_not_accepted(
     redis_broker: RedisBroker, start_worker: Callable[..., Any], start_monitor: Callable[..., Monitor]
 ) -> None:

@@ -17,7 +17,7 @@ from .findings import Finding, count_of
 from .heartbeats import Heartbeats
 from .silence import Silence
 from .tasks import examine_tasks
-from .views import AppFacts, BrokerView, InspectorView, MetricsView, RepliesView
+from .views import AppFacts, BrokerView, HistoryView, InspectorView, MetricsView, RepliesView
 
 log = logging.getLogger(__package__)
 
@@ -60,8 +60,14 @@ class Diagnostics:
         self._heartbeats = Heartbeats(state, settings, broker, clock)
         self._silence = Silence(state, broker, metrics, inspector, exchange, clock)
         self.forget: Final = self._heartbeats.forget
+        self._history: HistoryView | None = None
+        self._lost: tuple[int, float] = 0, 0.0
         self._refused: dict[str, tuple[int, float]] = {}
         self._shown: set[tuple[str, str | None]] = set()
+
+    def watch_history(self, history: HistoryView) -> None:
+        """Look at a history too, which is made later."""
+        self._history = history
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Note what workers tell of themselves."""
@@ -76,6 +82,7 @@ class Diagnostics:
             *self._heartbeats.examine(),
             *self._examine_replies(),
             *self._examine_refusals(),
+            *self._examine_history(),
             *examine_tasks(self._state),
             *self._examine_backend(),
         ]
@@ -86,6 +93,16 @@ class Diagnostics:
     def no_worker_heard(self) -> bool:
         """Whether that was found last: then workers are to be asked why, if there are any."""
         return ("no-worker-heard", None) in self._shown
+
+    @property
+    def unheard_workers(self) -> list[str]:
+        """Workers that answered while no event came from them, as of the last look: they are to be asked why."""
+        return self._silence.unheard
+
+    @property
+    def worker_went_silent(self) -> bool:
+        """Whether a worker has gone silent lately: then all are to be asked which of them still run."""
+        return self._silence.must_ask()
 
     def report_backend(self) -> None:
         """Log at the start what is known then: whether there is a result backend."""
@@ -136,6 +153,27 @@ class Diagnostics:
                     count=count,
                     reason=reason,
                 )
+
+    def _examine_history(self) -> Iterator[Finding]:
+        """Find whether the history has lately lost what it was to keep."""
+        if self._history is None:
+            return
+        status, now = self._history.status, self._clock()
+        count, since = status.dropped + status.unfit, self._lost[1]
+        if count != self._lost[0]:
+            since = now
+        self._lost = count, since
+        if count and now - since < RECENT_OUTAGE:
+            yield Finding(
+                "history-incomplete",
+                f"The history has lost {count_of(count, 'change')} of tasks since the start",
+                count=count,
+                causes=(
+                    "Its database takes less than comes in, or was away for too long: the log says 'The history has"
+                    " lost', and why. A higher --max-tasks lets more changes wait",
+                    "Its database refuses rows: the log says 'refuses', and which",
+                ),
+            )
 
     def _examine_backend(self) -> Iterator[Finding]:
         facts = self._facts

@@ -40,17 +40,21 @@ class MetricsView(Protocol):
 
 
 class InspectionView(Protocol):
-    """What a worker answered when it was asked, as JSON by method."""
+    """What a worker answered when it was asked, as JSON by method, and when."""
 
     @property
     def answers(self) -> Mapping[str, Raw]: ...
+    @property
+    def times(self) -> Mapping[str, float]: ...
 
 
 class InspectorView(Protocol):
-    """What each worker answered, by hostname."""
+    """What each worker answered, by hostname, and when it last answered anything, in epoch seconds."""
 
     @property
     def inspections(self) -> Mapping[str, InspectionView]: ...
+    @property
+    def answered(self) -> Mapping[str, float]: ...
 
 
 class RepliesView(Protocol):
@@ -59,3 +63,19 @@ class RepliesView(Protocol):
     @property
     def pickled(self) -> float | None:
         """When a worker replied with a pickle last, in epoch seconds."""
+
+
+class HistoryStatusView(Protocol):
+    """What the history has lost: changes of tasks, and rows that its database refuses."""
+
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def unfit(self) -> int: ...
+
+
+class HistoryView(Protocol):
+    """What is read of the history."""
+
+    @property
+    def status(self) -> HistoryStatusView: ...
