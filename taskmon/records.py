@@ -93,7 +93,8 @@ class Task(Struct, gc=False):
     sender's clock. `args`, `kwargs` and `result` are `repr` text, `eta` and `expires` ISO 8601, `worker` and
     `client` hostnames. `born` and `seen` are when taskmon applied the first and the last event, by its own clock.
     `reconciled` is None as long as all this comes from events, else what was found out otherwise: see `outcomes.py`.
-    `omitted` names the fields, with blanks in between, that an event had and that could not be read.
+    `omitted` names the fields, with blanks in between, that an event had and that could not be read. An event dated
+    too far ahead has the time of receipt; its own is in `reported`: see `monitor/dated_ahead.py`.
     """
 
     uuid: str
@@ -129,6 +130,7 @@ class Task(Struct, gc=False):
     clock: int | None = 0
     reconciled: str | None = None
     omitted: str | None = None
+    reported: str | None = None
 
 
 #: After so many missing heartbeats a worker counts as offline, killed or cut off.

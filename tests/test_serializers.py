@@ -15,7 +15,7 @@ from taskmon.records import Task
 
 #: Names on the wire that are not those of Task's fields, and the fields that do not go out.
 RENAMED = {"task-id": "uuid", "root": "root_id", "parent": "parent_id"}
-INTERNAL = {"seen", "born", "reconciled", "omitted"}
+INTERNAL = {"seen", "born", "reconciled", "omitted", "reported"}
 
 
 def task_body(task: Task, children: list[str]) -> dict[str, Any]:
@@ -25,9 +25,10 @@ def task_body(task: Task, children: list[str]) -> dict[str, Any]:
 
 
 def test_every_field_goes_out_under_its_name() -> None:
-    values = {field: f"<{field}>" for field in Task.__struct_fields__}
+    values = {field: f"<{field}>" for field in Task.__struct_fields__} | {"reported": "received=2.5 started=3.0"}
     body = task_body(Task(**values), ["child"])  # type: ignore[arg-type]
     assert body.pop("children") == ["child"]
+    assert body.pop("reported_times") == {"received": 2.5, "started": 3.0}
     assert body.pop("incomplete") == ["<omitted>"]
     assert (body.pop("source"), body.pop("orphaned")) == ("events", False)
     assert (body.pop("retried_as"), body.pop("retry_of")) == (None, None)

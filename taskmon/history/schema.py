@@ -24,7 +24,8 @@ from sqlalchemy import (
 )
 
 from ..errors import HistoryRefused
-from .columns import FIELDS, INTEGERS, NUMBERS
+from ..monitor.dated_ahead import MAX_AHEAD
+from .columns import FIELDS, INTEGERS, NUMBERS, TIMES
 
 metadata: Final = MetaData()
 
@@ -164,6 +165,17 @@ def _add_omitted(connection: Connection) -> None:
     connection.exec_driver_sql(f"ALTER TABLE {tasks.name} ADD COLUMN omitted TEXT{collation}")
 
 
+def _add_reported(connection: Connection) -> None:
+    """Step from version 3: the times of a task's events that were dated ahead have a column, and order nothing."""
+    collation = ' COLLATE "C"' if connection.dialect.name == "postgresql" else ""
+    connection.exec_driver_sql(f"ALTER TABLE {tasks.name} ADD COLUMN reported TEXT{collation}")
+    ahead = f"timestamp > seen + {MAX_AHEAD}"
+    times = ", ".join(f"{time} = CASE WHEN {time} > seen THEN seen ELSE {time} END" for time in ("timestamp", *TIMES))
+    connection.exec_driver_sql(
+        f"UPDATE {tasks.name} SET reported = 'timestamp=' || CAST(timestamp AS TEXT), {times} WHERE {ahead}"
+    )
+
+
 def _separate_clusters(connection: Connection) -> None:
     """Step from version 2: a task belongs to a cluster, and the names of tasks have a table."""
     for statement in (
@@ -184,7 +196,7 @@ def _separate_clusters(connection: Connection) -> None:
 
 
 #: The step at place n leads from version n + 1 of the schema to the next.
-STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_add_omitted, _separate_clusters)
+STEPS: Final[tuple[Callable[[Connection], None], ...]] = (_add_omitted, _separate_clusters, _add_reported)
 VERSION: Final = len(STEPS) + 1
 
 

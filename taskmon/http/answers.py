@@ -58,6 +58,10 @@ class TaskObject(Struct, frozen=True, gc=False, rename={"task_id": "task-id"}):
     orphaned: Annotated[bool, Meta(description="Whether nobody has it, though it has not ended.")]
     retried_as: Annotated[TaskId | None, Meta(description="The task that it was last published again as.")]
     retry_of: Annotated[TaskId | None, Meta(description="The task that was published again as this one.")]
+    reported_times: Annotated[
+        dict[str, Time] | UnsetType,
+        Meta(description="The events' own times where they were dated too far ahead."),
+    ] = UNSET
 
 
 class TaskNames(Struct, frozen=True, rename={"task_types": "task-types"}):

@@ -8,6 +8,7 @@ from celery.states import FAILURE
 from msgspec import UNSET
 
 from ..monitor.completeness import find_gaps
+from ..monitor.dated_ahead import parse_reported
 from ..outcomes import ORPHANED, SETTLED
 from ..records import Task, Worker
 from .answers import (
@@ -94,6 +95,7 @@ def task_body(task: Task, children: list[str], links: tuple[str | None, str | No
         SETTLED if task.reconciled == SETTLED else "events",
         task.reconciled == ORPHANED,
         *links,
+        parse_reported(task.reported) if task.reported is not None else UNSET,
     )
 
 

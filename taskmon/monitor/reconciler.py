@@ -26,6 +26,7 @@ from ..errors import InvalidArgument, Unavailable, UnknownTask
 from ..outcomes import FINISHED, Outcome
 from ..records import CUT_MARK, READY_STATES, Task
 from ..times import parse_time
+from .dated_ahead import MAX_AHEAD
 from .query import TaskQuery
 from .state import State
 
@@ -307,7 +308,7 @@ class Reconciler:
         succeeded = result.state == states.SUCCESS
         outcome = Outcome(
             result.state,
-            result.finished,
+            _not_ahead(result.finished),
             result=write_result(value) if succeeded and not result.reason else None,
             exception=None if succeeded or value is None else self._cut(str(value)),
             traceback=None if result.traceback is None else self._cut(result.traceback),
@@ -316,6 +317,12 @@ class Reconciler:
 
     def _cut(self, text: str) -> str:
         return text if len(text) <= self._max_text else text[: self._max_text - len(CUT_MARK)] + CUT_MARK
+
+
+def _not_ahead(finished: float | None) -> float | None:
+    """Return when a task finished, and the present time for what a worker dated too far ahead."""
+    now = time.time()
+    return finished if finished is None or finished <= now + MAX_AHEAD else now
 
 
 def write_result(value: Any) -> str:

@@ -18,6 +18,7 @@ from celery.states import FAILURE, RECEIVED
 from ..errors import UnknownTask
 from ..outcomes import ORPHANED
 from ..records import READY_STATES, TASK_EVENTS, Event, Task, Worker, merge, merge_worker
+from .dated_ahead import MAX_AHEAD, DatedAhead, merge_reported
 from .index.blocks import BLOCK, Entry, distinct
 from .index.bulk_load import load_tasks
 from .index.finder import Finder
@@ -94,6 +95,7 @@ class State:
         #: What `_waiting_kin` returns, until a task with a parent changes.
         self._kin: dict[str, list[Entry]] | None = None
         self.retries = Retries()
+        self.dated_ahead = DatedAhead()
         self.reconciled = Reconciled(self._tasks, self._indexes, self._prefetched.count, self._tell_of_reconciled)
 
     def __len__(self) -> int:
@@ -252,6 +254,7 @@ class State:
         of_workers: list[Change] = []
         failed: set[int] = set()
         others = 0
+        latest = now + MAX_AHEAD
         for event in events:
             if event.timestamp is None:
                 event.timestamp = now
@@ -274,6 +277,7 @@ class State:
                     worker = find_worker(hostname) or self._new_worker(hostname)
                     if worker.busy is not now:
                         worker.seen = worker.busy = now
+                reported = self.dated_ahead.redate(event, now) if event.timestamp > latest else None
                 if task.reconciled is not None:
                     self.reconciled.meet(task, event)
                 before, runtime = task.state, task.runtime
@@ -282,6 +286,8 @@ class State:
                 elif before == FAILURE and kind == "task-failed" and _has_not_been_retried(task):
                     self.repeated.add(id(event))
                 merge(task, event)
+                if reported is not None or task.reported is not None:
+                    merge_reported(task, event, reported)
                 if task.seen is not now:
                     task.seen = now
                 if task.state == RECEIVED:

@@ -145,6 +145,7 @@ def make_version_1(path: Path, *tasks: Task) -> None:
         connection.execute("DROP TABLE taskmon_clusters")
         connection.execute("DROP TABLE taskmon_names")
         connection.execute("ALTER TABLE taskmon_tasks DROP COLUMN omitted")
+        connection.execute("ALTER TABLE taskmon_tasks DROP COLUMN reported")
         connection.execute("UPDATE taskmon_tasks SET cluster = ''")
         connection.execute("UPDATE taskmon_schema SET version = 1")
 

@@ -13,6 +13,7 @@ from typing import Final
 from ...records import Event, Task, Worker
 from ...settings import Settings
 from ..state import State
+from .event_dates import examine_dates
 from .findings import Finding, count_of
 from .heartbeats import Heartbeats
 from .silence import Silence
@@ -80,6 +81,7 @@ class Diagnostics:
             *self._examine_broker(),
             *self._silence.examine(),
             *self._heartbeats.examine(),
+            *examine_dates(self._state.dated_ahead, self._clock()),
             *self._examine_replies(),
             *self._examine_refusals(),
             *self._examine_history(),
