@@ -133,7 +133,7 @@ class Taskmon:
             publisher=Publisher(celery_app, publishing, destinations, results.reply_queue),
             results=results,
             queues=queues,
-            document=Document(API, settings.url_prefix, __version__),
+            document=Document((handler for _, handler in API), settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
             showing=_showing(settings),
             history=self._make_history(celery_app, metrics, diagnostics),

@@ -572,18 +572,21 @@ def section(text: str, title: str) -> str:
 
 
 def methods(handler: Any) -> list[str]:
-    """Give the methods that a handler has, as its docstring says; that this is true is tested elsewhere."""
-    return re.findall(r"(GET|POST)[^`]*`", handler.__doc__)
+    """Give the methods that a handler has."""
+    return [method.upper() for method in handler.methods()]
+
+
+#: How the pages call the parts of paths.
+PARTS = {"{task_id}": "<id>", "{task_name}": "<name>", "{hostname}": "<worker>", "{name}": "<name>"}
 
 
 def written_routes() -> dict[str, Any]:
     """Give the handlers by method and route, written as the pages do: `GET /api/task/info/<id>`."""
-    found = {}
-    for _, handler in ROUTES:
-        path = re.search(r"`(/[^`]*)`", handler.__doc__ or "")
-        assert path, handler
-        found |= {f"{method} {path[1]}": handler for method in methods(handler)}
-    return found
+    return {
+        f"{method} {re.sub('{.*}', lambda part: PARTS[part[0]], handler.path)}": handler
+        for _, handler in ROUTES
+        for method in methods(handler)
+    }
 
 
 def test_every_route_is_in_the_api_page_and_no_other() -> None:

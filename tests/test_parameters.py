@@ -63,9 +63,9 @@ class _Handler(ApiHandler):
 
 def described(parameters: type[Parameters], argument: Argument) -> Draft202012Validator:
     """Give what the document says of a body with this argument alone."""
-    declared = {"parameters": parameters, "response_type": str, "post": lambda self: None, "__doc__": "POST `/x`: x."}
+    declared = {"parameters": parameters, "response_type": str, "post": lambda self: None, "path": "/x"}
     handler = type("Handler", (_Handler,), declared)
-    content = Document([("/x", handler)], "", "1").content["paths"]["/x"]["post"]["requestBody"]["content"]
+    content = Document([handler], "", "1").content["paths"]["/x"]["post"]["requestBody"]["content"]
     schema = content["application/json"]["schema"]
     required = [argument.name] if argument.required else []
     properties = {argument.name: schema["properties"][argument.name]}

@@ -1,16 +1,20 @@
 """The routes declare who may use them, and the documentation names every route, option and metric."""
 
 import re
+from importlib import import_module
+from inspect import signature
+from pkgutil import iter_modules
 
 import pytest
 from serving import make_app, repository, serving
 from tornado.web import RequestHandler
 
+from taskmon import api, web
 from taskmon.api.flower_pages import TasksDataTable
 from taskmon.api.monitor import HealthCheck, Ready
 from taskmon.app import Taskmon
 from taskmon.auth import Role
-from taskmon.http.base import ApiHandler, UnknownRoute
+from taskmon.http.base import ApiHandler, UnknownRoute, part_names
 from taskmon.metrics import METRICS
 from taskmon.routes import API, PROBES, ROUTES, make_application
 from taskmon.settings import OPTIONS, Settings
@@ -47,24 +51,38 @@ def test_no_handler_goes_round_the_pipeline(handler: type[ApiHandler]) -> None:
         "_execute",
     ):
         assert getattr(handler, name) is getattr(ApiHandler, name)
-    assert handler.__doc__
+    assert handler.summary
     assert handler.get is not RequestHandler.get or handler.post is not RequestHandler.post
 
 
 def test_only_health_and_the_login_are_public() -> None:
     assert {handler for handler in HANDLERS if handler.public} == {HealthCheck, Ready, LoginPage, LoginCallback}
-    assert {path for path, handler in ROUTES if handler.probe} == PROBES
+    assert {"/healthcheck", "/readyz"} == PROBES
     assert not UnknownRoute.public
     assert {handler for handler in HANDLERS if handler.allowed_when_read_only} == {Logout, TasksDataTable}
 
 
-def test_the_docstring_of_a_handler_says_its_route() -> None:
+def test_the_parts_of_a_path_are_the_arguments_of_its_methods() -> None:
+    for _, handler in ROUTES:
+        for method in handler.methods():
+            assert list(signature(getattr(handler, method)).parameters)[1:] == part_names(handler.path), handler
+
+
+def test_no_path_belongs_to_two_routes() -> None:
     for path, handler in ROUTES:
-        methods = [
-            method for method in ("get", "post") if getattr(handler, method) is not getattr(RequestHandler, method)
-        ]
-        for method in methods:
-            assert re.match(rf".*{method.upper()}.*`{written(path)}`", handler.__doc__ or ""), handler
+        example = path.replace("(.+?)", "x").replace("\\", "")
+        assert [one for pattern, one in ROUTES if re.fullmatch(pattern, example)] == [handler]
+
+
+def test_every_file_of_handlers_is_in_the_table() -> None:
+    files = {f"{package.__name__}.{name}" for package in (api, web) for _, name, _ in iter_modules(package.__path__)}
+    defined = {
+        handler
+        for name in files
+        for handler in vars(import_module(name)).values()
+        if isinstance(handler, type) and issubclass(handler, ApiHandler) and "path" in vars(handler)
+    }
+    assert defined - {ApiHandler} == set(HANDLERS)
 
 
 def test_there_is_no_other_way_in() -> None:

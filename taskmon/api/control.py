@@ -136,8 +136,8 @@ class TaskCommand(ApiHandler):
 
 
 class TaskTimeout(TaskCommand):
-    """POST `/api/task/timeout/<name>`: sets the time limits of a task."""
-
+    path = "/api/task/timeout/{task_name}"
+    summary = "Sets the time limits of a task"
     parameters = TimeLimits
 
     async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
@@ -153,8 +153,8 @@ class TaskTimeout(TaskCommand):
 
 
 class TaskRateLimit(TaskCommand):
-    """POST `/api/task/rate-limit/<name>`: sets the rate limit of a task."""
-
+    path = "/api/task/rate-limit/{task_name}"
+    summary = "Sets the rate limit of a task"
     parameters = RateLimit
 
     async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
@@ -199,8 +199,8 @@ class WorkerCommand(ApiHandler):
 
 
 class WorkerShutdown(WorkerCommand):
-    """POST `/api/worker/shutdown/<worker>`: shuts a worker down."""
-
+    path = "/api/worker/shutdown/{hostname}"
+    summary = "Shuts a worker down"
     irreversible = True
 
     async def command(self, control: Control, hostname: str, given: Any) -> str:
@@ -210,8 +210,8 @@ class WorkerShutdown(WorkerCommand):
 
 
 class WorkerPoolRestart(WorkerCommand):
-    """POST `/api/worker/pool/restart/<worker>`: restarts the pool of a worker."""
-
+    path = "/api/worker/pool/restart/{hostname}"
+    summary = "Restarts the pool of a worker"
     irreversible = True
     settles = POOL_SETTLES
 
@@ -222,8 +222,8 @@ class WorkerPoolRestart(WorkerCommand):
 
 
 class WorkerPoolGrow(WorkerCommand):
-    """POST `/api/worker/pool/grow/<worker>`: adds to the pool of a worker."""
-
+    path = "/api/worker/pool/grow/{hostname}"
+    summary = "Adds to the pool of a worker"
     parameters = PoolChange
     settles = POOL_SETTLES
 
@@ -234,8 +234,8 @@ class WorkerPoolGrow(WorkerCommand):
 
 
 class WorkerPoolShrink(WorkerCommand):
-    """POST `/api/worker/pool/shrink/<worker>`: takes from the pool of a worker."""
-
+    path = "/api/worker/pool/shrink/{hostname}"
+    summary = "Takes from the pool of a worker"
     parameters = PoolChange
     settles = POOL_SETTLES
 
@@ -246,8 +246,8 @@ class WorkerPoolShrink(WorkerCommand):
 
 
 class WorkerPoolAutoscale(WorkerCommand):
-    """POST `/api/worker/pool/autoscale/<worker>`: sets the bounds of the pool of a worker."""
-
+    path = "/api/worker/pool/autoscale/{hostname}"
+    summary = "Sets the bounds of the pool of a worker"
     parameters = PoolBounds
     settles = POOL_SETTLES
 
@@ -261,8 +261,8 @@ class WorkerPoolAutoscale(WorkerCommand):
 
 
 class WorkerAddConsumer(WorkerCommand):
-    """POST `/api/worker/queue/add-consumer/<worker>`: has a worker consume from a queue."""
-
+    path = "/api/worker/queue/add-consumer/{hostname}"
+    summary = "Has a worker consume from a queue"
     parameters = OneQueue
     settles = QUEUES_SETTLE
 
@@ -272,8 +272,8 @@ class WorkerAddConsumer(WorkerCommand):
 
 
 class WorkerCancelConsumer(WorkerCommand):
-    """POST `/api/worker/queue/cancel-consumer/<worker>`: has a worker leave a queue."""
-
+    path = "/api/worker/queue/cancel-consumer/{hostname}"
+    summary = "Has a worker leave a queue"
     parameters = OneQueue
     settles = QUEUES_SETTLE
 

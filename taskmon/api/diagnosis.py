@@ -13,8 +13,8 @@ from .listing import warn_of_history
 
 
 class TaskTree(ApiHandler):
-    """GET `/api/task/tree/<id>`: the tasks that belong to one workflow."""
-
+    path = "/api/task/tree/{task_id}"
+    summary = "The tasks that belong to one workflow"
     role = Role.VIEWER
     response_type = TreeObject
     errors = (UnknownTask,)
@@ -50,8 +50,8 @@ class TaskTree(ApiHandler):
 
 
 class Diagnostics(ApiHandler):
-    """GET `/api/diagnostics`: what makes answers incomplete."""
-
+    path = "/api/diagnostics"
+    summary = "What makes answers incomplete"
     role = Role.VIEWER
     response_type = Findings
 

@@ -37,8 +37,8 @@ class FlowerPage(ApiHandler):
 
 
 class WorkersPage(FlowerPage):
-    """GET `/workers`: the rows of Flower's page of workers, with `json=1`."""
-
+    path = "/workers"
+    summary = "The rows of Flower's page of workers, with `json=1`"
     role = Role.VIEWER
 
     async def get(self) -> None:
@@ -58,12 +58,13 @@ class WorkersPage(FlowerPage):
 
 
 class DashboardPage(WorkersPage):
-    """GET `/dashboard`: the same under the path that Flower's page of workers once had."""
+    path = "/dashboard"
+    summary = "The same under the path that Flower's page of workers once had"
 
 
 class WorkerPage(FlowerPage, WorkerHandler):
-    """GET `/worker/<name>`: all that is known of a worker, with `json`."""
-
+    path = "/worker/{name}"
+    summary = "All that is known of a worker, with `json`"
     role = Role.VIEWER
     errors = (UnknownWorker,)
 
@@ -94,8 +95,8 @@ class TablePage(Parameters, kw_only=True):
 
 
 class TasksDataTable(ApiHandler):
-    """GET `/tasks/datatable`, POST `/tasks/datatable`: a page of the tasks in memory."""
-
+    path = "/tasks/datatable"
+    summary = "A page of the tasks in memory"
     role = Role.VIEWER
     allowed_when_read_only = True
     parameters = TablePage

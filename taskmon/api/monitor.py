@@ -11,8 +11,8 @@ from ..metrics import CONTENT_TYPE
 
 
 class Metrics(ApiHandler):
-    """GET `/metrics`: metrics for Prometheus."""
-
+    path = "/metrics"
+    summary = "Metrics for Prometheus"
     role = Role.VIEWER
     scope = "metrics"
     response_type = str
@@ -31,8 +31,8 @@ class Metrics(ApiHandler):
 
 
 class HealthCheck(ApiHandler):
-    """GET `/healthcheck`: whether the process is alive."""
-
+    path = "/healthcheck"
+    summary = "Whether the process is alive"
     public = True
     probe = True
     response_type = str
@@ -45,8 +45,8 @@ class HealthCheck(ApiHandler):
 
 
 class Ready(ApiHandler):
-    """GET `/readyz`: whether events come in."""
-
+    path = "/readyz"
+    summary = "Whether events come in"
     public = True
     probe = True
     response_type = Readiness

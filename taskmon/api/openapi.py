@@ -7,8 +7,8 @@ from ..http.base import ApiHandler
 
 
 class OpenApi(ApiHandler):
-    """GET `/api/openapi.json`: this document."""
-
+    path = "/api/openapi.json"
+    summary = "This document"
     role = Role.VIEWER
     response_type = dict[str, Any]
 

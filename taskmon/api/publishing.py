@@ -100,8 +100,8 @@ class Publishing(ApiHandler):
 
 
 class TaskApply(Publishing):
-    """POST `/api/task/apply/<name>`: publishes a task and waits for its result."""
-
+    path = "/api/task/apply/{task_name}"
+    summary = "Publishes a task and waits for its result"
     parameters = ApplyOptions
     response_type = ResultObject
     errors = (UnknownTaskName, CommandRefused, Unavailable, WorkerTimeout)
@@ -136,8 +136,8 @@ class TaskApply(Publishing):
 
 
 class TaskAsyncApply(Publishing):
-    """POST `/api/task/async-apply/<name>`: publishes a task."""
-
+    path = "/api/task/async-apply/{task_name}"
+    summary = "Publishes a task"
     errors = (UnknownTaskName, CommandRefused, Unavailable)
 
     async def post(self, task_name: str) -> None:
@@ -149,8 +149,8 @@ class TaskAsyncApply(Publishing):
 
 
 class TaskSend(Publishing):
-    """POST `/api/task/send-task/<name>`: publishes a task of any name."""
-
+    path = "/api/task/send-task/{task_name}"
+    summary = "Publishes a task of any name"
     errors = (CommandRefused, Unavailable)
 
     async def post(self, task_name: str) -> None:
@@ -162,8 +162,8 @@ class TaskSend(Publishing):
 
 
 class TaskRetry(Publishing):
-    """POST `/api/task/retry/<id>`: publishes a finished or orphaned task again."""
-
+    path = "/api/task/retry/{task_id}"
+    summary = "Publishes a finished or orphaned task again"
     scope: ClassVar[Scope] = "read"  # no scope allows it: it would publish arguments that others wrote
     parameters = RetryOptions
     expects_json = False
@@ -185,8 +185,8 @@ class TaskRetry(Publishing):
 
 
 class TaskResult(ApiHandler):
-    """GET `/api/task/result/<id>`: the result of a task."""
-
+    path = "/api/task/result/{task_id}"
+    summary = "The result of a task"
     role = Role.VIEWER
     parameters = ResultOptions
     response_type = ResultObject
@@ -200,8 +200,8 @@ class TaskResult(ApiHandler):
 
 
 class TaskAbort(ApiHandler):
-    """POST `/api/task/abort/<id>`: asks an abortable task to stop."""
-
+    path = "/api/task/abort/{task_id}"
+    summary = "Asks an abortable task to stop"
     role = Role.OPERATOR
     response_type = Message
     errors = (UnknownTask, CommandRefused, Unavailable)

@@ -78,8 +78,8 @@ class RevokingMany(Listing):
 
 
 class TaskRevoke(ApiHandler):
-    """POST `/api/task/revoke/<id>`: revokes a task."""
-
+    path = "/api/task/revoke/{task_id}"
+    summary = "Revokes a task"
     role = Role.OPERATOR
     parameters = Revoking
     response_type = Message
@@ -94,8 +94,8 @@ class TaskRevoke(ApiHandler):
 
 
 class TasksRevoke(ApiHandler):
-    """POST `/api/tasks/revoke`: revokes many tasks."""
-
+    path = "/api/tasks/revoke"
+    summary = "Revokes many tasks"
     role = Role.OPERATOR
     parameters = RevokingMany
     response_type = Revoked

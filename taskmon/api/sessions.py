@@ -27,8 +27,8 @@ class Person(Parameters):
 
 
 class SessionRevoke(ApiHandler):
-    """POST `/api/session/revoke`: ends all sessions of a person."""
-
+    path = "/api/session/revoke"
+    summary = "Ends all sessions of a person"
     role = Role.ADMIN
     expects_json = True
     parameters = Person

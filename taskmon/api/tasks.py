@@ -24,8 +24,8 @@ MAX_NAMES_BYTES: Final = 4_000_000
 
 
 class TaskInfo(ApiHandler):
-    """GET `/api/task/info/<id>`: one task."""
-
+    path = "/api/task/info/{task_id}"
+    summary = "One task"
     role = Role.VIEWER
     response_type = TaskObject
     errors = (UnknownTask, Unavailable)
@@ -57,8 +57,8 @@ class TaskInfo(ApiHandler):
 
 
 class TaskTypes(ApiHandler):
-    """GET `/api/task/types`: the names of the tasks."""
-
+    path = "/api/task/types"
+    summary = "The names of the tasks"
     role = Role.VIEWER
     response_type = TaskNames
 
@@ -108,8 +108,8 @@ async def _sort(names: list[str]) -> list[str]:
 
 
 class Tasks(ApiHandler):
-    """GET `/api/tasks`: tasks, filtered, sorted, in pages."""
-
+    path = "/api/tasks"
+    summary = "Tasks, filtered, sorted, in pages"
     role = Role.VIEWER
     parameters = Listing
     response_type = dict[str, TaskObject]

@@ -8,8 +8,8 @@ from ..http.base import ApiHandler
 
 
 class WhoAmI(ApiHandler):
-    """GET `/api/whoami`: who you are, and what you may do."""
-
+    path = "/api/whoami"
+    summary = "Who you are, and what you may do"
     role = Role.VIEWER
     scope = "any"
     response_type = WhoIsIt

@@ -79,8 +79,8 @@ class WorkerHandler(ApiHandler):
 
 
 class Workers(WorkerHandler):
-    """GET `/api/workers`: the workers."""
-
+    path = "/api/workers"
+    summary = "The workers"
     role = Role.VIEWER
     parameters = WhichWorkers
     response_type = dict[str, WorkerObject | bool]
@@ -107,8 +107,8 @@ class Workers(WorkerHandler):
 
 
 class WorkerInfo(WorkerHandler):
-    """GET `/api/workers/<hostname>`: one worker."""
-
+    path = "/api/workers/{hostname}"
+    summary = "One worker"
     role = Role.VIEWER
     parameters = Refresh
     response_type = WorkerObject
@@ -123,8 +123,8 @@ class WorkerInfo(WorkerHandler):
 
 
 class QueueLengths(ApiHandler):
-    """GET `/api/queues/length`: how many messages wait in each queue."""
-
+    path = "/api/queues/length"
+    summary = "How many messages wait in each queue"
     role = Role.VIEWER
     response_type = QueueList
     errors = (Unavailable,)

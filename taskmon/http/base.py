@@ -4,8 +4,8 @@
 becomes a status and a JSON body by one table.
 """
 
-import inspect
 import logging
+import re
 from collections.abc import Awaitable
 from functools import cached_property, lru_cache
 from http.client import responses
@@ -88,11 +88,14 @@ class ApiHandler(RequestHandler):
     `scope` is what a token with scopes needs instead of a role: no scope allows a change but to publish.
     A `probe` answers under any host name, too; a POST is `allowed_when_read_only` where it changes nothing but
     for who sends it.
-    The rest says what a route takes and answers, for the OpenAPI document too: its parameters, the type of a right
+    A route is a handler with a `path`, whose parts in braces are the arguments of `get` and `post`, and a `summary`.
+    The rest says what it takes and answers, for the OpenAPI document too: its parameters, the type of a right
     answer, and the errors that are not those of every route. With `expects_json` JSON is read even if it is called a
     form, as curl does.
     """
 
+    path: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
     role: ClassVar[Role] = Role.VIEWER
     public: ClassVar[bool] = False
     probe: ClassVar[bool] = False
@@ -303,8 +306,8 @@ class ApiHandler(RequestHandler):
         return {name: audit.show(name, given[name], self.services.showing) for name in known}
 
     def _audit_path(self) -> dict[str, str]:
-        """Return the parts of the path under the names of the arguments of `post`."""
-        names = list(inspect.signature(type(self).post).parameters)[1:] if "post" in self.methods() else ()
+        """Return the parts of the path of a changing request, by name."""
+        names = part_names(self.path) if "post" in self.methods() else ()
         return {name: part[:MAX_NAME_LENGTH] for name, part in zip(names, self.path_args, strict=False)}
 
     def _check_host(self) -> None:
@@ -424,6 +427,11 @@ class ApiHandler(RequestHandler):
     def statuses(cls) -> set[int]:
         """Give the statuses of the errors that this route may answer, but for those of every route."""
         return {STATUSES[error] for error in cls.errors}
+
+
+def part_names(path: str) -> list[str]:
+    """Return the names of the parts of a path that differ: `task_id` of `/api/task/info/{task_id}`."""
+    return re.findall(r"{(\w+)}", path)
 
 
 class UnknownRoute(ApiHandler):

@@ -1,6 +1,5 @@
 """The OpenAPI 3.1 document of the HTTP API, made from the routes and from what their handlers declare. Pure."""
 
-import inspect
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -55,6 +54,8 @@ _PARTS: Final = {
 class Route(Protocol):
     """What is read of a handler: see `ApiHandler`."""
 
+    path: ClassVar[str]
+    summary: ClassVar[str]
     role: ClassVar[Any]
     public: ClassVar[bool]
     parameters: ClassVar[type[Parameters]]
@@ -70,7 +71,7 @@ class Route(Protocol):
 class Document:
     """The document of some routes, made when it is first asked for; `encoded` is its JSON."""
 
-    def __init__(self, routes: Iterable[tuple[str, type[Route]]], url_prefix: str, version: str) -> None:
+    def __init__(self, routes: Iterable[type[Route]], url_prefix: str, version: str) -> None:
         self._routes = list(routes)
         self._url_prefix = url_prefix
         self._version = version
@@ -83,16 +84,14 @@ class Document:
     @cached_property
     def content(self) -> dict[str, Any]:
         """The document as plain values."""
-        types = [ErrorAnswer, *(handler.response_type for _, handler in self._routes)]
+        types = [ErrorAnswer, *(handler.response_type for handler in self._routes)]
         schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
         error, *answers = schemas
         paths: dict[str, Any] = {}
-        statuses = sorted({status for _, handler in self._routes for status in _statuses(handler)})
-        for (pattern, handler), answer in zip(self._routes, answers, strict=True):
+        statuses = sorted({status for handler in self._routes for status in _statuses(handler)})
+        for handler, answer in zip(self._routes, answers, strict=True):
             for method in handler.methods():
-                path, parts = _write_path(pattern, getattr(handler, method))
-                operation = _describe(handler, method, parts, answer)
-                paths.setdefault(path, {})[method] = operation
+                paths.setdefault(handler.path, {})[method] = _describe(handler, method, answer)
         return {
             "openapi": "3.1.0",
             "info": {"title": "taskmon", "version": self._version, "summary": "What a Celery cluster does."},
@@ -108,24 +107,16 @@ class Document:
         }
 
 
-def _write_path(pattern: str, method: Any) -> tuple[str, list[str]]:
-    """Write a route as a template; give the names of its parts, which are those of the method's arguments."""
-    names = list(inspect.signature(method).parameters)[1:]
-    parts = iter(names)
-    path = re.sub(r"\([^)]*\)", lambda _: f"{{{next(parts)}}}", pattern)
-    return path.replace("\\.", "."), names
-
-
-def _describe(handler: type[Route], method: str, parts: list[str], answer: Schema) -> dict[str, Any]:
+def _describe(handler: type[Route], method: str, answer: Schema) -> dict[str, Any]:
     """Describe one method of one route."""
     changes = method == "post"
     parameters = [
         {"name": name, "in": "path", "required": True, "description": _PARTS[name], "schema": ID_SCHEMA}
-        for name in parts
+        for name in re.findall(r"{(\w+)}", handler.path)
     ]
     operation: dict[str, Any] = {
         "operationId": handler.__name__,
-        "summary": _summarize(handler, method),
+        "summary": handler.summary,
         "tags": [handler.__module__.rpartition(".")[2]],
         "parameters": parameters,
         "responses": {
@@ -148,14 +139,6 @@ def _describe(handler: type[Route], method: str, parts: list[str], answer: Schem
 def _statuses(handler: type[Route]) -> list[int]:
     common = _EVERYWHERE if handler.public else _EVERYWHERE | _WITH_CREDENTIALS
     return sorted(common | handler.statuses() | (_OF_POST if "post" in handler.methods() else frozenset()))
-
-
-def _summarize(handler: type[Route], method: str) -> str:
-    """Give what the docstring of a handler says after its route."""
-    text = inspect.getdoc(handler) or ""
-    first = " ".join(text.partition("\n\n")[0].split())
-    said = first.partition("`: ")[2] or (inspect.getdoc(getattr(handler, method)) or "").partition("\n")[0]
-    return said[:1].upper() + said[1:].removesuffix(".")
 
 
 def _describe_query(argument: Argument) -> dict[str, Any]:

@@ -17,8 +17,8 @@ _LINKS: Final = (
 
 
 class Home(PageHandler):
-    """GET `/`."""
-
+    path = "/"
+    summary = "Shows the first page"
     role = Role.VIEWER
 
     def get(self) -> None:

@@ -13,8 +13,8 @@ from .pages import PageHandler
 
 
 class LoginCallback(PageHandler):
-    """GET `/login/callback`."""
-
+    path = "/login/callback"
+    summary = "Takes back an attempt to log in"
     public = True
 
     async def get(self) -> None:
@@ -58,7 +58,8 @@ class LoginCallback(PageHandler):
 
 
 class LoginPage(LoginCallback):
-    """GET `/login`."""
+    path = "/login"
+    summary = "Sends the browser to the provider"
 
     async def get(self) -> None:
         """Send the browser to the provider; take back an attempt where people are sent here, as to Flower."""
@@ -73,8 +74,8 @@ class LoginPage(LoginCallback):
 
 
 class Logout(PageHandler):
-    """POST `/logout`."""
-
+    path = "/logout"
+    summary = "Ends the session"
     role = Role.VIEWER
     allowed_when_read_only = True
 

@@ -281,8 +281,8 @@ class ChangeParameters(Parameters):
 
 
 class Change(ApiHandler):
-    """POST `/change/<what>`: answers the arguments it was given."""
-
+    path = "/change/{what}"
+    summary = "Answers the arguments it was given"
     role = Role.OPERATOR
     parameters = ChangeParameters
 
@@ -291,7 +291,8 @@ class Change(ApiHandler):
 
 
 class Late(ApiHandler):
-    """GET `/late`: a worker that does not answer."""
+    path = "/late"
+    summary = "A worker that does not answer"
 
     def get(self) -> None:
         raise WorkerTimeout("celery@w1 did not answer within 1 s", task_id="a")
