@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from serving import serving
 
@@ -94,6 +95,15 @@ def test_it_has_every_argument_and_no_other(path: str, method: str, handler: typ
 
 
 FORM = "application/x-www-form-urlencoded"
+
+
+def test_a_form_that_publishes_has_json_in_texts_and_any_word_for_a_boolean() -> None:
+    content = find("/api/task/send-task/{}", "post")["requestBody"]["content"]
+    form, json_object = (content[kind]["schema"]["properties"] for kind in (FORM, "application/json"))
+    assert (form["args"]["type"], form["args"]["contentMediaType"]) == ("string", "application/json")
+    assert (json_object["args"]["type"], json_object["retry"]["type"]) == ("array", "boolean")
+    words = Draft202012Validator(form["retry"])
+    assert [words.is_valid(value) for value in (True, "yes", "0", 0, "perhaps")] == [True, True, True, True, False]
 
 
 def check(argument: Argument, described: dict[str, Any], schema: dict[str, Any]) -> None:

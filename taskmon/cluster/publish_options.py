@@ -13,6 +13,7 @@ from msgspec import Meta
 from ..errors import InvalidArgument, shown
 from ..nesting import MAX_DEPTH, find_repeated_key, is_too_deep
 from ..parameters import (
+    FLAG,
     ID_SCHEMA,
     Format,
     Parameters,
@@ -167,7 +168,7 @@ Priority = Annotated[
     int | None,
     _json(_read_priority, _PRIORITY, decode=lambda name, text: parse_int(name, text, 0, _HIGHEST_PRIORITY)),
 ]
-Boolean = Annotated[bool, _json(_read_boolean, {"type": "boolean"}, decode=parse_bool)]
+Boolean = Annotated[bool, _json(_read_boolean, {"type": "boolean"}, form=FLAG.schema, decode=parse_bool)]
 
 
 class PublishOptions(Parameters):
