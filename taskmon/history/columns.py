@@ -22,14 +22,15 @@ TIMES: Final = tuple(field for _, _, field in TASK_EVENTS.values())
 NUMBERS: Final = ("born", "seen", "timestamp", "runtime", *TIMES)
 INTEGERS: Final = ("retries", "clock")
 
-#: The times that tell how new the value of a field is.
+#: The times that tell how new the value of a field is. A rejection does not tell who has the task: the worker that
+#: rejects it has told of it when it received it, and a late rejection leaves the task to another worker.
 _ANNOUNCED: Final = ("sent", "received")
 AGES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("client", "queue", "exchange", "routing_key"), ("sent",)),
     **dict.fromkeys(("name", "args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires"), _ANNOUNCED),
     **dict.fromkeys(("result", "runtime"), ("succeeded",)),
     **dict.fromkeys(("exception", "traceback"), ("failed", "retried")),
-    "worker": tuple(field for field in TIMES if field != "sent"),
+    "worker": tuple(field for field in TIMES if field not in ("sent", "rejected")),
 }
 _OTHERWISE: Final = ("timestamp",)
 

@@ -171,6 +171,28 @@ def test_a_rejected_task_has_the_same_state_in_the_history(
         database.close()
 
 
+def test_a_rejection_does_not_tell_who_has_the_task(tmp_path: Path) -> None:
+    first = make_state(
+        make_event("started", timestamp=2.0, hostname="celery@1"),
+        make_event("rejected", timestamp=5.0, hostname="celery@2"),  # taken for one that came late
+    ).get("a")
+    second = make_state(
+        make_event("received", timestamp=1.0, hostname="celery@1"),
+        make_event("retried", timestamp=3.0, hostname="celery@1"),
+        make_event("received", timestamp=4.0, hostname="celery@2"),
+    ).get("a")
+    second.born = first.born + 1
+    assert first.worker == "celery@1"
+    assert merge_tasks(first, second).worker == "celery@2"
+    database = open_sqlite(tmp_path)
+    try:
+        write(database, [first])
+        write(database, [second])
+        assert read_all_rows(database)["a"].worker == "celery@2"
+    finally:
+        database.close()
+
+
 def state_of(state: State) -> str | None:
     return state.get("a").state if len(state) else None
 
