@@ -214,8 +214,8 @@ def merge(task: Task, event: Event) -> None:
     other late event all of its fields but the state. What comes before or after a retry is always taken. All this as
     in Celery, except for these: what an event does not know stays as it is; a retry of a finished task is late too,
     whatever its time is, as workers tell of a retry only after they have published it; nothing late takes a task away
-    from the worker that finished it; a task that its worker rejects is not under way any more; and no task is its own
-    parent, although a retry says so.
+    from the worker that finished it; a task that its worker rejects is not under way any more; a run whose message is
+    back in its queue does not fail; and no task is its own parent, although a retry says so.
 
     Runs for every event: hence one long function, mostly without a call. To set a field costs ten times as much as to
     look at it, and most fields come again as they are, so that only what differs is set. Of texts that many tasks
@@ -287,6 +287,8 @@ def merge(task: Task, event: Event) -> None:
         task.traceback = event.traceback
     if event.requeue and event.type == "task-rejected" and task.state == states.REJECTED:  # back in its queue
         task.state = states.PENDING
+    if task.rejected is not None and event.type == "task-failed":
+        _fail(task, event, current, former)
 
 
 def _reject(task: Task, event: Event, former: str | None) -> None:
@@ -301,6 +303,18 @@ def _reject(task: Task, event: Event, former: str | None) -> None:
         task.state = states.REJECTED
 
 
+def _fail(task: Task, event: Event, former_state: str, former: str | None) -> None:
+    """Leave a task its state where the run that failed is one whose message its worker has put back before.
+
+    Celery reports a time limit so: the message goes back, which is told, and then the failure. The task waits
+    again, or another worker has it since.
+    """
+    waits = former_state == states.PENDING and event.hostname == former
+    elsewhere = former_state in (states.RECEIVED, states.STARTED) and event.hostname != former is not None
+    if waits or elsewhere:
+        task.state, task.worker = former_state, former
+
+
 def _merge_omitted(task: Task, event: Event) -> str | None:
     """Return the names of what could not be read of the task so far, as far as no event has said it since.
 
@@ -313,7 +327,7 @@ def _merge_omitted(task: Task, event: Event) -> str | None:
         names.update(event.omitted)
         if "hostname" in names:
             names.add("client" if event.type == "task-sent" else "worker")
-        if "requeue" in names:
+        if "requeue" in names and event.type == "task-rejected":
             names.add("state")
     return " ".join(sorted(names.intersection(Task.__struct_fields__))) or None
 

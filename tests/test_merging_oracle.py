@@ -130,7 +130,7 @@ def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
     What is null is as if it had not come, and so is a parent that is the task itself. A later run has an `eta` and
     `expires` of its own, or none. A retry of a finished task is as if it told of a beginning, not of a retry.
     Whatever comes late leaves a finished task to the worker that finished it. A task that its worker rejects is
-    rejected.
+    rejected, and does not fail once its message is put back.
     """
     event = {key: value for key, value in event.items() if value is not None or key == "hostname"}
     if event.get("parent_id") == event["uuid"]:
@@ -150,6 +150,8 @@ def _tell_celery(celery: CeleryState, event: dict[str, Any]) -> None:
         _tell_of_known_task(celery, task, event)
     if event["type"] == "task-rejected":
         _reject(celery.tasks.data[event["uuid"]], event, before, worker)
+    elif event["type"] == "task-failed" and task is not None and task.rejected is not None:
+        _fail(task, event, before, worker)
 
 
 def _tell_of_known_task(celery: CeleryState, task: CeleryTask, event: dict[str, Any]) -> None:
@@ -179,6 +181,15 @@ def _reject(task: CeleryTask, event: dict[str, Any], before: str | None, worker:
             task.state = states.REJECTED
     if event.get("requeue") and task.state == states.REJECTED:
         task.state = states.PENDING
+
+
+def _fail(task: CeleryTask, event: dict[str, Any], before: str | None, worker: CeleryWorker | None) -> None:
+    """Leave a task its state where its message has been put back before."""
+    former = None if worker is None else worker.hostname
+    if before == states.PENDING and event["hostname"] == former:
+        task.state = before
+    elif before in (states.RECEIVED, states.STARTED) and worker is not None and event["hostname"] != former:
+        task.state, task.worker = before, worker
 
 
 def compare(batches: list[list[dict[str, Any]]]) -> tuple[State, CeleryState]:

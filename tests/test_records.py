@@ -112,6 +112,28 @@ def test_a_rejection_after_the_end(end: str, requeue: bool, state: str) -> None:
     assert task.state == state
 
 
+def test_a_failure_that_comes_once_the_message_is_back_in_its_queue() -> None:
+    task = Task("a")
+    run = ("received", "started")
+    for type in run:
+        merge(task, make_event(type, hostname="celery@one"))
+    merge(task, make_event("rejected", hostname="celery@one", requeue=True))
+    merge(task, make_event("failed", hostname="celery@one", exception="TimeLimitExceeded(1)"))
+    assert (task.state, task.exception) == ("PENDING", "TimeLimitExceeded(1)")
+    for type in run:
+        merge(task, make_event(type, hostname="celery@two"))
+    assert (task.state, task.worker) == ("STARTED", "celery@two")
+    merge(task, make_event("failed", hostname="celery@two"))
+    assert (task.state, task.worker) == ("FAILURE", "celery@two")
+
+
+def test_a_failure_that_comes_once_another_worker_has_what_was_put_back() -> None:
+    task = Task("a")
+    for type, worker in (("started", "one"), ("received", "two"), ("rejected", "one"), ("failed", "one")):
+        merge(task, make_event(type, hostname=f"celery@{worker}", requeue=True if type == "rejected" else None))
+    assert (task.state, task.worker) == ("STARTED", "celery@two")
+
+
 def make_partial(type: str, *omitted: str, **fields: Any) -> PartialEvent:
     return PartialEvent(f"task-{type}", uuid="a", timestamp=START, omitted=omitted, **fields)
 
@@ -131,6 +153,9 @@ def test_a_rejection_that_could_not_be_read_leaves_the_state_in_doubt() -> None:
     task = Task("a")
     merge(task, make_partial("rejected", "requeue"))
     assert (task.state, task.omitted) == ("REJECTED", "state")
+    task = Task("a")
+    merge(task, make_partial("received", "requeue"))  # says nothing there
+    assert task.omitted is None
     merge(task, make_event("received"))
     assert task.omitted is None
 

@@ -58,7 +58,7 @@ def ages_of(field: str) -> tuple[str, ...]:
 def settle(task: Task) -> None:
     """Give a task the state and the `timestamp` that follow from its events, whatever order they came in."""
     times = {field: getattr(task, field) for field in TIMES}
-    task.state = _find_state(times, _rejected_as(task), *_untimed(task))
+    task.state = _find_state(times, _waits(task), *_untimed(task))
     task.timestamp = max((time for time in (task.timestamp, *times.values()) if time is not None), default=None)
 
 
@@ -72,7 +72,7 @@ def merge_tasks(first: Task, second: Task) -> Task:
         uuid=first.uuid,
         born=min(first.born, second.born),
         seen=max(first.seen, second.seen),
-        state=_find_state(times, _rejected_as(first, second), *max(_untimed(first), _untimed(second))),
+        state=_find_state(times, _waits(first, second), *max(_untimed(first), _untimed(second))),
     )
 
 
@@ -92,21 +92,24 @@ def _untimed(task: Task) -> tuple[float, str]:
     return _age(task.timestamp), task.state
 
 
-def _rejected_as(*tasks: Task) -> str:
-    """Return the state of a task after its last rejection: it waits again if its message was put back."""
+def _waits(*tasks: Task) -> bool:
+    """Tell whether the message of a task was put back at its last rejection."""
     last = max(_age(task.rejected) for task in tasks)
-    waits = any(task.state == states.PENDING and _age(task.rejected) == last for task in tasks)
-    return str(states.PENDING if waits else states.REJECTED)
+    return any(task.state == states.PENDING and _age(task.rejected) == last > _NEVER for task in tasks)
 
 
-def _find_state(times: dict[str, float | None], rejected_as: str, untimed_at: float, untimed: str) -> str:
-    retried, rejected = _age(times["retried"]), _age(times["rejected"])
+def _find_state(times: dict[str, float | None], waits: bool, untimed_at: float, untimed: str) -> str:
+    retried, rejected, received = (_age(times[field]) for field in ("retried", "rejected", "received"))
     for state, field in BY_RANK:
         if untimed and state not in ABOVE_CUSTOM and untimed_at >= retried:
             return untimed
         since = _NEVER if state in READY_STATES else max(retried, rejected) if state in UNDER_WAY else retried
-        if state != states.RETRY and _age(times[field]) > since:
-            return rejected_as if state == states.REJECTED else state
+        if state == states.RETRY or _age(times[field]) <= since:
+            continue
+        runs_again = received > _age(times[field]) or (waits and received <= rejected)
+        if state == states.FAILURE and rejected > _NEVER and runs_again:  # the message was put back
+            continue
+        return str(states.PENDING) if state == states.REJECTED and waits else state
     return str(states.PENDING if times["retried"] is None else states.RETRY)
 
 
@@ -185,25 +188,31 @@ def _state_sql(old: str, new: str, greatest: str) -> str:
     ]
     untimed = f"{_both(names[0], names[1], greatest)}"
     custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {untimed}"
+    waits = _waits_sql(old, new, age("rejected"))
     whens = []
     for state, field in BY_RANK:
         if field == "retried":
             continue
         since = [str(_NEVER)] if state in READY_STATES else [age("retried")]
         since += [age("rejected")] if state in UNDER_WAY else []
-        result = _rejected_sql(old, new, age("rejected")) if state == states.REJECTED else f"'{state}'"
-        whens.append(f"WHEN {' AND '.join(f'{age(field)} > {time}' for time in since)} THEN {result}")
+        known = [f"{age(field)} > {time}" for time in since]
+        if state == states.FAILURE:
+            back = f"{waits} AND {age('received')} <= {age('rejected')}"
+            put_back = f"{age('received')} > {age(field)} OR {back}"
+            known.append(f"NOT ({age('rejected')} > {_NEVER} AND ({put_back}))")
+        result = f"CASE WHEN {waits} THEN '{states.PENDING}' ELSE '{state}' END"
+        whens.append(f"WHEN {' AND '.join(known)} THEN {result if state == states.REJECTED else repr(state)}")
     whens.insert(len(ABOVE_CUSTOM), custom)
     otherwise = f"CASE WHEN {age('retried')} = {_NEVER} THEN '{states.PENDING}' ELSE '{states.RETRY}' END"
     return f"CASE {' '.join(whens)} ELSE {otherwise} END"
 
 
-def _rejected_sql(old: str, new: str, last: str) -> str:
-    """Write the state of a task after its last rejection."""
+def _waits_sql(old: str, new: str, last: str) -> str:
+    """Write whether the message of a task was put back at its last rejection."""
     waits = [
-        f"({side}.state = '{states.PENDING}' AND coalesce({side}.rejected, {_NEVER}) = {last})" for side in (old, new)
+        f"({side}.state = '{states.PENDING}' AND coalesce({side}.rejected = {last}, false))" for side in (old, new)
     ]
-    return f"CASE WHEN {' OR '.join(waits)} THEN '{states.PENDING}' ELSE '{states.REJECTED}' END"
+    return f"({last} > {_NEVER} AND ({' OR '.join(waits)}))"
 
 
 def _untimed_sql(side: str) -> str:
