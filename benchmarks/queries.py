@@ -83,7 +83,7 @@ def time_at(tasks: int, share: float) -> str:
 
 def questions(tasks: int, root: str) -> dict[str, Arguments]:
     """List what is asked, by a short description."""
-    from taskmon.monitor.query import SORT_KEYS
+    from taskmon.monitor.task_fields import SORT_KEYS
 
     found: dict[str, Arguments] = {"no order, no filter": {}}
     for key in SORT_KEYS:

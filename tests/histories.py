@@ -6,10 +6,10 @@ from typing import Any
 
 from factories import START, find_ids, find_tasks, flush, held_tasks, make_event, tidy_up
 
-from taskmon.monitor.index.orders import ORDERS
-from taskmon.monitor.query import SORT_KEYS, TaskQuery, make_filter
+from taskmon.monitor.query import TaskQuery, make_filter
 from taskmon.monitor.search import parse_search
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import ORDERED, SORT_KEYS
 from taskmon.outcomes import Outcome
 from taskmon.records import Event, Task
 
@@ -116,7 +116,7 @@ def draw_filters_and_order(random: Random) -> dict[str, Any]:
         **{
             field: random.choice(filters[field]) for field in random.sample(sorted(filters), random.choice([1, 1, 2]))
         },
-        "sort_by": random.choice(ORDERS),
+        "sort_by": random.choice(ORDERED),
         "descending": random.random() < 0.5,
         "limit": random.choice([None, 1, 2, 5, 50]),
         "offset": random.choice([0, 0, 1, 3]),

@@ -13,9 +13,10 @@ from taskmon.history.columns import FIELDS, settle, to_row
 from taskmon.history.databases import Batch, Database
 from taskmon.history.reading import Listing
 from taskmon.history.sqlite import SqliteDatabase
-from taskmon.monitor.query import SORT_KEYS, TaskQuery
+from taskmon.monitor.query import TaskQuery
 from taskmon.monitor.search import parse_search
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.records import Event, Task
 
 SEARCHES: Final = (

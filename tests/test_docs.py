@@ -42,8 +42,9 @@ from taskmon.credentials.tokens import new_token
 from taskmon.errors import CommandRefused
 from taskmon.http.serializers import encode, task_body, worker_body
 from taskmon.login.factory import build_login
-from taskmon.monitor.query import SORT_KEYS, Listing
+from taskmon.monitor.query import Listing
 from taskmon.monitor.retries import Retries
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.parameters import find_arguments
 from taskmon.records import Event, Task, Worker
 from taskmon.routes import PROBES, ROUTES

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 
 from taskmon.http.serializers import task_body
-from taskmon.monitor.query import SORT_KEYS
 from taskmon.monitor.state import RECONCILED, Change, State
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.outcomes import FINISHED, ORPHANED, Outcome
 from taskmon.records import READY_STATES, Event
 

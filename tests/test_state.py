@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from taskmon.errors import UnknownTask
 from taskmon.monitor import prefetched
 from taskmon.monitor import state as state_module
-from taskmon.monitor.query import SORT_KEYS
 from taskmon.monitor.state import Change, State
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.records import Event
 
 TYPES = ["sent", "received", "received", "started", "succeeded", "failed", "retried", "revoked", "rejected", "odd"]

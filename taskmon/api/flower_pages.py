@@ -12,8 +12,9 @@ from ..http.arguments import read_query, read_texts
 from ..http.base import ApiHandler
 from ..http.serializers import datatable_error, datatable_opening, encode, worker_body, worker_row
 from ..http.time_slice import Turn, send_members
-from ..monitor.query import MAX_COUNT, SORT_KEYS, TaskQuery
+from ..monitor.query import MAX_COUNT, TaskQuery
 from ..monitor.search import parse_search
+from ..monitor.task_fields import SORT_KEYS
 from ..parameters import Parameters, parse_bool, parse_parameters
 from ..records import Task
 from .listing import encode_tasks, with_children

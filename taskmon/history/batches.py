@@ -7,6 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..monitor.task_fields import GROUPED
 from ..records import CUT_MARK
 from .columns import FIELDS
 
@@ -21,8 +22,8 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 #: Columns without a null, and what stands there instead.
 _REQUIRED: Final = {"born": 0.0, "seen": 0.0}
 
-#: Columns of texts that are in an index, but for the key: what is too long for that may be cut.
-_INDEXED: Final = frozenset(("state", "name", "worker", "queue", "parent_id", "root_id", "reconciled"))
+#: Columns that are in an index, but for the key: a text that is too long for that may be cut.
+_INDEXED: Final = frozenset((*GROUPED, "reconciled"))
 
 _UUID: Final = FIELDS.index("uuid")
 

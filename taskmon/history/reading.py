@@ -11,13 +11,14 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, true, tuple_
 
 from ..monitor.query import TaskQuery, make_filter
+from ..monitor.task_fields import ORDERED
 from ..outcomes import ORPHANED
 from ..records import Task
 from .batches import clean_text
 from .clusters import find_cluster_of
 from .columns import FIELDS
 from .databases import Database
-from .schema import GROUPED, ORDERED, tasks
+from .schema import tasks
 from .search_sql import find_condition
 from .task_names import read_names
 
@@ -82,7 +83,7 @@ class Listing:
         self._database = database
         self._query = query
         self._match = make_filter(query)
-        self._exact = _is_exact(query)
+        self._exact = query.search is None  # which the database cannot tell alone
         self._skip = query.offset
         self._left = query.limit
         self._tasks: Iterator[list[Task]] | None = None
@@ -214,12 +215,8 @@ def _filters(query: TaskQuery) -> Condition:
     """Write the filters that the database can tell; `make_filter` has the last word."""
     at = tasks.c
     conditions: list[Condition] = []
-    for field in GROUPED:
-        value = getattr(query, field, None)
-        if value is None:
-            continue
-        if isinstance(value, str):
-            value = clean_text(value)
+    for field, text in query.values:
+        value = clean_text(text)
         if field == "root_id":
             others = and_(at.root_id == value, at.root_id != at.uuid)
             conditions.append(or_(others, and_(at.uuid == value, at.root_id == value)))
@@ -227,27 +224,12 @@ def _filters(query: TaskQuery) -> Condition:
             conditions.append(at[field] == value)
     if query.orphaned is not None:
         conditions.append(at.reconciled == ORPHANED if query.orphaned else at.reconciled.is_distinct_from(ORPHANED))
-    for field in ("received", "started"):
-        start, end = getattr(query, f"{field}_start"), getattr(query, f"{field}_end")
+    for field, (start, end) in query.ranges.items():
         if start is not None:
             conditions.append(at[field] >= start)
         if end is not None:
             conditions.append(at[field] <= end)
     return and_(true(), *conditions)
-
-
-#: The fields of a query that `_filters` knows, or that filter nothing.
-_TOLD: Final = frozenset(
-    (
-        *(*GROUPED, "received_start", "received_end", "started_start", "started_end"),
-        *("orphaned", "sort_by", "descending", "limit", "offset"),
-    )
-)
-
-
-def _is_exact(query: TaskQuery) -> bool:
-    """Tell whether the database knows all the filters of a query."""
-    return all(getattr(query, field) is None for field in TaskQuery.__struct_fields__ if field not in _TOLD)
 
 
 def sort_tasks(found: list[Task], query: TaskQuery) -> list[Task]:

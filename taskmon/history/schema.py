@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from ..errors import HistoryRefused
 from ..monitor.dated_ahead import MAX_AHEAD
+from ..monitor.task_fields import GROUPED, ORDERED, SPARSE
 from .columns import FIELDS, INTEGERS, NUMBERS, TIMES
 
 metadata: Final = MetaData()
@@ -90,20 +91,17 @@ unsearched: Final = Table(
 
 version: Final = Table("taskmon_schema", metadata, Column("version", Integer, nullable=False))
 
-#: The fields by whose value tasks are found, each in the order of time.
-GROUPED: Final = ("state", "name", "worker", "retries", "queue", "parent_id", "root_id", "reconciled")
-
-#: The fields by which tasks are sorted, those without a value by `born`.
-ORDERED: Final = ("received", "started", "succeeded", "failed", "runtime")
+#: The condition of the index by each field that tasks are found by, in the order of time; None for all tasks.
+_INDEXED: Final = {**{field: SPARSE.get(field) for field in GROUPED}, "reconciled": "reconciled IS NOT NULL"}
 
 
 def _make_indexes() -> None:
     at = tasks.c
     Index("taskmon_tasks_key", at.uuid, at.cluster, unique=True)
     Index("taskmon_tasks_timestamp", at.timestamp, at.uuid)
-    for field in GROUPED:
-        where = text(_SPARSE.get(field, ""))
-        only: dict[str, Any] = {"sqlite_where": where, "postgresql_where": where} if field in _SPARSE else {}
+    for field, condition in _INDEXED.items():
+        where = None if condition is None else text(condition)
+        only: dict[str, Any] = {} if where is None else {"sqlite_where": where, "postgresql_where": where}
         Index(f"taskmon_tasks_{field}", at[field], at.timestamp, at.uuid, **only)
     for field in ORDERED:
         known, missing = text(f"{field} IS NOT NULL"), text(f"{field} IS NULL")
@@ -111,13 +109,6 @@ def _make_indexes() -> None:
         Index(f"taskmon_tasks_no_{field}", at.born, at.uuid, sqlite_where=missing, postgresql_where=missing)
 
 
-#: Nothing is sorted by these, and most tasks are their own only root.
-_SPARSE: Final = {
-    "queue": "queue IS NOT NULL",
-    "parent_id": "parent_id IS NOT NULL",
-    "root_id": "root_id <> uuid",
-    "reconciled": "reconciled IS NOT NULL",
-}
 _make_indexes()
 
 #: What a search looks into, all of it; no term has the separator.

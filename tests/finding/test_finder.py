@@ -33,8 +33,9 @@ from hypothesis import strategies as st
 
 from taskmon.monitor.index.blocks import BLOCK, Entry
 from taskmon.monitor.index.sources import Source
-from taskmon.monitor.query import SORT_KEYS, TaskQuery, make_filter
+from taskmon.monitor.query import TaskQuery, make_filter
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.records import Event, Task
 
 

@@ -21,16 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.monitor.index.blocks import BLOCK
-from taskmon.monitor.index.facets import FACETS
 from taskmon.monitor.index.indexes import FLUSH_AT, LINGER
 from taskmon.monitor.index.ordering import _SAMPLED, Ordering
-from taskmon.monitor.index.orders import ORDERS, Known
+from taskmon.monitor.index.orders import Known
 from taskmon.monitor.query import TaskQuery
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import GROUPED, ORDERED
 from taskmon.records import Event
 
 #: A task has one entry by time, one by each facet, and one by each other order, known or missing.
-ENTRIES_PER_TASK = 1 + len(FACETS) + len(ORDERS)
+ENTRIES_PER_TASK = 1 + len(GROUPED) + len(ORDERED)
 
 TYPES = ["sent", "received", "started", "succeeded", "failed", "retried", "progress"]
 
@@ -86,7 +86,7 @@ def test_tidying_leaves_nothing_stale_and_no_empty_group(seed: int, max_tasks: i
 def check_groups(state: State) -> None:
     """Compare the groups of every facet with a count of all tasks."""
     tasks = held_tasks(state)
-    for field in FACETS:
+    for field in GROUPED:
         counted = Counter(getattr(task, field) for task in tasks)
         groups = {
             value: len(set(list_entries(group))) for value, group in state._indexes.facets[field].groups.items()

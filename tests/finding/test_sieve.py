@@ -18,9 +18,10 @@ from taskmon.monitor.index import batch_filter, finder
 from taskmon.monitor.index.batch_filter import Look
 from taskmon.monitor.index.prefilter import MOST_VALUES, Sieve, let_all, let_none, make_sieve
 from taskmon.monitor.index.store import PLAIN
-from taskmon.monitor.query import SORT_KEYS, TaskQuery
+from taskmon.monitor.query import TaskQuery
 from taskmon.monitor.search import only_wanted, parse_search
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import SORT_KEYS
 from taskmon.records import Event, Task
 from taskmon.settings import Settings
 

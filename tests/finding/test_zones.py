@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from taskmon.monitor.index.blocks import Block
 from taskmon.monitor.index.bucket_columns import Times
 from taskmon.monitor.index.store import TaskStore
-from taskmon.monitor.index.zone_maps import FACETS, Asked, Ranges, Values, Zones
+from taskmon.monitor.index.zone_maps import Asked, Ranges, Values, Zones
 from taskmon.monitor.state import State
+from taskmon.monitor.task_fields import ZONE_MAPPED_VALUES
 from taskmon.records import Task
 
 BOUND = st.none() | st.integers(-1, 6).map(float)
 RANGES = st.dictionaries(st.sampled_from(["received", "started"]), st.tuples(BOUND, BOUND))
-VALUES = st.lists(st.tuples(st.sampled_from(FACETS), st.sampled_from(["a", "b", "none has this"])), max_size=4)
+VALUES = st.lists(
+    st.tuples(st.sampled_from(ZONE_MAPPED_VALUES), st.sampled_from(["a", "b", "none has this"])), max_size=4
+)
 
 
 def make(random: Random, count: int, **fields: Any) -> tuple[Block, TaskStore]:

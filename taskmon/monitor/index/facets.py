@@ -5,18 +5,13 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ...records import Task
+from ..task_fields import SPARSE
 from .blocks import BLOCK, Entry
 from .ordering import SHARE, Ordering
 from .store import TaskStore
 
 Value = str | int | None
 Get = Callable[[Task], Any]
-
-#: The fields by whose value tasks are grouped.
-FACETS: Final = ("state", "name", "worker", "retries", "queue", "root_id", "parent_id")
-
-#: The facets without a group for the tasks that lack a value: nothing is sorted by them.
-_SPARSE: Final = frozenset({"queue", "root_id", "parent_id"})
 
 #: A group of so many entries is looked at when one of its tasks is evicted, where there are more groups than this.
 _SMALL: Final = 8
@@ -84,7 +79,7 @@ class Facet:
         return self._add_to_many(values, keys, ids)
 
     def _add_to_one(self, value: Value, keys: list[float], ids: list[str]) -> Iterable[Group]:
-        if value is None and self.field in _SPARSE:
+        if value is None and self.field in SPARSE:
             return ()
         self.grown += len(ids)
         group = self.groups.get(value) or self._make_group(value)
@@ -102,7 +97,7 @@ class Facet:
             else:
                 value_keys.append(key)
                 value_ids.append(task_id)
-        if self.field in _SPARSE:
+        if self.field in SPARSE:
             added.pop(None, None)
         groups = [self.groups.get(value) or self._make_group(value) for value in added]
         for group, entries in zip(groups, added.values(), strict=True):

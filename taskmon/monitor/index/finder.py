@@ -11,10 +11,11 @@ from typing import Final
 
 from ...records import Task
 from ..query import TaskQuery, make_filter
+from ..task_fields import GROUPED, ZONE_MAPPED_VALUES
 from .batch_filter import Look
 from .blocks import BLOCK, Entry, distinct
 from .bucket_columns import Value
-from .facets import FACETS, Group
+from .facets import Group
 from .indexes import Before, Indexes
 from .ordering import Ordering
 from .orders import Known, Missing
@@ -22,13 +23,9 @@ from .prefilter import make_sieve
 from .sorting import in_order, nulls_first
 from .sources import Pick, Source, is_by_time
 from .store import TaskStore
-from .zone_maps import FACETS as ZONED
-from .zone_maps import Asked, Ranges
+from .zone_maps import Asked
 
 Batch = tuple[int, list[Task]]
-
-#: The facets that a query can filter by.
-FILTERS: Final = tuple(field for field in FACETS if field in TaskQuery.__struct_fields__)
 
 #: A walk is given up for a sort only after so many entries, and no more tasks than that are ever sorted at once.
 _SORTABLE: Final = 20_000
@@ -229,11 +226,12 @@ class Finder:
         """Give what picks the entries that may match out of a block, None where nothing can."""
         ordering = source.ordering
         own = ordering.field if isinstance(ordering, Group) else None
-        ranges, values = _ranges(query), [pair for pair in _facets(query) if pair[0] in ZONED and pair[0] != own]
+        ranges = query.ranges
+        values = [pair for pair in query.values if pair[0] in ZONE_MAPPED_VALUES and pair[0] != own]
         if not ranges and not values:
             return None
         within, lasting = self._indexes.zones.within, isinstance(ordering, Known | Missing)
-        asked = Asked(ranges, values, make_filter(query, without=("search",)))
+        asked = Asked(ranges, values, make_filter(query, with_search=False))
         return lambda block: within(block, asked, lasting)
 
     def _held(self, ids: Sequence[str]) -> list[Task]:
@@ -243,7 +241,7 @@ class Finder:
     def _order(self, query: TaskQuery) -> list[Source]:
         """Give the sources that hold every task, in the order asked for."""
         field, descending = query.sort_by or "timestamp", query.descending
-        ranges, span = _ranges(query), self._indexes.zones.span
+        ranges, span = query.ranges, self._indexes.zones.span
         if is_by_time(query):
             return [Source(self._by_time(query), descending or query.sort_by is None, *span(ranges))]
         if field in self._indexes.known:
@@ -262,16 +260,16 @@ class Finder:
         Where there is more to ask for than its own value, a large group is no good: idle moments make only the zones
         of all tasks.
         """
-        facets = _facets(query)
-        smallest = min((self._group(name, value) for name, value in facets), key=len, default=self._indexes.by_time)
-        more = len(facets) > 1 or _ranges(query)
+        groups = (self._group(field, value) for field, value in _groups(query))
+        smallest = min(groups, key=len, default=self._indexes.by_time)
+        more = len(query.values) > 1 or query.ranges
         return self._indexes.by_time if more and len(smallest) > _SMALL else smallest
 
     def _narrowest(self, query: TaskQuery, look: Look) -> Source | None:
         """Give the smallest source that holds all matches, None when no filter has an index."""
-        sources = [Source(self._group(field, value)) for field, value in (*_facets(query), *look.groups)]
+        sources = [Source(self._group(field, value)) for field, value in (*_groups(query), *look.groups)]
         sources += [
-            Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in _ranges(query).items()
+            Source(self._indexes.known[field], low=low, high=high) for field, (low, high) in query.ranges.items()
         ]
         if query.orphaned:
             sources.append(Source(self._indexes.orphaned))
@@ -299,15 +297,6 @@ def _stood(ordering: Ordering, entry: Entry, before: Before, is_fresh: bool) -> 
     return was is not None and ordering.says(entry, was)
 
 
-def _facets(query: TaskQuery) -> list[tuple[str, str]]:
-    """List the filters by facet that are set."""
-    return [(field, value) for field in FILTERS if (value := getattr(query, field)) is not None]
-
-
-def _ranges(query: TaskQuery) -> Ranges:
-    """List the filters by time that are set."""
-    bounds = {
-        "received": (query.received_start, query.received_end),
-        "started": (query.started_start, query.started_end),
-    }
-    return {field: both for field, both in bounds.items() if both != (None, None)}
+def _groups(query: TaskQuery) -> list[tuple[str, str]]:
+    """List the filters that are set and have a group for each value."""
+    return [pair for pair in query.values if pair[0] in GROUPED]

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from ...outcomes import ORPHANED
 from ...records import Task
+from ..task_fields import GROUPED, ORDERED
 from .blocks import BLOCK
-from .facets import CROWDED, FACETS, Facet, Group, RootFacet
+from .facets import CROWDED, Facet, Group, RootFacet
 from .ordering import FULL, Ordering
-from .orders import ORDERS, ByTime, Known, Missing
+from .orders import ByTime, Known, Missing
 from .store import TaskStore
 from .task_sizes import GROUP_BYTES, TASK_BYTES, Weights
 from .zone_maps import MOST_DISTURBED, Zones
@@ -52,10 +53,10 @@ class Indexes:
         self._tasks = tasks
         self.by_time = ByTime(tasks)
         self.facets = {
-            field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in FACETS
+            field: RootFacet(tasks, field) if field == "root_id" else Facet(tasks, field) for field in GROUPED
         }
-        self.known = {field: Known(tasks, field) for field in ORDERS}
-        self.missing = {field: Missing(tasks, field) for field in ORDERS}
+        self.known = {field: Known(tasks, field) for field in ORDERED}
+        self.missing = {field: Missing(tasks, field) for field in ORDERED}
         self.zones = Zones(tasks, [*self.known.values(), *self.missing.values()])
         # What is reconciled goes in here at once, and an event ends it: no flush has to look.
         self.orphaned = Group(tasks, "reconciled", attrgetter("reconciled"), ORPHANED)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import compress
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from ...records import Task
 from .blocks import Entry
@@ -11,9 +11,6 @@ from .ordering import Ordering
 from .store import TaskStore
 
 Get = Callable[[Task], Any]
-
-#: The fields by which tasks are ordered, besides `timestamp` and the facets.
-ORDERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
 
 class ByTime(Ordering):

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from ...records import Task
 from ..search import Node, Search, Term, Terms, pair_pattern, pair_words
+from ..task_fields import SPARSE
 from .store import PLAIN
 from .texts import (
     READERS,
@@ -40,9 +41,6 @@ MOST_VALUES: Final = 50_000
 
 #: The fields of few distinct values that a plain term looks into.
 _PLAIN_FACETS: Final = ("name", "state", "worker")
-
-#: The fields of few distinct values that some tasks lack without this showing in the values.
-_SPARSE: Final = frozenset({"queue"})
 
 #: The ranks of sieves: a field has a value; texts have all of some needles; anything else.
 _ONE_VALUE, _TEXT, _OTHER = range(3)
@@ -165,7 +163,7 @@ class _Compiler:
             hits = {value for value in values if isinstance(value, str) and value.casefold() == folded}
         else:
             hits = _containing(values, folded)
-        sift = _by_hits([(attrgetter(field), hits)], term.wanted, field not in _SPARSE and len(hits) == len(values))
+        sift = _by_hits([(attrgetter(field), hits)], term.wanted, field not in SPARSE and len(hits) == len(values))
         if not term.wanted:
             return Sieve(sift, rank=_OTHER)
         if len(hits) != 1:

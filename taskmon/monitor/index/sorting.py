@@ -8,13 +8,11 @@ from typing import Any, Final
 
 from ...records import Task
 from ..query import TaskQuery
+from ..task_fields import ORDERED
 
 #: Tasks that are sorted in one step, and as many as are merged in one.
 _RUN: Final = 1000
 _MERGED: Final = 250
-
-#: The fields by whose value tasks are ordered; those of all others are equal in many tasks.
-_NUMBERS: Final = ("received", "started", "succeeded", "failed", "runtime")
 
 
 def in_order(tasks: list[Task], query: TaskQuery) -> Iterator[list[Task]]:
@@ -27,7 +25,7 @@ def in_order(tasks: list[Task], query: TaskQuery) -> Iterator[list[Task]]:
     get: Callable[[Task], Any] = attrgetter(field)
     if field == "timestamp":
         yield from _merge(tasks, _age, descending or query.sort_by is None)
-    elif field in _NUMBERS:
+    elif field in ORDERED:
         yield from _merge(tasks, lambda task: _number(get(task), task), descending)
     else:
         groups: dict[Any, list[Task]] = {}

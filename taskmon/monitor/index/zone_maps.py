@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from ...records import READY_STATES, Task
 from ..query import Match
+from ..task_fields import ZONE_MAPPED_TIMES, ZONE_MAPPED_VALUES
 from .blocks import Block, Entry
 from .bucket_columns import Codes, Times
 from .orders import Known, Missing
@@ -20,12 +21,6 @@ from .store import TaskStore
 
 Ranges = dict[str, tuple[float | None, float | None]]
 Values = list[tuple[str, str]]
-
-#: The times by which a zone knows the order of its tasks.
-TIMES: Final = ("received", "started")
-
-#: The facets of which a zone knows each task's value.
-FACETS: Final = ("state", "name", "worker", "queue")
 
 #: So few tasks are looked at each time though they may have finished since.
 _FEW: Final = 64
@@ -105,7 +100,7 @@ class Zones:
         self._tasks = tasks
         self._lasting = lasting
         self._looked = 0
-        self._lags = {field: Lag(field) for field in TIMES}
+        self._lags = {field: Lag(field) for field in ZONE_MAPPED_TIMES}
 
     def spent(self) -> int:
         """Tell how many tasks have been looked at since this was last asked, to know more of their blocks."""
@@ -118,7 +113,7 @@ class Zones:
             lag.widen(tasks, timestamps)
 
     def span(self, ranges: Ranges, field: str = "timestamp") -> tuple[float | None, float | None]:
-        """Give bounds for a field of all tasks within some ranges; of fields besides `timestamp` and TIMES none."""
+        """Return bounds for a zone-mapped time, or `timestamp`, of all tasks within some ranges; else none."""
         low, high = -inf, inf
         for known, (start, end) in ranges.items():
             lag = self._lags[known]
@@ -150,7 +145,7 @@ class Zones:
 
     def complete(self, block: Block, lasting: bool = False) -> None:
         """Look at every field of a block's tasks, in an idle moment, so that nobody has to wait for it later."""
-        self._learn(block, TIMES, FACETS, lasting)
+        self._learn(block, ZONE_MAPPED_TIMES, ZONE_MAPPED_VALUES, lasting)
 
     def forget_disturbed(self) -> None:
         """Forget the zones that know of a task that has changed; one that is gone can only come back with entries."""
@@ -190,7 +185,7 @@ class Zones:
         for field in facets:
             if field not in zone.codes:
                 zone.codes[field] = Codes(tasks, field, unknown)
-        zone.complete = len(zone.times) == len(TIMES) and len(zone.codes) == len(FACETS)
+        zone.complete = len(zone.times) == len(ZONE_MAPPED_TIMES) and len(zone.codes) == len(ZONE_MAPPED_VALUES)
         return zone
 
 
