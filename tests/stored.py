@@ -116,6 +116,8 @@ def list_queries() -> Iterator[TaskQuery]:
         {"state": "STARTED"},
         {"state": "PROGRESS"},
         {"queue": "mail"},
+        {"client": "gen1@web"},
+        {"client": "nobody", "state": "SUCCESS"},
         {"root_id": "id-003"},
         {"parent_id": "id-003"},
         {"parent_id": "nobody"},

@@ -38,7 +38,7 @@ def test_no_arguments() -> None:
     ("argument", "field"),
     [
         *[("workername", "worker"), ("taskname", "name")],
-        *[("root_id", "root_id"), ("parent_id", "parent_id"), ("queue", "queue")],
+        *[("root_id", "root_id"), ("parent_id", "parent_id"), ("queue", "queue"), ("client", "client")],
     ],
 )
 def test_filters_by_value(argument: str, field: str) -> None:
@@ -284,6 +284,7 @@ TASK = Task(
     root_id="root",
     parent_id="parent",
     queue="mails",
+    client="gen1@web",
     received=100.0,
     started=200.0,
 )
@@ -299,6 +300,7 @@ TASK = Task(
         (TaskQuery(root_id="root"), TaskQuery(root_id="roo")),
         (TaskQuery(parent_id="parent"), TaskQuery(parent_id="root")),
         (TaskQuery(queue="mails"), TaskQuery(queue="mail")),
+        (TaskQuery(client="gen1@web"), TaskQuery(client="gen2@web")),
         (TaskQuery(received_start=100.0), TaskQuery(received_start=100.1)),
         (TaskQuery(received_end=100.0), TaskQuery(received_end=99.9)),
         (TaskQuery(started_start=200.0), TaskQuery(started_start=200.1)),

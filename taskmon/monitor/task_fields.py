@@ -105,6 +105,7 @@ TASK_FIELDS: Final = (
         has_zone_map=True,
         indexed_where="queue IS NOT NULL",
     ),
+    TaskField("client", "client", str | None, "Hostname of the process that published it.", has_zone_map=True),
 )
 
 #: The fields that are filtered by one value, and those by a range.
