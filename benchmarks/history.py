@@ -87,7 +87,14 @@ def start_child(path: str, tasks: int) -> None:
             body = await client.get("/api/tasks?limit=1")
         seconds = time.perf_counter() - began
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        say({"seconds": seconds, "held": len(taskmon.state), "answer": len(json.loads(body)), "bytes": 4096 * pages})
+        say(
+            {
+                "seconds": seconds,
+                "held": len(taskmon.monitor.state),
+                "answer": len(json.loads(body)),
+                "bytes": 4096 * pages,
+            }
+        )
         await taskmon.stop()
 
     tune()

@@ -47,8 +47,8 @@ def serve_taskmon(method: str) -> None:
     async def be_asked() -> None:
         taskmon = make_taskmon(**options)
         for body in workload.bodies(workload.events(1000)):
-            taskmon.state.apply(make_decoder().decode(body))
-        task = next(task for task in islice(taskmon.state.find(TaskQuery()), 500, None) if task)
+            taskmon.monitor.state.apply(make_decoder().decode(body))
+        task = next(task for task in islice(taskmon.monitor.state.find(TaskQuery()), 500, None) if task)
         say([task.uuid, headers])
         await serve(taskmon)
 

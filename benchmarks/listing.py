@@ -77,7 +77,7 @@ def serve_child(tasks: int) -> None:
 
     async def be_asked() -> None:
         taskmon: Taskmon = make_taskmon(max_tasks=tasks, anonymous_role="viewer")
-        decode, state = make_decoder().decode, taskmon.state
+        decode, state = make_decoder().decode, taskmon.monitor.state
         for body in workload.bodies(queries.make_events(tasks)):
             state.apply(decode(body))
         while state.tidy():

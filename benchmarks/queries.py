@@ -197,10 +197,10 @@ def serve_child(tasks: int) -> None:
         taskmon = make_taskmon(max_tasks=tasks, anonymous_role="viewer")
         decode = make_decoder().decode
         for body in workload.bodies(make_events(tasks)):
-            taskmon.state.apply(decode(body))
-        root = next(task.parent_id for task in taskmon.state.find(TaskQuery()) if task and task.parent_id)
+            taskmon.monitor.state.apply(decode(body))
+        root = next(task.parent_id for task in taskmon.monitor.state.find(TaskQuery()) if task and task.parent_id)
         asked = questions(tasks, root)
-        say([asked, time_state(taskmon.state, asked)])
+        say([asked, time_state(taskmon.monitor.state, asked)])
         await serve(taskmon)
 
     from taskmon.monitor.query import TaskQuery

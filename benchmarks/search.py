@@ -87,10 +87,10 @@ def serve_child(tasks: int) -> None:
         taskmon = make_taskmon(max_tasks=tasks, anonymous_role="viewer")
         decode = make_decoder().decode
         for body in workload.bodies(queries.make_events(tasks)):
-            taskmon.state.apply(decode(body))
-        oldest = next(task for task in taskmon.state.find(TaskQuery(sort_by="received", limit=1)) if task)
+            taskmon.monitor.state.apply(decode(body))
+        oldest = next(task for task in taskmon.monitor.state.find(TaskQuery(sort_by="received", limit=1)) if task)
         asked = searches(tasks, oldest.uuid)
-        say([asked, queries.time_state(taskmon.state, asked, CALLS), time_cpu(taskmon.state, asked)])
+        say([asked, queries.time_state(taskmon.monitor.state, asked, CALLS), time_cpu(taskmon.monitor.state, asked)])
         await serve(taskmon)
 
     from taskmon.monitor.query import TaskQuery

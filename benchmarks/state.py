@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taskmon.receiving.intake import IntakeCounts
+
 from .tables import Cell, print_table
 from .workload import BATCH, bodies, events
 
@@ -63,7 +65,9 @@ def taskmon(max_tasks: int, metrics: bool = False) -> tuple[Consume, Count]:
     decoder = EventDecoder(set(), settings.max_message, settings.max_text, _refuse, _refuse)
     state = State(max_tasks)
     if metrics:
-        state.subscribe(Metrics("taskmon", settings.task_runtime_metric_buckets, state, BrokerStatus()).observe)
+        state.subscribe(
+            Metrics("taskmon", settings.task_runtime_metric_buckets, state, BrokerStatus(), IntakeCounts()).observe
+        )
     tune_interpreter()
     decode, apply = decoder.decode, state.apply
     return lambda body: apply(decode(body)), lambda: len(state)

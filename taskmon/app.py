@@ -5,7 +5,6 @@ import logging
 import shlex
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -15,25 +14,9 @@ from celery import Celery
 
 from . import __version__
 from .auth import Authentication, Role
-from .cluster.app_queues import is_empty_app, list_app_queues
-from .cluster.blocking_pool import BlockingPool
 from .cluster.cluster_names import name_cluster, name_cluster_as_before
-from .cluster.connections import find_rabbitmq_host
-from .cluster.consumers import Consumers
-from .cluster.control import Control
-from .cluster.destinations import Destinations
-from .cluster.event_enabler import Cluster, EventEnabler
-from .cluster.inspection import Inspector
-from .cluster.known_queues import MAX_QUEUES, KnownQueues
-from .cluster.mailbox import Mailbox
-from .cluster.management import ManagementApi, is_api_url
-from .cluster.publishing import Publisher
-from .cluster.queues import Queues
-from .cluster.results import Results
 from .credentials.ended_sessions import SessionFile, Store, find_session_file
 from .credentials.factory import build_authenticators
-from .errors import Unavailable
-from .events import EventConsumer
 from .http.masker import Masker
 from .http.openapi import Document
 from .http.redaction import Showing, load_function
@@ -42,18 +25,15 @@ from .http.services import Services
 from .login.factory import build_login
 from .logs import reopen_log_file
 from .metrics import Metrics as MetricsRegistry
-from .monitor.broker_status import BrokerStatus
-from .monitor.diagnostics import AppFacts, Diagnostics
 from .monitor.memory import MemoryBudget, default_limit
-from .monitor.reconciler import Reconciler
-from .monitor.state import State
+from .monitor.monitor import Monitor
 from .records import Task
 from .routes import API, make_application
 from .settings import Settings
 from .signals import Signals
-from .transports import protect_messages
 from .trusted_proxies import Peers
 from .tuning import Freezer, tune_interpreter
+from .upkeep import repeat
 from .wording import say_duration, say_tasks, say_when
 
 if TYPE_CHECKING:
@@ -61,14 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MAINTAIN_INTERVAL: Final = 0.05
-_BUSY_EVENTS: Final = 50  # events since the last time: 1,000 a second
-_BURST_EVENTS: Final = 2_500
-_PURGE_INTERVAL: Final = 10.0
-_WORKERS_PER_PURGE: Final = 50  # then others may run
 _SWEEP_INTERVAL: Final = 1.0
-_DIAGNOSE_INTERVAL: Final = 10.0
-_ASK_UNHEARD_INTERVAL: Final = 15.0
 _FREEZE_INTERVAL: Final = 5.0
 _READ_SESSIONS_INTERVAL: Final = 1.0
 
@@ -80,68 +53,24 @@ class Taskmon:
     """
 
     def __init__(self, settings: Settings, celery_app: Celery) -> None:
-        protect_messages(celery_app)
         self.settings = settings
-        memory = MemoryBudget(settings.max_memory or default_limit())
-        self.state = State(settings.max_tasks, settings.max_workers, memory)
-        entrance = build_login(settings)
-        sessions = entrance.sessions if entrance else None
+        self.monitor = Monitor(settings, celery_app, MemoryBudget(settings.max_memory or default_limit()))
+        login = build_login(settings)
+        sessions = login.sessions if login else None
         authenticators, self.generated_token = build_authenticators(settings, sessions)
-        self._enabler = EventEnabler(Cluster(celery_app))
-        broker = BrokerStatus()
-        silence = settings.inspect_timeout / 1000
-        commands = BlockingPool("The broker", threads=8, waiting=64)
-        questions = BlockingPool("The broker", threads=4, waiting=64)
-        publishing = BlockingPool("The broker", threads=1, waiting=settings.max_connections)
-        reading = BlockingPool("The result backend", threads=1, waiting=64)
-        self._lanes = [commands, questions, publishing, reading]
-        mailbox = Mailbox(celery_app, questions, silence, settings.max_message)
-        inspector = Inspector(mailbox, self.state.hear_of)
-        queues = self._make_queues(celery_app, questions, inspector)
-        metrics = MetricsRegistry(
-            settings.metrics_prefix,
-            settings.task_runtime_metric_buckets,
-            self.state,
-            broker,
-            queues=queues,
-            inspector=inspector,
-            worker_label=settings.metrics_worker_label,
-            celery_exporter=settings.metrics_celery_exporter,
-        )
-        self._consumer = EventConsumer(celery_app, settings, broker, self.state.apply, metrics, self._on_connect)
-        results = Results(celery_app, reading)
-        destinations = self._make_destinations(celery_app, inspector, queues)
-        diagnostics = Diagnostics(
-            *(self.state, settings, _facts(celery_app, results), broker, metrics, mailbox, inspector),
-            exchange=celery_app.conf.event_exchange,
-        )
-        self._subscribe(metrics, results, inspector, diagnostics)
-        self._reconciler = Reconciler(
-            *(self.state, broker, results, mailbox, inspector, queues),
-            orphan_after=settings.orphan_after,
-            max_text=settings.max_text,
-        )
+        metrics = self._make_metrics()
         self.services = Services(
             settings=settings,
-            state=self.state,
+            monitors=(self.monitor,),
             metrics=metrics,
             authentication=Authentication(authenticators),
-            broker=broker,
-            diagnostics=diagnostics,
-            control=Control(Mailbox(celery_app, commands, silence, settings.max_message), destinations),
-            inspector=inspector,
-            publisher=Publisher(celery_app, publishing, destinations, results.reply_queue),
-            results=results,
-            queues=queues,
             document=Document((handler for _, handler in API), settings.url_prefix, __version__),
             peers=Peers(settings.trusted_proxies),
             showing=_showing(settings),
-            history=self._make_history(celery_app, metrics, diagnostics),
+            history=self._make_history(celery_app, metrics),
             hosts=_hosts(settings),
             origin=_origin(settings),
-            zone=celery_app.timezone,
-            started=time.time(),
-            login=entrance.login if entrance else None,
+            login=login.login if login else None,
             sessions=sessions,
         )
         if sessions is not None:
@@ -149,7 +78,6 @@ class Taskmon:
         metrics.watch_access(self.services.refusals)
         self.listeners = Listeners(self.services, make_application)
         self._upkeep: list[asyncio.Task[None]] = []
-        self._applied = 0
         self.url = ""
 
     async def start(self) -> None:
@@ -163,21 +91,14 @@ class Taskmon:
             await self.services.sessions.ended.refresh()
         urls = [url + self.settings.url_prefix for url in self.listeners.start()]
         self.url = self.settings.public_url or urls[0]
-        self.services.diagnostics.report_backend()
-        self._consumer.start()
-        self.services.queues.watch()
+        self.monitor.start()
         self._upkeep = [
-            asyncio.create_task(_every(_MAINTAIN_INTERVAL, self._tidy)),
-            asyncio.create_task(self._purge()),
-            asyncio.create_task(_every(_DIAGNOSE_INTERVAL, self.services.diagnostics.examine)),
-            asyncio.create_task(self._ask_the_unheard()),
             asyncio.create_task(self._exchange_sessions()),
-            asyncio.create_task(_every(_SWEEP_INTERVAL, self.listeners.sweep)),
-            asyncio.create_task(_every(_SWEEP_INTERVAL, self.services.refusals.flush)),
-            asyncio.create_task(self._reconciler.run()),
+            asyncio.create_task(repeat(_SWEEP_INTERVAL, self.listeners.sweep)),
+            asyncio.create_task(repeat(_SWEEP_INTERVAL, self.services.refusals.flush)),
         ]
         log.info("Serving on %s", ", ".join(dict.fromkeys((self.url, *urls))))
-        held, room = say_tasks(len(self.state)), say_tasks(self.settings.max_tasks)
+        held, room = say_tasks(len(self.monitor.state)), say_tasks(self.settings.max_tasks)
         log.info("Started in %s with %s; there is room for %s", say_duration(time.monotonic() - began), held, room)
 
     async def stop(self) -> None:
@@ -185,13 +106,7 @@ class Taskmon:
         self.listeners.stop()
         for task in self._upkeep:
             task.cancel()
-        self.services.queues.close()
-        self.services.inspector.close()
-        await asyncio.gather(self.services.publisher.close(), self.services.results.close())
-        for lane in self._lanes:
-            lane.close()
-        await self._enabler.stop()
-        await self._consumer.stop()
+        await self.monitor.stop()
         if self.services.history is not None:
             await self.services.history.stop()
         with suppress(TimeoutError):
@@ -206,68 +121,33 @@ class Taskmon:
         things = [*self.services.authentication.reload(), *self.listeners.reload()]
         log.info("Reloaded on SIGHUP: %s", ", ".join(things) or "nothing but the log file, if there is one")
 
-    def _subscribe(
-        self, metrics: MetricsRegistry, results: Results, inspector: Inspector, diagnostics: Diagnostics
-    ) -> None:
-        """Let all who must know hear of changes, and of workers that are gone."""
-        state = self.state
-        state.subscribe(metrics.observe, events_only=True)
-        state.subscribe(results.observe)
-        if self.settings.enable_events:
-            state.subscribe(self._enabler.observe, workers_only=True)
-        for observe in (inspector.observe, diagnostics.observe):
-            state.subscribe(observe, workers_only=True)
-        for forget in (metrics.remove_worker, self._enabler.forget, inspector.forget, diagnostics.forget):
-            state.on_worker_gone(forget)
-
-    def _make_queues(self, celery_app: Celery, lane: BlockingPool, inspector: Inspector) -> Queues:
-        """Make the queues, which are known by the options, the app, the workers and what tasks were sent to."""
-        of_app = list_app_queues(celery_app)
-        known = KnownQueues(
-            (lambda: self.settings.queues, lambda: of_app, inspector.queues), (lambda: self.state.queues(MAX_QUEUES),)
+    def _make_metrics(self) -> MetricsRegistry:
+        monitor, settings = self.monitor, self.settings
+        metrics = MetricsRegistry(
+            settings.metrics_prefix,
+            settings.task_runtime_metric_buckets,
+            *(monitor.state, monitor.broker, monitor.intake),
+            queues=monitor.queues,
+            inspector=monitor.inspector,
+            worker_label=settings.metrics_worker_label,
+            celery_exporter=settings.metrics_celery_exporter,
         )
-        consumers = Consumers(self.state.workers, inspector.inspections)
-        return Queues(celery_app, lane, known, consumers, self._make_management(celery_app))
+        monitor.state.subscribe(metrics.observe, events_only=True)
+        monitor.state.on_worker_gone(metrics.remove_worker)
+        return metrics
 
-    def _make_destinations(self, celery_app: Celery, inspector: Inspector, queues: Queues) -> Destinations:
-        """Make what knows where tasks may be sent."""
-        settings, workers = self.settings, self.state.workers
-        return Destinations(
-            *(celery_app, inspector, queues),
-            patterns=settings.publish_queues,
-            named=settings.queues,
-            own=[settings.durable_queue] if settings.durable_queue is not None else [],
-            seen=queues.known.names,
-            online=lambda: [name for name, worker in workers.items() if worker.alive(time.time())],
-        )
-
-    def _make_management(self, celery_app: Celery) -> ManagementApi | None:
-        """Make what asks RabbitMQ's management API; on another broker --broker-api has no meaning."""
-        if self.settings.broker_api is None:
-            return None
-        urls = [url for url in self.settings.broker_api.split(";") if is_api_url(url)]
-        virtual_host = find_rabbitmq_host(celery_app)
-        if virtual_host is None:
-            log.warning("--broker-api is not needed here: it is for RabbitMQ")
-        elif not urls:
-            log.warning("--broker-api is ignored: it must be a URL such as http://user:password@host:15672/api/")
-        else:
-            return ManagementApi(urls, virtual_host)
-        return None
-
-    def _make_history(
-        self, celery_app: Celery, metrics: MetricsRegistry, diagnostics: Diagnostics
-    ) -> "History | None":
+    def _make_history(self, celery_app: Celery, metrics: MetricsRegistry) -> "History | None":
         if self.settings.history is None:
             return None
         from .history.history import History, Names  # which takes SQLAlchemy: a third of a second
 
         names = Names(*_name(self.settings, celery_app))
-        history = History(self.settings, self.state, names, metrics.save)
-        self.state.subscribe(history.observe)
-        self.state.on_worker_gone(history.forget_worker)
+        history = History(self.settings, self.monitor.state, names, metrics.save)
+        self.monitor.state.subscribe(history.observe)
+        self.monitor.state.on_worker_gone(history.forget_worker)
         metrics.watch_history(history)
-        diagnostics.watch_history(history)
+        status = history.status
+        self.monitor.diagnostics.watch_history(lambda: status.dropped + status.unfit)
         return history
 
     async def _restore(self) -> None:
@@ -279,25 +159,12 @@ class Taskmon:
         restored = await history.restore()
         if restored is not None:
             totals = self.services.metrics.restore(restored.counters, restored.tasks)
-            self.state.evicted_total = totals.evicted
-            self.state.reconciled.settled_total = totals.settled
-            self.state.reconciled.orphaned_total = totals.orphaned
+            state = self.monitor.state
+            state.evicted_total = totals.evicted
+            state.reconciled.settled_total = totals.settled
+            state.reconciled.orphaned_total = totals.orphaned
             _log_restored(restored.tasks, time.monotonic() - began)
         history.start()
-
-    def _on_connect(self) -> None:
-        if self.settings.enable_events:
-            self._enabler.ask_all()
-
-    def _tidy(self) -> None:
-        """Tidy in idle moments; under load State does most of what it must by itself."""
-        applied, self._applied = self._applied, self.state.task_events_total
-        came = self._applied - applied
-        self.state.relieve_memory()
-        if came <= _BUSY_EVENTS:
-            self.state.tidy()
-        elif came <= _BURST_EVENTS:  # in a burst every microsecond counts
-            self.state.tidy_under_load()
 
     async def _exchange_sessions(self) -> None:
         """Learn which sessions were ended elsewhere."""
@@ -305,27 +172,6 @@ class Taskmon:
         while sessions is not None and sessions.ended.store is not None:
             await asyncio.sleep(_READ_SESSIONS_INTERVAL)
             await sessions.ended.refresh()
-
-    async def _ask_the_unheard(self) -> None:
-        """Ask who still runs of those that are not heard, and what they are: their answers say why."""
-        diagnostics, inspector = self.services.diagnostics, self.services.inspector
-        while True:
-            await asyncio.sleep(_ASK_UNHEARD_INTERVAL)
-            with suppress(Unavailable):
-                if diagnostics.no_worker_heard:
-                    await inspector.refresh(None)
-                elif diagnostics.worker_went_silent:
-                    await inspector.ping()
-                    if unheard := diagnostics.unheard_workers:
-                        await inspector.ask(unheard)
-
-    async def _purge(self) -> None:
-        """Forget the workers that have been offline for long, some at a time."""
-        while True:
-            await asyncio.sleep(_PURGE_INTERVAL)
-            before = time.time() - self.settings.purge_offline_workers
-            while self.state.purge_workers(before, _WORKERS_PER_PURGE):
-                await asyncio.sleep(0)
 
 
 class _SharedSessions:
@@ -355,17 +201,6 @@ def _log_restored(tasks: list[Task], seconds: float) -> None:
     if tasks:
         last = f"; the last changed {say_when(datetime.fromtimestamp(tasks[-1].seen, UTC), datetime.now(UTC))}"
     log.info("Restored %s from the history in %s%s", say_tasks(len(tasks)), say_duration(seconds), last)
-
-
-def _facts(celery_app: Celery, results: Results) -> AppFacts:
-    conf = celery_app.conf
-    configured = celery_app.backend_cls or conf.result_backend
-    return AppFacts(
-        has_backend=configured not in (None, "", "disabled", "disabled://"),
-        readable=results.available,
-        result_extended=bool(conf.result_extended),
-        of_url=is_empty_app(celery_app),
-    )
 
 
 def _name(settings: Settings, celery_app: Celery) -> tuple[str, tuple[str, ...], str, str]:
@@ -403,15 +238,6 @@ def _origin(settings: Settings) -> str | None:
     return f"{parts.scheme}://{host}"
 
 
-async def _every(seconds: float, function: Callable[[], object]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            function()
-        except Exception:
-            log.exception("Upkeep failed")
-
-
 async def serve(settings: Settings, celery_app: Celery) -> None:
     """Run until a signal stops it; see `signals.py`. Raises OSError like `Taskmon.start`."""
     tune_interpreter()
@@ -420,7 +246,7 @@ async def serve(settings: Settings, celery_app: Celery) -> None:
     with Signals(stopping.set, taskmon.reload):
         if await _started(taskmon, stopping):
             _greet(taskmon)
-            freezing = asyncio.create_task(_every(_FREEZE_INTERVAL, Freezer(taskmon.state)))
+            freezing = asyncio.create_task(repeat(_FREEZE_INTERVAL, Freezer(taskmon.monitor.state)))
             await stopping.wait()
             freezing.cancel()
             await taskmon.stop()

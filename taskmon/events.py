@@ -15,19 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.serialization import prepare_accept_content
 
 from .broker_faults import Fault, SubscriptionLost, explain
+from .broker_status import BrokerStatus
 from .cluster.connections import describe_broker, drop_connection, open_events_connection
 from .cluster.event_probe import Prober, Subscription
-from .monitor.broker_status import BrokerStatus
 from .receiving.chunked_reader import Drain
 from .receiving.decoding import EventDecoder, is_plain
 from .receiving.drains import make_drain
+from .receiving.intake import IntakeCounts
 from .receiving.queue import EventQueue
 from .records import Event
 from .settings import Settings
@@ -50,19 +51,6 @@ _MISSED_PINGS: Final = 2
 _LOG_EVERY: Final = 60.0
 
 
-class Counts(Protocol):
-    """Where the consumer counts what it receives and refuses."""
-
-    def received(self, n: int) -> None:
-        """Count events received; on the loop."""
-
-    def rejected(self, reason: str, n: int = 1) -> None:
-        """Count messages or events refused; in either thread."""
-
-    def omitted(self, field: str) -> None:
-        """Count a field that was left out of an event; in either thread."""
-
-
 @dataclass(slots=True)
 class Batch:
     """Messages that go to the loop together, each as its body or, where that takes long to decode, as its events."""
@@ -83,7 +71,7 @@ class EventConsumer:
         settings: Settings,
         status: BrokerStatus,
         apply: Callable[[list[Event]], None],
-        counts: Counts,
+        counts: IntakeCounts,
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
         self.status = status
@@ -145,7 +133,7 @@ class EventConsumer:
             try:
                 events = self._read(batch)
                 if events:
-                    self._counts.received(len(events))
+                    self._counts.receive(len(events))
                     self._apply(events)
             except Exception:  # else nobody would ever pump again
                 log.exception("A batch of events could not be applied")
@@ -299,13 +287,13 @@ class EventConsumer:
 
     def _reject(self, reason: str, detail: str) -> None:
         """Count what is refused, and log it once a minute for each reason."""
-        self._counts.rejected(reason)
+        self._counts.reject(reason)
         if self._is_news(reason):
             log.warning("An event was refused: %s (%.200r)", reason, detail)
 
     def _omit(self, field: str, event_type: str) -> None:
         """Count a field that is left out, and log it once a minute for each field."""
-        self._counts.omitted(field)
+        self._counts.omit(field)
         if self._is_news(f"field {field}"):
             log.warning(
                 "The field %s of a %.100r event was left out: it is of the wrong type or out of range",

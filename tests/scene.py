@@ -9,6 +9,7 @@ from typing import Any, Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskmon.metrics import Metrics
+from taskmon.receiving.intake import IntakeCounts
 from taskmon.records import Event, Task, Worker
 
 NOW: Final = 1_700_000_000.0
@@ -47,7 +48,8 @@ class Scene:
         self.queues = FakeQueues()
         self.inspector = SimpleNamespace(inspections={})
         read: dict[str, Any] = {"queues": self.queues, "inspector": self.inspector, "clock": lambda: self.now}
-        self.metrics = Metrics(prefix, buckets, self.state, self.broker, **read | options)
+        self.intake = IntakeCounts()
+        self.metrics = Metrics(prefix, buckets, self.state, self.broker, self.intake, **read | options)
 
     def see(self, kind: str, task: Task | Worker | None, hostname: str | None = "w1", **fields: Any) -> None:
         fields.setdefault("timestamp", self.now)

@@ -91,7 +91,7 @@ class Served:
     @property
     def state(self) -> State:
         """What it holds."""
-        return self.taskmon.state
+        return self.taskmon.monitor.state
 
     @property
     def port(self) -> int:

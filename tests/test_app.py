@@ -28,6 +28,7 @@ from waiting import eventually, quickest, timing, wait_until
 
 from taskmon import app, tuning
 from taskmon.app import Taskmon, serve
+from taskmon.monitor import monitor
 from taskmon.monitor.state import State
 from taskmon.settings import Settings
 
@@ -214,7 +215,7 @@ async def test_two_in_one_process_share_nothing(memory_broker: str) -> None:
     ones, twos = (make_app(memory_broker, event_exchange=name) for name in ("one", "two"))
     async with serving(ones, max_tasks=5) as one, serving(twos, basic_auth="user:password") as two:
         for served in (one, two):
-            await eventually(lambda served=served: served.taskmon.services.broker.connected)
+            await eventually(lambda served=served: served.taskmon.monitor.broker.connected)
         with ones.connection_for_write() as connection, ones.events.Dispatcher(connection, hostname="w1") as sender:
             sender.send("task-received", uuid="a", name="tasks.add")
         await eventually(lambda: len(one.state) == 1)
@@ -235,8 +236,8 @@ async def test_two_in_one_process_share_nothing(memory_broker: str) -> None:
 
 
 async def test_upkeep(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(app, "_PURGE_INTERVAL", 0.005)
-    monkeypatch.setattr(app, "_MAINTAIN_INTERVAL", 0.005)
+    monkeypatch.setattr(monitor, "_PURGE_INTERVAL", 0.005)
+    monkeypatch.setattr(monitor, "_MAINTAIN_INTERVAL", 0.005)
     async with serving(purge_offline_workers=0) as served:
         fail = [True]
 

@@ -17,6 +17,7 @@ from taskmon.monitor.diagnostics.heartbeats import MIN_DURATION
 from taskmon.monitor.diagnostics.silence import ANSWER_HOLDS, SILENT_FOR
 from taskmon.monitor.diagnostics.tasks import NEWEST
 from taskmon.monitor.state import State
+from taskmon.receiving.intake import IntakeCounts
 from taskmon.records import CUT_MARK, Event, Worker
 from taskmon.settings import Settings
 
@@ -31,17 +32,6 @@ class Broker:
     missed: tuple[float, float, str] | None = None
     reason = ""
     reconnects = 0
-
-
-class Counters:
-    """What was refused."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-
-    def rejections(self) -> dict[str, int]:
-        """Give a copy."""
-        return dict(self.counts)
 
 
 class Replies:
@@ -67,11 +57,11 @@ class Bench:
         monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
         self.state = State()
         self.broker = Broker()
-        self.counters = Counters()
+        self.intake = IntakeCounts()
         self.replies = Replies()
         self.inspector = Inspector()
         self.diagnostics = Diagnostics(
-            *(self.state, Settings(**options), facts, self.broker, self.counters, self.replies),
+            *(self.state, Settings(**options), facts, self.broker, self.intake, self.replies),
             *(self.inspector, "celeryev"),
             clock=lambda: self.now,
         )
@@ -205,7 +195,7 @@ def test_what_ran_during_an_outage_is_no_evidence(bench: Bench) -> None:
 
 def test_what_the_history_has_lost(bench: Bench) -> None:
     history = SimpleNamespace(status=Status())
-    bench.diagnostics.watch_history(history)
+    bench.diagnostics.watch_history(lambda: history.status.dropped + history.status.unfit)
     assert bench.codes() == []
     history.status.dropped, history.status.unfit = 7, 2
     assert (bench.find().code, bench.find().count) == ("history-incomplete", 9)
@@ -230,7 +220,7 @@ def test_no_worker_is_heard(bench: Bench) -> None:
     assert found.code == "no-worker-heard"
     words = ("No worker runs", "event_exchange", "global_keyprefix", "virtual host")
     assert [word in cause for word, cause in zip(words, found.causes, strict=True)] == [True] * 4
-    bench.counters.counts["content-type"] = 7
+    bench.intake.reject("content-type", 7)
     assert bench.diagnostics.no_worker_heard
     assert bench.diagnostics.examine()[0].causes[0].startswith("7 messages came in a format")
     bench.beat()
@@ -553,7 +543,7 @@ def test_a_time_for_which_events_were_missed(bench: Bench) -> None:
     ("reason", "setting"), [("too-large", "--max-message"), ("content-type", "event_serializer"), ("malformed", None)]
 )
 def test_events_that_are_refused(bench: Bench, reason: str, setting: str | None) -> None:
-    bench.counters.counts[reason] = 1
+    bench.intake.reject(reason)
     found = bench.find()
     assert (found.code, found.reason, found.setting, found.count) == ("events-refused", reason, setting, 1)
     assert reason in found.message
@@ -570,10 +560,11 @@ def test_replies_that_are_pickles(bench: Bench) -> None:
 
 def test_what_was_refused_long_ago_is_no_news(bench: Bench) -> None:
     bench.beat()
-    bench.counters.counts = {"malformed": 2, "encoding": 1}
+    bench.intake.reject("malformed", 2)
+    bench.intake.reject("encoding")
     assert bench.codes() == ["events-refused", "events-refused"]
     bench.now += RECENT / 2
-    bench.counters.counts["malformed"] += 1
+    bench.intake.reject("malformed")
     assert bench.codes() == ["events-refused", "events-refused"]
     bench.now += RECENT / 2
     assert (bench.find().reason, bench.find().count) == ("malformed", 3)
@@ -626,7 +617,8 @@ def test_each_finding_is_logged_when_it_shows(bench: Bench, caplog: pytest.LogCa
     bench.codes()
     bench.codes()
     assert logged() == ["broker-away"]
-    bench.counters.counts = {"malformed": 1, "encoding": 1}
+    bench.intake.reject("malformed")
+    bench.intake.reject("encoding")
     bench.codes()
     assert logged() == ["events-refused", "events-refused"]
     bench.broker.connected = True

@@ -217,7 +217,7 @@ class Running:
         self.taskmon = self.call(self._make(settings, celery_app))
         if with_shop:
             self.call(self.beat())
-            wait_until(lambda: WEB1 in self.taskmon.services.inspector.inspections, "the worker is inspected")
+            wait_until(lambda: WEB1 in self.taskmon.monitor.inspector.inspections, "the worker is inspected")
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine on the loop and wait for it."""
@@ -227,15 +227,15 @@ class Running:
         taskmon = Taskmon(settings, celery_app)
         await taskmon.start()
         deadline = self.loop.time() + PATIENCE
-        while not taskmon.services.broker.connected:
+        while not taskmon.monitor.broker.connected:
             assert self.loop.time() < deadline
             await asyncio.sleep(0.01)
-        taskmon.state.apply(seen_events())
+        taskmon.monitor.state.apply(seen_events())
         return taskmon
 
     async def apply(self, events: list[Event]) -> None:
         """Apply more events."""
-        self.taskmon.state.apply(events)
+        self.taskmon.monitor.state.apply(events)
 
     async def beat(self) -> None:
         """Let the worker send a heartbeat; the other one sent its last a minute ago."""
@@ -244,16 +244,16 @@ class Running:
             {"hostname": WEB1, "pid": 4100, "clock": 120, "active": 2, "processed": 2, "loadavg": [0.5, 0.25, 0.25]},
             {"hostname": WEB2, "pid": 4200, "clock": 90, "active": 0, "processed": 0, "loadavg": [0.0, 0.0, 0.0]},
         ]
-        self.taskmon.state.apply(
+        self.taskmon.monitor.state.apply(
             [msgspec.convert(common | beat | {"freq": 2.0, "timestamp": TEN_O_CLOCK + 16}, Event) for beat in beats]
         )
-        self.taskmon.state.workers[WEB2].seen -= 60
+        self.taskmon.monitor.state.workers[WEB2].seen -= 60
         for worker in (WEB1, WEB2):  # by its clock it is the day of the examples
-            self.taskmon.services.diagnostics.forget(worker)
+            self.taskmon.monitor.diagnostics.forget(worker)
 
     async def set_broker(self, connected: bool) -> None:
         """Let it believe that the broker is there, or away."""
-        broker = self.taskmon.services.broker
+        broker = self.taskmon.monitor.broker
         broker.connected, broker.reason = connected, "" if connected else "nothing listens at its address: check"
         broker.summary = "nothing listens at its address"
 
@@ -695,15 +695,15 @@ def test_the_arguments_and_sort_keys_are_in_the_api_page() -> None:
 def test_the_reasons_of_a_404_are_in_the_api_page(running: Running) -> None:
     part = section(read("docs/api.md"), "## GET /api/task/info/&lt;id&gt;")
     rows = table_rows(part.partition("### The task object")[0])[1:]
-    services = running.taskmon.services
-    real = {services.why_unknown("evicted"), services.why_unknown("never seen")}
+    services, monitor = running.taskmon.services, running.taskmon.monitor
+    real = {services.why_unknown(monitor, "evicted"), services.why_unknown(monitor, "never seen")}
     running.call(running.set_broker(False))
-    real.add(services.why_unknown("never seen"))
+    real.add(services.why_unknown(monitor, "never seen"))
     running.call(running.set_broker(True))
-    seen, services.state.task_events_total = services.state.task_events_total, 0
-    real.add(services.why_unknown("never seen"))
-    services.state.task_events_total = seen
-    real.add(replace(services, history=object()).why_unknown("evicted"))
+    seen, monitor.state.task_events_total = monitor.state.task_events_total, 0
+    real.add(services.why_unknown(monitor, "never seen"))
+    monitor.state.task_events_total = seen
+    real.add(replace(services, history=object()).why_unknown(monitor, "evicted"))
     assert {reason.partition(":")[0] for reason in real} == {words(row[0])[0] for row in rows}
 
 

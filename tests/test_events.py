@@ -6,7 +6,6 @@ import re
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,29 +21,15 @@ from serving import AWAY, make_app, serving, silent_server
 from waiting import eventually, wait_until
 
 from taskmon import events
+from taskmon.broker_status import BrokerStatus
 from taskmon.cluster import connections
 from taskmon.events import Batch, EventConsumer
-from taskmon.monitor.broker_status import BrokerStatus
 from taskmon.receiving.deliveries import Delivery
+from taskmon.receiving.intake import IntakeCounts
 from taskmon.records import Event
 from taskmon.settings import Settings
 
-Counted = Counter[str]
 JSON = "application/json"
-
-
-class Counts:
-    """Counts what the consumer reports."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.reasons: Counted = Counter()
-
-    def received(self, n: int) -> None:
-        self.total += n
-
-    def rejected(self, reason: str, n: int = 1) -> None:
-        self.reasons[reason] += n
 
 
 class Consuming:
@@ -52,7 +37,7 @@ class Consuming:
 
     def __init__(self, app: Celery, **options: Any) -> None:
         self.batches: list[list[Event]] = []
-        self.counts = Counts()
+        self.counts = IntakeCounts()
         self.connections = 0
         self.status = BrokerStatus()
         self.consumer = EventConsumer(
@@ -121,8 +106,8 @@ async def test_events_of_celerys_own_dispatcher(memory_broker: str) -> None:
     assert received.hostname == "celery@w1"
     assert abs((received.timestamp or 0) - time.time()) < 30
     assert heartbeat.loadavg == [0.1, 0.2, 0.3]
-    assert scene.counts.total == 3
-    assert not scene.counts.reasons
+    assert scene.counts.received == 3
+    assert not scene.counts.rejected
 
 
 async def test_a_batch_stays_a_batch(memory_broker: str) -> None:
@@ -156,7 +141,7 @@ async def test_nothing_that_is_sent_ends_the_thread(memory_broker: str, caplog: 
         assert scene.status.connected
         assert scene.connections == 1
     assert [event.uuid for event in scene.applied] == ["a"]
-    assert scene.counts.reasons == {
+    assert scene.counts.rejected == {
         "malformed": 10,  # seven payloads without a body among them
         "shape": 2,
         "nesting": 1,
@@ -175,8 +160,8 @@ async def test_the_app_says_what_is_accepted(memory_broker: str) -> None:
         async with consuming(app) as scene:
             await eventually(lambda scene=scene: scene.status.connected)
             send_raw(app, body, "application/x-own", "binary")
-            await eventually(lambda scene=scene: scene.counts.reasons)
-        assert scene.counts.reasons == {expected: 1}
+            await eventually(lambda scene=scene: scene.counts.rejected)
+        assert scene.counts.rejected == {expected: 1}
 
 
 @pytest.mark.parametrize("conf", [{"event_serializer": "pickle"}, {"accept_content": ["pickle", "json"]}])
@@ -185,8 +170,8 @@ async def test_never_a_pickle_whatever_the_app_says(memory_broker: str, conf: di
     async with consuming(app) as scene:
         await eventually(lambda: scene.status.connected)
         send_raw(app, b"\x80\x04N.", "application/x-python-serialize", "binary")
-        await eventually(lambda: scene.counts.reasons)
-    assert scene.counts.reasons == {"content-type": 1}
+        await eventually(lambda: scene.counts.rejected)
+    assert scene.counts.rejected == {"content-type": 1}
 
 
 async def test_the_exchange_of_the_app(memory_broker: str) -> None:
@@ -255,15 +240,15 @@ def test_kombus_own_messages_of_other_transports_are_decompressed_already(memory
         payload = channel.prepare_message("[]", content_type=JSON, content_encoding="utf-8")
         payload["properties"]["delivery_tag"] = "1"
         scene.consumer._on_message(channel.message_to_python(payload))
-    assert not scene.counts.reasons
-    assert not scene.counts.total
+    assert not scene.counts.rejected
+    assert not scene.counts.received
 
 
 def test_a_message_like_none_other_is_counted() -> None:
     scene = Consuming(make_app())
     scene.consumer._on_message(object())
     scene.consumer._on_message(None)
-    assert scene.counts.reasons == {"failed": 2}
+    assert scene.counts.rejected == {"failed": 2}
 
 
 def test_a_decoder_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +257,7 @@ def test_a_decoder_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     scene.consumer._on_message(message("[]"))  # decoded on the loop, and this one in the thread
     scene.consumer._on_message(message("[]", "application/x-own"))
     scene.consumer._pump()
-    assert scene.counts.reasons == {"failed": 2}
+    assert scene.counts.rejected == {"failed": 2}
     assert scene.batches == []
 
 
@@ -326,7 +311,7 @@ def test_a_reason_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch, caplo
     assert feed("x", "5") == []
     clock.now += 0.2
     assert len(feed("x", "x", "5", "5", "5")) == 2
-    assert scene.counts.reasons == {"malformed": 6, "shape": 6}
+    assert scene.counts.rejected == {"malformed": 6, "shape": 6}
 
 
 def test_what_is_logged_of_a_stranger_is_short_and_harmless(caplog: pytest.LogCaptureFixture) -> None:
@@ -413,7 +398,7 @@ async def test_the_thread_stops_receiving_while_too_much_waits(monkeypatch: pyte
     assert not scene.batches
     await eventually(lambda: len(scene.applied) == 100)
     await eventually(lambda: not thread.is_alive())
-    assert scene.counts.total == 100
+    assert scene.counts.received == 100
 
 
 async def test_stopping_does_not_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,7 +450,7 @@ def test_a_loop_that_is_closed_is_no_error() -> None:
 async def test_a_broker_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(make_app(AWAY)) as served:
-        status = served.taskmon.services.broker
+        status = served.taskmon.monitor.broker
         await eventually(lambda: "refused" in status.reason, "the status says why")
         assert not status.connected
         assert status.reconnects == 0
@@ -493,7 +478,7 @@ async def test_a_broker_that_hangs(scheme: str) -> None:
             assert ready.status == 503
             assert ready.error["message"] == "The broker is unavailable: not connected"
             assert (await served.get("/api/tasks")).status == 200
-    wait_until(lambda: not served.taskmon._consumer._thread.is_alive(), "the thread ends with the connection")
+    wait_until(lambda: not served.taskmon.monitor._consumer._thread.is_alive(), "the thread ends with the connection")
 
 
 @pytest.mark.parametrize("broker", [AWAY, "amqp", "redis"])
@@ -516,7 +501,7 @@ async def test_no_broker_holds_up_the_start_or_the_end(broker: str) -> None:
 async def test_a_url_that_cannot_be_read(broker: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(make_app(broker)) as served:
-        status = served.taskmon.services.broker
+        status = served.taskmon.monitor.broker
         await eventually(lambda: "URL" in status.reason)
         ready = await served.get("/readyz", anonymous=True)
     for text in (caplog.text, repr(status), ready.raw.decode()):
@@ -609,7 +594,7 @@ async def test_a_lost_connection_is_made_again_and_nothing_is_lost(flaky: Celery
         await eventually(lambda: len(scene.applied) == 2)
     assert scene.connections == 2
     assert [event.uuid for event in scene.applied] == ["a", "b"]
-    assert scene.counts.total == 2
+    assert scene.counts.received == 2
 
 
 async def test_a_broker_that_refuses_us_is_not_hammered(flaky: Celery, caplog: pytest.LogCaptureFixture) -> None:

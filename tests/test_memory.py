@@ -129,7 +129,7 @@ import json, sys
 from taskmon.memory import MemoryBudget, _ProcessSize
 from taskmon.receiving.decoding import EventDecoder
 from taskmon.settings import Settings
-from taskmon.state import State
+from taskmon.monitor.state import State
 
 kind = sys.argv[1]
 size = _ProcessSize()

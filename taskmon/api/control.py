@@ -127,7 +127,7 @@ class TaskCommand(ApiHandler):
         try:
             message = await self.command(task_name, hostname, given)
         finally:
-            self.services.inspector.expect_change(None if hostname is None else [hostname], QUEUES_SETTLE)
+            self.monitor.inspector.expect_change(None if hostname is None else [hostname], QUEUES_SETTLE)
         self.answer(message_body(message))
 
     async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
@@ -149,7 +149,7 @@ class TaskTimeout(TaskCommand):
             raise InvalidArgument("soft", "or hard must be given: seconds, or 0 or none to remove the limit")
         if soft and hard and soft > hard:
             raise InvalidArgument("soft", "must not be above hard", as_text("soft", soft))
-        return await self.services.control.time_limit(task_name, soft, hard, hostname, _online(self))
+        return await self.monitor.control.time_limit(task_name, soft, hard, hostname, _online(self))
 
 
 class TaskRateLimit(TaskCommand):
@@ -159,7 +159,7 @@ class TaskRateLimit(TaskCommand):
 
     async def command(self, task_name: str, hostname: str | None, given: Any) -> str:
         """Set the rate limit of a task."""
-        return await self.services.control.rate_limit(task_name, given.ratelimit, hostname, _online(self))
+        return await self.monitor.control.rate_limit(task_name, given.ratelimit, hostname, _online(self))
 
 
 # Workers
@@ -186,11 +186,11 @@ class WorkerCommand(ApiHandler):
         if self.irreversible:
             self.audit_intent()
         try:
-            message = await self.command(self.services.control, hostname, given)
+            message = await self.command(self.monitor.control, hostname, given)
         finally:  # one that is silent may have done it all the same
-            self.services.inspector.expect_change([hostname], self.settles or QUEUES_SETTLE)
+            self.monitor.inspector.expect_change([hostname], self.settles or QUEUES_SETTLE)
         if self.settles is not None:
-            self.services.inspector.ask_again(hostname, self.settles)
+            self.monitor.inspector.ask_again(hostname, self.settles)
         self.answer(message_body(message))
 
     async def command(self, control: Control, hostname: str, given: Any) -> str:
@@ -286,11 +286,11 @@ class WorkerCancelConsumer(WorkerCommand):
 
 
 def _require_worker(handler: ApiHandler, hostname: str) -> None:
-    if hostname not in handler.services.state.workers:
+    if hostname not in handler.monitor.state.workers:
         raise UnknownWorker(hostname)
 
 
 def _online(handler: ApiHandler) -> list[str]:
     """List the workers that should answer when all are asked."""
     now = time.time()
-    return [worker.hostname for worker in handler.services.state.workers.values() if worker.alive(now)]
+    return [worker.hostname for worker in handler.monitor.state.workers.values() if worker.alive(now)]

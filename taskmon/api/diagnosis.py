@@ -24,7 +24,7 @@ class TaskTree(ApiHandler):
         try:
             tree = await self._find(task_id)
         except UnknownTask as exc:
-            raise UnknownTask(task_id, self.services.why_unknown(exc.reason)) from exc
+            raise UnknownTask(task_id, self.services.why_unknown(self.monitor, exc.reason)) from exc
         members = (tree_member(one.task_id, one.task, one.parent, one.children) for one in tree.members)
         await send_members(self, members, tree_opening(tree.task_id, tree.root, tree.truncated), b"}}")
 
@@ -41,7 +41,7 @@ class TaskTree(ApiHandler):
 
     async def _gather(self, task_id: str) -> Tree:
         """Put the tree together, a slice at a time."""
-        gathering = gather_tree(self.services.state, task_id)
+        gathering = gather_tree(self.monitor.state, task_id)
         turn = Turn()
         while (tree := next(gathering)) is None:
             if turn.over:
@@ -69,7 +69,7 @@ class Diagnostics(ApiHandler):
                 seconds=finding.seconds,
                 causes=finding.causes,
             )
-            for finding in self.services.diagnostics.examine()
+            for finding in self.monitor.diagnostics.examine()
             if self.services.showing.may_know(finding.code, self.current_user.role)
         ]
         self.answer(diagnostics_body(findings))

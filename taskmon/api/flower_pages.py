@@ -53,7 +53,7 @@ class WorkersPage(FlowerPage):
         metrics = self.services.metrics
         totals: dict[str, dict[str, int]] = {}
         yield from metrics.add_up_by_worker(totals)
-        for worker in list(self.services.state.workers.values()):
+        for worker in list(self.monitor.state.workers.values()):
             label = metrics.find_label(worker.hostname)
             yield encode(worker_row(worker, None if label is None else totals.get(label, {}), now))
 
@@ -105,8 +105,8 @@ class TasksDataTable(ApiHandler):
     async def get(self) -> None:
         """Answer the page, the number of tasks held, and how many of them match the search."""
         texts = read_texts(self.request, MAX_TABLE_ARGUMENTS)
-        given = parse_parameters(TablePage, texts, self.services.zone)
-        total = len(self.services.state)
+        given = parse_parameters(TablePage, texts, self.monitor.zone)
+        total = len(self.monitor.state)
         try:
             query = self._make_query(given, texts)
         except InvalidArgument as exc:
@@ -139,7 +139,7 @@ class TasksDataTable(ApiHandler):
 
     async def _find_page(self, query: TaskQuery, start: int, length: int) -> tuple[list[Task], int]:
         """Return the tasks of a page, and how many there are in all; a search has to look at all of them for that."""
-        state = self.services.state
+        state = self.monitor.state
         limit = None if length < 0 else length
         if query.search is None:
             query = structs.replace(query, offset=start, limit=limit)

@@ -59,12 +59,12 @@ async def send_listing(handler: ApiHandler, query: TaskQuery) -> None:
 
 
 async def _send_held(handler: ApiHandler, query: TaskQuery) -> None:
-    await send_members(handler, encode_tasks(handler, with_children(handler, handler.services.state.find(query))))
+    await send_members(handler, encode_tasks(handler, with_children(handler, handler.monitor.state.find(query))))
 
 
 def with_children(handler: ApiHandler, tasks: Iterable[Task | None]) -> Iterator[Family | None]:
     """Yield tasks with their children in memory; None where others may run."""
-    find_children = handler.services.state.find_children
+    find_children = handler.monitor.state.find_children
     for task in tasks:
         if task is None:
             yield None
@@ -87,7 +87,7 @@ def encode_tasks(
     """
     encode_batch = task_members if as_members else task_items
     show, role = handler.services.showing.show, handler.current_user.role
-    links = handler.services.state.retries.links
+    links = handler.monitor.state.retries.links
     batch: list[Family] = []
     length = 0
     for family in families:
@@ -114,7 +114,7 @@ async def _find_page(handler: ApiHandler, query: TaskQuery) -> list[Task] | None
         return None
     page: list[Task] = []
     turn = Turn()
-    for task in handler.services.state.find(query):
+    for task in handler.monitor.state.find(query):
         if task is not None:
             page.append(task)
         if turn.over:

@@ -57,8 +57,8 @@ class Ready(ApiHandler):
 
         A history that is away takes nothing from what memory answers: 200, with a word on it.
         """
-        if not self.services.broker.connected:
-            raise Unavailable("The broker", self.services.broker.describe())
+        if not self.monitor.broker.connected:
+            raise Unavailable("The broker", self.monitor.broker.describe())
         history = self.services.history
         if history is None:
             self.answer(Readiness("ready"))

@@ -90,7 +90,7 @@ class Publishing(ApiHandler):
     async def answer_published(self, task: PublishedTask, deadline: Deadline) -> None:
         """Answer the id of a task, and its state where there is a result backend that answers in time."""
         state = None
-        results = self.services.results
+        results = self.monitor.results
         if results.available:
             try:
                 state = (await results.get(task.task_id, deadline.left)).state
@@ -111,11 +111,11 @@ class TaskApply(Publishing):
         given: ApplyOptions = self.parse_parameters()
         self.require_allowed(task_name)
         call, timeout = make_call(task_name, given), given.timeout
-        self.services.publisher.require(task_name)
+        self.monitor.publisher.require(task_name)
         deadline = Deadline()
-        if (await self.services.results.get(call.task_id, deadline.left)).ready:
+        if (await self.monitor.results.get(call.task_id, deadline.left)).ready:
             raise CommandRefused("There is a result of a task with this task_id already")
-        task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call, deadline.left))
+        task = await self.publish(call.task_id, partial(self.monitor.publisher.apply_async, call, deadline.left))
         if task.ignored:
             self.answer(result_body(task.task_id, PENDING, ready=True))
             return
@@ -124,7 +124,7 @@ class TaskApply(Publishing):
     async def _wait(self, task_id: str, timeout: float) -> Result:
         """Wait for a result; whatever goes wrong, the answer names the id, since the task is published."""
         try:
-            result = await self.services.results.wait(task_id, timeout)
+            result = await self.monitor.results.wait(task_id, timeout)
         except Unavailable as exc:
             raise WorkerTimeout(
                 f"The task is published, but its result is not known: {exc}", task_id=task_id
@@ -144,7 +144,7 @@ class TaskAsyncApply(Publishing):
         """Publish a task that the Celery app has."""
         self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.parse_parameters()), Deadline()
-        task = await self.publish(call.task_id, partial(self.services.publisher.apply_async, call))
+        task = await self.publish(call.task_id, partial(self.monitor.publisher.apply_async, call))
         await self.answer_published(task, deadline)
 
 
@@ -157,7 +157,7 @@ class TaskSend(Publishing):
         """Publish a task of any name."""
         self.require_allowed(task_name)
         call, deadline = make_call(task_name, self.parse_parameters()), Deadline()
-        task = await self.publish(call.task_id, partial(self.services.publisher.send_task, call))
+        task = await self.publish(call.task_id, partial(self.monitor.publisher.send_task, call))
         await self.answer_published(task, deadline)
 
 
@@ -172,14 +172,14 @@ class TaskRetry(Publishing):
     async def post(self, task_id: str) -> None:
         """Publish a finished or orphaned task again, under a new id."""
         again, deadline, new_id = self.parse_parameters().again, Deadline(), str(uuid4())
-        retries = self.services.state.retries
+        retries = self.monitor.state.retries
         with retries.begin(task_id, again):
             try:
-                task = await self.services.find_task(task_id)
+                task = await self.services.find_task(self.monitor, task_id)
             except ForeignTask as exc:
                 raise CommandRefused(f"The task belongs to another cluster, {exc.cluster}: retry it there") from exc
             self.require_allowed(task.name or "")
-            published = await self.publish(new_id, partial(self.services.publisher.publish_again, task, new_id))
+            published = await self.publish(new_id, partial(self.monitor.publisher.publish_again, task, new_id))
             retries.note(task_id, published.task_id)
         await self.answer_published(published, deadline)
 
@@ -195,7 +195,7 @@ class TaskResult(ApiHandler):
     async def get(self, task_id: str) -> None:
         """Answer the state of a task and, once it is ready, its result."""
         timeout = self.parse_parameters().timeout
-        results = self.services.results
+        results = self.monitor.results
         self.answer(_to_body(self, await (results.wait(task_id, timeout) if timeout else results.get(task_id))))
 
 
@@ -210,7 +210,7 @@ class TaskAbort(ApiHandler):
         """Ask a task that is abortable to stop, by its state."""
         self.parse_parameters()
         self.audit_intent()
-        await self.services.results.abort(task_id)
+        await self.monitor.results.abort(task_id)
         self.answer(message_body(f"Aborted '{task_id}'"))
 
 

@@ -137,7 +137,7 @@ class TasksRevoke(ApiHandler):
         skip = query.offset
         most = MAX_REVOKED + 1 if query.limit is None else min(query.limit, MAX_REVOKED + 1)
         turn = Turn()
-        for task in self.services.state.find(replace(query, limit=None, offset=0)):
+        for task in self.monitor.state.find(replace(query, limit=None, offset=0)):
             if task is not None and task.state not in READY_STATES:
                 if skip == 0:
                     found.append(task.uuid)
@@ -150,18 +150,18 @@ class TasksRevoke(ApiHandler):
 
     def _is_open(self, task_id: str) -> bool:
         try:
-            return self.services.state.get(task_id).state not in READY_STATES
+            return self.monitor.state.get(task_id).state not in READY_STATES
         except UnknownTask:
             return True
 
 
 async def _revoke(handler: ApiHandler, task_ids: Sequence[str], how: Mapping[str, Any]) -> None:
     """Revoke tasks; all workers are told, so a refresh asks them anew."""
-    services = handler.services
+    monitor = handler.monitor
     try:
-        await services.control.revoke(task_ids, holders=_find_holders(services.state, task_ids), **how)
+        await monitor.control.revoke(task_ids, holders=_find_holders(monitor.state, task_ids), **how)
     finally:
-        services.inspector.expect_change(None, QUEUES_SETTLE)
+        monitor.inspector.expect_change(None, QUEUES_SETTLE)
 
 
 def _find_holders(state: State, task_ids: Iterable[str]) -> set[str]:

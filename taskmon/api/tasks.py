@@ -34,17 +34,17 @@ class TaskInfo(ApiHandler):
         """Answer the task object; 404 with a `reason` when the id is unknown."""
         history = self.services.history
         if history is not None and not history.is_all_in_memory:
-            task = await self.services.find_task(task_id)
+            task = await self.services.find_task(self.monitor, task_id)
             children = await history.children([task])
             self._answer(task, children[task_id])
             return
-        task = self.services.get_task(task_id)
+        task = self.services.get_task(self.monitor, task_id)
         self._answer(task, await self._find_children(task_id))
 
     async def _find_children(self, task_id: str) -> list[str]:
         children: list[str] = []
         turn = Turn()
-        for child in self.services.state.find_children(task_id):
+        for child in self.monitor.state.find_children(task_id):
             if child is not None:
                 children.append(child)
             elif turn.over:
@@ -52,7 +52,7 @@ class TaskInfo(ApiHandler):
         return children
 
     def _answer(self, task: Task, children: list[str]) -> None:
-        links = self.services.state.retries.links(task.uuid)
+        links = self.monitor.state.retries.links(task.uuid)
         self.answer(task_body(self.services.showing.show(task, self.current_user.role), children, links))
 
 
@@ -64,7 +64,7 @@ class TaskTypes(ApiHandler):
 
     async def get(self) -> None:
         """Answer the names of all tasks, sorted; those for which there is no room are counted."""
-        state, history = self.services.state, self.services.history
+        state, history = self.monitor.state, self.services.history
         names = state.task_names(MAX_NAMES)
         other = max(0, state.count_task_names() - MAX_NAMES)
         if history is not None and not history.is_all_in_memory:

@@ -48,10 +48,10 @@ class WorkerHandler(ApiHandler):
         if self.services.settings.read_only:
             raise PermissionDenied("taskmon is read-only (--read-only): workers are not asked, so refresh is refused")
         now = time.time()
-        workers = self.services.state.workers
+        workers = self.monitor.state.workers
         online = [] if hostname is not None else [name for name, worker in workers.items() if worker.alive(now)]
         try:
-            await self.services.inspector.refresh(hostname, online)
+            await self.monitor.inspector.refresh(hostname, online)
         except WorkerTimeout as exc:
             if hostname is not None and hostname not in workers:
                 raise UnknownWorker(hostname) from exc
@@ -59,7 +59,7 @@ class WorkerHandler(ApiHandler):
 
     def find_worker(self, hostname: str) -> Worker:
         """Give a worker; raises UnknownWorker."""
-        worker = self.services.state.workers.get(hostname)
+        worker = self.monitor.state.workers.get(hostname)
         if worker is None:
             raise UnknownWorker(hostname)
         return worker
@@ -75,7 +75,7 @@ class WorkerHandler(ApiHandler):
 
     def inspection(self, hostname: str) -> Inspection:
         """Give what is known of a worker from inspects."""
-        return self.services.inspector.inspections.get(hostname, _NOTHING)
+        return self.monitor.inspector.inspections.get(hostname, _NOTHING)
 
 
 class Workers(WorkerHandler):
@@ -94,7 +94,7 @@ class Workers(WorkerHandler):
             await self.refresh(hostname)
         now = time.time()
         if given.status:
-            self.answer({worker.hostname: worker.alive(now) for worker in self.services.state.workers.values()})
+            self.answer({worker.hostname: worker.alive(now) for worker in self.monitor.state.workers.values()})
         elif hostname is not None:
             worker = self.find_worker(hostname)
             self.answer({hostname: worker_body(worker, *self.all_of(hostname), now)})
@@ -102,7 +102,7 @@ class Workers(WorkerHandler):
             await send_members(self, self._members(now))
 
     def _members(self, now: float) -> Iterator[bytes]:
-        for worker in list(self.services.state.workers.values()):
+        for worker in list(self.monitor.state.workers.values()):
             yield worker_member(worker, *self.part_of(worker.hostname, OF_ALL), now)
 
 
@@ -131,7 +131,7 @@ class QueueLengths(ApiHandler):
 
     async def get(self) -> None:
         """Answer how many messages wait in each known queue, and why that is not known where it is not."""
-        queues = await self.services.queues.all_lengths()
+        queues = await self.monitor.queues.all_lengths()
         self.answer(
             queue_lengths_body(
                 [queue_member(q.name, q.messages, q.unacknowledged, q.consumers, q.reason) for q in queues]

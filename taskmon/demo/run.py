@@ -147,7 +147,7 @@ async def _publish(shop: Shop, stop: asyncio.Event) -> AsyncIterator[str]:
 def _first_that_ran(taskmon: Taskmon, task_ids: Iterable[str]) -> str | None:
     for task_id in task_ids:
         with suppress(UnknownTask):
-            if taskmon.state.get(task_id).state == "SUCCESS":
+            if taskmon.monitor.state.get(task_id).state == "SUCCESS":
                 return task_id
     return None
 

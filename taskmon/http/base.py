@@ -37,6 +37,7 @@ from ..errors import (
     WorkerTimeout,
     shown,
 )
+from ..monitor.monitor import Monitor
 from ..monitor.query import TaskQuery
 from ..parameters import MAX_NAME_LENGTH, Parameters, find_arguments, parse_id, parse_parameters
 from ..trusted_proxies import read_address
@@ -124,6 +125,11 @@ class ApiHandler(RequestHandler):
         self._deferred: User | None = None
         if self.request.method == "POST":
             self.post = self._post_with_body
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor of the cluster that the request is about."""
+        return self.services.monitors[0]
 
     def clear(self) -> None:
         """Begin the answer anew: the headers of every answer, no body, 200."""
@@ -341,7 +347,7 @@ class ApiHandler(RequestHandler):
         """
         if self.request.method == "POST":
             refuse_unknown(self.given, [argument.name for argument in find_arguments(self.parameters)])
-        return parse_parameters(self.parameters, self.given, self.services.zone)
+        return parse_parameters(self.parameters, self.given, self.monitor.zone)
 
     def restrict(self, query: TaskQuery) -> TaskQuery:
         """Return a query whose search looks only at what the user may see: every query goes through here."""

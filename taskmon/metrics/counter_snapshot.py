@@ -70,7 +70,7 @@ def save_counts(counts: Counts, totals: Totals) -> str:
         exceptions=counts.by_exception,
         **totals._asdict(),
         applied=counts.applied,
-        taken=counts.taken,
+        taken=counts.intake.received,
         lag=_times(counts.lag),
         series=[(key, _Series(one.count, one.exceptions, one.repeats)) for key, one in counts.series.items.items()],
         pairs=[
@@ -78,8 +78,8 @@ def save_counts(counts: Counts, totals: Totals) -> str:
         ],
         runtimes=[(key, _times(times)) for key, times in counts.runtimes.items.items()],
         queueing=[(key, _times(times)) for key, times in counts.queueing.items.items()],
-        rejected=counts.rejections(),
-        omitted=counts.omissions(),
+        rejected=counts.intake.rejected,
+        omitted=counts.intake.omitted,
     )
     return _encode(document).decode()
 
@@ -93,12 +93,13 @@ def restore_counts(counts: Counts, text: str) -> Totals:
     totals = Totals(document.evicted, document.settled, document.orphaned, document.queues)
     if document.worker_label != counts.worker_label or document.exceptions != counts.by_exception:
         return totals
-    counts.applied, counts.taken = document.applied, document.taken
+    counts.applied, counts.intake.received = document.applied, document.taken
     if document.lag is not None:
         _restore(counts.lag, document.lag)
-    counts.admit_rejections(document.rejected)
+    for reason, rejected in document.rejected.items():
+        counts.intake.reject(reason, rejected)
     for name, omitted in document.omitted.items():
-        counts.omitted(name, omitted)
+        counts.intake.omit(name, omitted)
     for key, times in document.queueing:
         counts.admit(task=key[0], queue=key[1])
         _restore(counts.queueing.get(key, key), times)

@@ -1,14 +1,11 @@
-"""Counts: what is counted of events as they are applied, and of messages as they come.
-
-Runs on the event loop, except `rejected` and `omitted`, which take a lock: any thread may call them.
-"""
+"""Counts: what is counted of events as they are applied. Event loop only."""
 
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
 from typing import Any, Final, cast
 
+from ..receiving.intake import IntakeCounts
 from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, ByteBudget, Labels
 from .oldest_waiting import SORT_AT, Waiting
@@ -21,7 +18,6 @@ MAX_WORKERS: Final = 5_000
 MAX_QUEUES: Final = 1_000
 MAX_EVENT_TYPES: Final = 100
 MAX_EXCEPTIONS: Final = 500
-MAX_REASONS: Final = 100
 MAX_EVENT_SERIES: Final = 50_000
 MAX_PAIRS: Final = 10_000
 
@@ -66,6 +62,7 @@ class Counts:
         self,
         runtime_bounds: Sequence[float],
         state: StateView,
+        intake: IntakeCounts,
         clock: Callable[[], float],
         *,
         worker_label: bool,
@@ -75,7 +72,7 @@ class Counts:
         self.lag = Histogram(LAG_BUCKETS)
         self.rate = Rate()
         self.applied = 0
-        self.taken = 0
+        self.intake = intake
         self.waiting = Waiting(state)
         self._make_tables(len(runtime_bounds) + 3, exceptions)
         self._state = state
@@ -95,10 +92,6 @@ class Counts:
         # By the event's own strings: many of these may share a series.
         self._known: dict[_Raw, Series] = {}
         self._known_by_worker: dict[str, list[_Raw]] = {}
-        self._reasons = Labels(MAX_REASONS)
-        self._rejected: dict[str, int] = {}
-        self._omitted: dict[str, int] = {}
-        self._rejecting = Lock()
         self._no_times = Histogram(())
         self._no_pair = Pair("", self._no_times)
 
@@ -116,31 +109,6 @@ class Counts:
         self.queueing: Table[Histogram] = Table(MAX_PAIRS, lambda *_: Histogram(WAIT_BUCKETS), waits, budget)
         self._exception_bytes = ByteBudget(MAX_EXCEPTION_BYTES)
 
-    def received(self, n: int) -> None:
-        """Count events taken from the broker."""
-        self.taken += n
-
-    def rejected(self, reason: str, n: int = 1) -> None:
-        """Count messages or events that were refused. Any thread."""
-        with self._rejecting:
-            label = self._reasons.admit(reason)
-            self._rejected[label] = self._rejected.get(label, 0) + n
-
-    def rejections(self) -> dict[str, int]:
-        """Return what was refused, by label."""
-        with self._rejecting:
-            return dict(self._rejected)
-
-    def omitted(self, field: str, n: int = 1) -> None:
-        """Count a field that was left out of an event. Any thread."""
-        with self._rejecting:
-            self._omitted[field] = self._omitted.get(field, 0) + n
-
-    def omissions(self) -> dict[str, int]:
-        """Return how often each field was left out."""
-        with self._rejecting:
-            return dict(self._omitted)
-
     def admit(self, worker: str = "", type: str = "", task: str = "", queue: str = "") -> None:
         """Know labels that were admitted in an earlier run."""
         for labels, label in (
@@ -150,13 +118,6 @@ class Counts:
             (self._queues, queue),
         ):
             labels.restore(label)
-
-    def admit_rejections(self, rejected: dict[str, int]) -> None:
-        """Take over what was refused in an earlier run, by label."""
-        with self._rejecting:
-            for label, count in rejected.items():
-                self._reasons.restore(label)
-                self._rejected[label] = self._rejected.get(label, 0) + count
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Count the events of one apply, each with the task or worker that it changed: the hot path."""

@@ -12,6 +12,7 @@ from typing import Final
 from celery.states import PENDING
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
+from ..receiving.intake import IntakeCounts
 from ..records import Task
 from .counter_snapshot import Totals, restore_counts, save_counts
 from .event_counters import Counts
@@ -35,9 +36,8 @@ class Metrics:
     of the process and the interpreter.
 
     `observe` counts the changes of one apply, `remove_worker` drops the series of a worker; `add_up_by_worker` and
-    `find_label` answer how many events of each type a worker has sent; `received` and `rejected` count what the
-    consumer thread takes and refuses, `rejections` returns what was refused; `omitted` and `omissions` do the same
-    for single fields of events.
+    `find_label` answer how many events of each type a worker has sent. `intake` has what was
+    received and rejected.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Metrics:
         runtime_buckets: Sequence[float],
         state: StateView,
         broker: BrokerView,
+        intake: IntakeCounts,
         *,
         queues: QueuesView | None = None,
         inspector: InspectorView | None = None,
@@ -64,16 +65,11 @@ class Metrics:
         self._history: HistoryView | None = None
         self._access: AccessView | None = None
         bounds = sorted({float(bound) for bound in runtime_buckets if isfinite(bound)})
-        counts = Counts(bounds, state, clock, worker_label=worker_label, exceptions=celery_exporter)
+        counts = Counts(bounds, state, intake, clock, worker_label=worker_label, exceptions=celery_exporter)
         self._counts = counts
         self._readings = Readings(counts, state, queues, inspector)
         self._exporter = CeleryExporter(counts, self._readings, worker_label) if celery_exporter else None
         self.observe: Final = counts.observe
-        self.received: Final = counts.received
-        self.rejected: Final = counts.rejected
-        self.rejections: Final = counts.rejections
-        self.omitted: Final = counts.omitted
-        self.omissions: Final = counts.omissions
         self.remove_worker: Final = counts.remove_worker
         self.add_up_by_worker: Final = counts.add_up_by_worker
         self.find_label: Final = counts.find_label

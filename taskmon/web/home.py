@@ -32,5 +32,5 @@ class Home(PageHandler):
             read_only=services.settings.read_only,
             links=_LINKS,
             version=__version__,
-            broker="connected to the broker" if services.broker.connected else "the broker is away",
+            broker="connected to the broker" if self.monitor.broker.connected else "the broker is away",
         )

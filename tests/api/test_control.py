@@ -271,7 +271,7 @@ async def test_what_changes_a_worker_has_it_inspected(memory_broker: str, monkey
     async with watching(memory_broker) as served:
         served.apply(event("worker-offline", hostname=W2))  # else the first inspect would wait for it
         with worker(served, pool_grow=fine()) as remote:
-            await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
+            await eventually(lambda: W1 in served.taskmon.monitor.inspector.inspections)
             before = remote.count("stats")
             assert (await post(served, f"/api/worker/pool/grow/{W1}")).status == 200
             served.apply(event("worker-heartbeat", hostname=W1))

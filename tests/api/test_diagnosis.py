@@ -10,11 +10,11 @@ from patience import PATIENCE
 from serving import Served, close, event, make_app, serving
 from waiting import eventually
 
-from taskmon import app
 from taskmon.api import diagnosis
 from taskmon.auth import Role
 from taskmon.credentials.tokens import new_token
 from taskmon.http import time_slice
+from taskmon.monitor import monitor
 from taskmon.monitor.diagnostics import heartbeats
 from taskmon.records import CUT_MARK
 
@@ -92,8 +92,8 @@ async def test_an_unknown_task() -> None:
         assert (never["status"], never["message"]) == (404, "Unknown task 'x'")
         assert never["reason"].startswith("not connected")
         served.apply(event("task-received", "a"), event("task-received", "b"))
-        await served.taskmon._consumer.stop()  # so that it does not try to connect again
-        served.taskmon.services.broker.connected = True
+        await served.taskmon.monitor._consumer.stop()  # so that it does not try to connect again
+        served.taskmon.monitor.broker.connected = True
         assert (await served.get("/api/task/tree/x")).error["reason"].startswith("never seen")
         assert (await served.get("/api/task/tree/a")).error["reason"].startswith("evicted")
 
@@ -204,7 +204,7 @@ async def test_a_taskmon_without_anything() -> None:
 async def test_a_cluster_where_all_is_well(memory_broker: str) -> None:
     celery_app = make_app(memory_broker, result_backend="cache+memory://", result_extended=True)
     async with serving(celery_app) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         assert await findings(served) == {}
 
 
@@ -228,7 +228,7 @@ async def test_the_result_backend(conf: dict[str, Any], code: str) -> None:
 @pytest.mark.usefixtures("_impatient")
 async def test_every_finding() -> None:
     async with serving() as served:
-        now = served.taskmon.services.started
+        now = served.taskmon.monitor.started
         for number in range(3):
             served.apply(event("worker-heartbeat", at=now - 90, freq=60.0, processed=number))
             served.apply(event("worker-heartbeat", at=now, hostname="w2", freq=60.0, processed=0))
@@ -236,8 +236,8 @@ async def test_every_finding() -> None:
             event("task-received", "a", name="add", args="(...,)", kwargs="{}", hostname="w2"),
             event("task-received", "b", name="add", args="()", kwargs="{" + CUT_MARK, hostname="w2"),
         )
-        served.taskmon.services.metrics.rejected("too-large", 2)
-        served.taskmon._reconciler._mailbox.pickled = now
+        served.taskmon.monitor.intake.reject("too-large", 2)
+        served.taskmon.monitor._reconciler._mailbox.pickled = now
         found = await findings(served)
     seconds = found["clocks-disagree"].pop("seconds")
     assert seconds.keys() == {"celery@w1"}
@@ -262,7 +262,7 @@ async def test_every_finding() -> None:
 async def test_findings_are_logged_without_anybody_asking(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "_DIAGNOSE_INTERVAL", 0.01)
+    monkeypatch.setattr(monitor, "_DIAGNOSE_INTERVAL", 0.01)
     async with serving() as served:
         await eventually(lambda: "no-result-backend" in caplog.text)
         await findings(served)

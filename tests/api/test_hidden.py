@@ -130,11 +130,11 @@ async def living_in(world: World, broker: str, history: Path | None, show_args: 
         **more,
     }
     async with serving(app, show_args=show_args, **options) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         served.apply(*events(world))
         read = {name: read_answer(name, answer)[0] for name, answer in answers(world).items()}
         assert read.keys() == {*GENERAL, *OF_TASKS}
-        served.taskmon.services.inspector.inspections[HOST] = Inspection(read, dict.fromkeys(read, time.time()))
+        served.taskmon.monitor.inspector.inspections[HOST] = Inspection(read, dict.fromkeys(read, time.time()))
         yield served
 
 

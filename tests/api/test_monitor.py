@@ -50,18 +50,18 @@ async def test_ready_once_connected(memory_broker: str) -> None:
     async with serving(make_app(memory_broker)) as served:
         before = await served.get("/readyz", anonymous=True)
         assert before.status in (200, 503)
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         ready = await served.get("/readyz", anonymous=True)
         assert ready.json() == {"status": "ready"}
         assert ready.status == 200
         lost = ("The broker", Fault("it hangs", "wait", "host h"), True, 1)
-        served.taskmon.services.broker.note_disconnected(*lost)
+        served.taskmon.monitor.broker.note_disconnected(*lost)
         answer = await served.get("/readyz", anonymous=True)
         assert answer.error == {"status": 503, "message": "The broker is unavailable: it hangs"}
         assert answer.header("Retry-After") == "1"
-        served.taskmon.services.broker.away_since -= 185
+        served.taskmon.monitor.broker.away_since -= 185
         answer = await served.get("/readyz", anonymous=True)
         assert re.fullmatch(r"The broker is unavailable: it hangs, for \d minutes now", answer.error["message"])
-        served.taskmon._consumer._connected("memory://")
-        served.taskmon.services.broker.note_disconnected(*lost)
+        served.taskmon.monitor._consumer._connected("memory://")
+        served.taskmon.monitor.broker.note_disconnected(*lost)
         assert (await served.get("/readyz", anonymous=True)).error["message"] == "The broker is unavailable: it hangs"

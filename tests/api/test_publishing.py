@@ -122,7 +122,7 @@ async def slow_results(shop: Shop, seconds: float) -> AsyncIterator[None]:
     """Keep the thread that reads results busy for so long."""
     go = threading.Event()
     asyncio.get_running_loop().call_later(seconds, go.set)
-    busy = asyncio.create_task(shop.served.taskmon.services.results._lane.call(go.wait, PATIENCE))
+    busy = asyncio.create_task(shop.served.taskmon.monitor.results._lane.call(go.wait, PATIENCE))
     await asyncio.sleep(0)
     try:
         yield
@@ -387,7 +387,7 @@ async def test_a_task_that_is_retried_by_many_at_once_is_published_once(memory_b
     async with serving_shop(make_project(backend=None)) as shop:
         shop.served.apply(event("task-sent", "a", **SENT), event("task-failed", "a", exception="E()"))
         go = threading.Event()
-        busy = asyncio.create_task(shop.served.taskmon.services.publisher._lane.call(go.wait, PATIENCE))
+        busy = asyncio.create_task(shop.served.taskmon.monitor.publisher._lane.call(go.wait, PATIENCE))
         await asyncio.sleep(0)
         asked = [asyncio.create_task(shop.post(f"/api/task/retry/a?again={again}")) for _ in range(10)]
         await eventually(lambda: sum(one.done() for one in asked) == 9)
@@ -492,7 +492,7 @@ async def test_the_result_backend_goes_while_apply_waits(memory_broker: str, mon
         raise OSError("gone")
 
     async with serving_shop(make_project()) as shop:
-        source = shop.served.taskmon.services.results._source
+        source = shop.served.taskmon.monitor.results._source
 
         async def ask(seconds: float) -> Response:
             path = f"/api/task/apply/shop.add?timeout={min(seconds, 60)}"

@@ -188,25 +188,25 @@ async def reason(served: Served, task_id: str = "a") -> str:
 
 async def test_unknown_since_the_broker_is_away() -> None:
     async with serving(make_app(AWAY)) as served:
-        await eventually(lambda: "refused" in served.taskmon.services.broker.reason)
+        await eventually(lambda: "refused" in served.taskmon.monitor.broker.reason)
         assert (await reason(served)).startswith("not connected: ")
         assert "wrong-horse" not in await reason(served)
 
 
 async def test_unknown_since_no_worker_sends_events(memory_broker: str) -> None:
     async with serving(make_app(memory_broker)) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         served.apply(event("worker-heartbeat"))
         assert (await reason(served)).startswith("no task events: ")
 
 
 async def test_never_seen(memory_broker: str) -> None:
     async with serving(make_app(memory_broker)) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         served.apply(event("task-sent", "b"))
         why = await reason(served)
         assert why.startswith("never seen: ")
-        assert time.strftime("%Y-%m-%dT", time.gmtime(served.taskmon.services.started)) in why
+        assert time.strftime("%Y-%m-%dT", time.gmtime(served.taskmon.monitor.started)) in why
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -61,14 +61,14 @@ async def test_a_worker_that_comes_is_inspected(memory_broker: str) -> None:
     async with watching(memory_broker) as served:
         with answering(make_app(memory_broker), W1, **inspectable()):
             beat(served, kind="online")
-            await eventually(lambda: W1 in served.taskmon.services.inspector.inspections)
+            await eventually(lambda: W1 in served.taskmon.monitor.inspector.inspections)
         worker = (await served.get("/api/workers")).json()[W1]
         assert worker.keys() == KEYS
         assert 0 <= worker["age"] < PATIENCE
         assert abs(worker["timestamp"] - time.time()) < PATIENCE
         assert worker["registered"] == ANSWERS["registered"]
         served.state.purge_workers(time.time() + 5)
-        assert served.taskmon.services.inspector.inspections == {}
+        assert served.taskmon.monitor.inspector.inspections == {}
 
 
 async def test_refreshing_all(memory_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ async def test_queue_lengths(memory_broker: str) -> None:
             queue.put({})
         with answering(app, W1, **inspectable()):
             beat(served)
-            await eventually(lambda: served.taskmon.services.inspector.queues())
+            await eventually(lambda: served.taskmon.monitor.inspector.queues())
         answer = await served.get("/api/queues/length")
         assert [(queue["name"], queue["messages"]) for queue in answer.json()["active_queues"]] == [
             ("default", 0), ("mail", 0), ("orders", 1),
@@ -293,8 +293,8 @@ async def test_queue_lengths(memory_broker: str) -> None:
 
 async def test_the_watch_keeps_lengths_for_the_metrics(memory_broker: str) -> None:
     async with watching(memory_broker) as served:
-        await eventually(lambda: "celery" in served.taskmon.services.queues.latest)
-        assert served.taskmon.services.queues.age is not None
+        await eventually(lambda: "celery" in served.taskmon.monitor.queues.latest)
+        assert served.taskmon.monitor.queues.age is not None
 
 
 async def test_a_worker_that_answers_with_rubbish(memory_broker: str) -> None:

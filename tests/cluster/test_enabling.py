@@ -367,9 +367,9 @@ async def test_taskmon_asks_nobody_when_told_not_to(
     memory_app: Celery, control: Callable[[], list[dict[str, Any]]]
 ) -> None:
     async with serving(memory_app, enable_events=False) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         served.apply(worker_event("online", "a"))
-        assert served.taskmon._enabler._task is None
+        assert served.taskmon.monitor._enabler._task is None
     assert told(control()) == []
 
 

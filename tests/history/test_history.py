@@ -255,7 +255,7 @@ async def test_ready_and_metrics_tell_of_the_history(
 ) -> None:
     monkeypatch.setattr(recording, "INTERVAL", PATIENCE)  # a round would say how it really goes
     async with serving(make_app(memory_broker), **options(tmp_path)) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         assert (await served.get("/readyz")).json() == {"status": "ready", "history": "ok"}
         history = served.taskmon.services.history
         assert history is not None
@@ -274,7 +274,7 @@ async def test_ready_and_metrics_tell_of_the_history(
         assert b"\ntaskmon_history_available 0\n" in (await served.get("/metrics")).body
         history.status.reason, history.status.writing_since = "", None
     async with serving(make_app(memory_broker)) as served:
-        await eventually(lambda: served.taskmon.services.broker.connected)
+        await eventually(lambda: served.taskmon.monitor.broker.connected)
         assert (await served.get("/readyz")).json() == {"status": "ready"}
         assert b"\ntaskmon_history_available " not in (await served.get("/metrics")).body
 

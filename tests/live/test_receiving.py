@@ -17,10 +17,11 @@ from monitor import Monitor
 from patience import PATIENCE
 from workers import Project
 
+from taskmon.broker_status import BrokerStatus
 from taskmon.events import EventConsumer
-from taskmon.monitor.broker_status import BrokerStatus
 from taskmon.receiving.drains import KombuDrain, RedisDrain
 from taskmon.receiving.frames import AmqpDrain
+from taskmon.receiving.intake import IntakeCounts
 from taskmon.records import Event
 from taskmon.settings import Settings
 
@@ -37,14 +38,6 @@ def monitor(broker: Broker, tmp_path: Path) -> Iterator[Monitor]:
         monitor.kill()
 
 
-class NoCounts:
-    def received(self, n: int) -> None:
-        pass
-
-    def rejected(self, reason: str, n: int = 1) -> None:
-        pass
-
-
 def receive_one(app: Celery, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str, float]:
     """Receive an event; give the drain, the name of the queue and the seconds from sending to applying."""
     drains: list[Any] = []
@@ -59,7 +52,7 @@ def receive_one(app: Celery, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str,
     status = BrokerStatus()
 
     async def run() -> tuple[str, float]:
-        consumer = EventConsumer(app, Settings(), status, applied.extend, NoCounts())
+        consumer = EventConsumer(app, Settings(), status, applied.extend, IntakeCounts())
         consumer.start()
         deadline = time.monotonic() + PATIENCE
         while not status.connected and time.monotonic() < deadline:
@@ -113,7 +106,7 @@ def test_a_redis_that_falls_silent_is_noticed(redis_broker: Broker, new_project:
     status = BrokerStatus()
 
     async def watch() -> None:
-        consumer = EventConsumer(app, Settings(), status, lambda events: None, NoCounts())
+        consumer = EventConsumer(app, Settings(), status, lambda events: None, IntakeCounts())
         consumer.start()
         deadline = time.monotonic() + PATIENCE
         while not status.connected and time.monotonic() < deadline:

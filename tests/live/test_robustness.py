@@ -62,7 +62,7 @@ async def watching(app: Celery, **options: Any) -> AsyncIterator[Served]:
 
 async def send_and_wait(served: Served, app: Celery, name: str) -> None:
     """Send the events of 100 tasks and wait for them; again where the connection was lost meanwhile."""
-    status = served.taskmon.services.broker
+    status = served.taskmon.monitor.broker
     while True:
         await is_connected(served)
         before = status.reconnects
@@ -84,19 +84,19 @@ async def publish(served: Served) -> Response:
 
 
 async def is_connected(served: Served) -> None:
-    status = served.taskmon.services.broker
+    status = served.taskmon.monitor.broker
     await eventually(lambda: status.connected, "connected", PATIENCE)
 
 
 async def is_sound(served: Served, app: Celery) -> None:
     """Check that every thread lives and does its work, and that nothing failed on the way."""
-    total, reconnects = served.state.task_events_total, served.taskmon.services.broker.reconnects
+    total, reconnects = served.state.task_events_total, served.taskmon.monitor.broker.reconnects
     await send_and_wait(served, app, "last")
-    if served.taskmon.services.broker.reconnects == reconnects:
+    if served.taskmon.monitor.broker.reconnects == reconnects:
         assert served.state.task_events_total == total + 300
     assert served.state.failed_total == 0
-    assert served.taskmon._consumer._thread.is_alive()
-    for lane in served.taskmon._lanes:
+    assert served.taskmon.monitor._consumer._thread.is_alive()
+    for lane in served.taskmon.monitor._pools:
         assert not lane._started or all(thread.is_alive() for thread in lane._threads)
     await answers(served, "/api/queues/length")
     await answers(served, "/readyz")
@@ -123,7 +123,7 @@ def test_a_network_that_stalls(broker: Broker, new_project: Callable[..., Projec
             await asyncio.to_thread(send_lives, app, "meanwhile", 100)
             assert len((await served.get("/api/tasks?limit=10")).json()) == 10
             assert (await served.get("/api/queues/length")).status == 503
-            status = served.taskmon.services.broker
+            status = served.taskmon.monitor.broker
             await eventually(lambda: not status.connected, "the silence is noticed", PATIENCE)
             assert (await served.get("/readyz")).status == 503
             proxy.heal()
@@ -257,7 +257,7 @@ def test_workers_that_come_and_go(redis_broker: RedisBroker, new_project: Callab
                 )
                 served.state.purge_workers(time.time() + 1)  # all: upkeep would do so an hour from now
                 assert served.state.workers == {}
-            enabler, inspector = served.taskmon._enabler, served.taskmon.services.inspector
+            enabler, inspector = served.taskmon.monitor._enabler, served.taskmon.monitor.inspector
             await eventually(lambda: not inspector._asking._wanted, "nobody is asked any more", PATIENCE)
             assert not enabler._asked
             assert not enabler._again

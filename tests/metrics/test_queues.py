@@ -12,6 +12,7 @@ from taskmon.metrics import Metrics, oldest_waiting
 from taskmon.metrics.oldest_waiting import Waiting
 from taskmon.metrics.readings import MAX_AGE
 from taskmon.monitor.state import State
+from taskmon.receiving.intake import IntakeCounts
 from taskmon.records import Task
 
 OLDEST = "taskmon_queue_oldest_waiting_seconds"
@@ -99,7 +100,7 @@ def test_none_waits_in_a_queue_that_is_empty(scene: Scene, age: float | None, me
 
 def test_with_the_state_itself() -> None:
     state = State(max_tasks=2)
-    metrics = Metrics("taskmon", (1.0,), state, Scene().broker, clock=lambda: NOW)
+    metrics = Metrics("taskmon", (1.0,), state, Scene().broker, IntakeCounts(), clock=lambda: NOW)
     state.subscribe(metrics.observe)
     sent = [
         make_event("sent", uuid, queue="mail", timestamp=NOW - age) for uuid, age in (("a", 9), ("b", 8), ("c", 7))

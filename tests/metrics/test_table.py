@@ -23,8 +23,8 @@ def test_the_labels_are_those_of_the_table() -> None:
     scene = Scene("flower", celery_exporter=True)
     scene.add_worker("celery@w1", 1, 4, "mail")
     scene.find_queues({"mail": (3, 1)})
-    scene.metrics.rejected("no-type")
-    scene.metrics.omitted("retries")
+    scene.intake.reject("no-type")
+    scene.intake.omit("retries")
     sent = scene.send("a", age=5)
     sent.received, sent.started = scene.now - 1, scene.now
     for kind in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected"):

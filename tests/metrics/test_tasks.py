@@ -6,10 +6,11 @@ import pytest
 from factories import make_event
 from scene import NOW, Scene, task
 
+from taskmon.broker_status import BrokerStatus
 from taskmon.metrics import Metrics
 from taskmon.metrics.table import TASK_COUNTERS
-from taskmon.monitor.broker_status import BrokerStatus
 from taskmon.monitor.state import State
+from taskmon.receiving.intake import IntakeCounts
 
 
 @pytest.mark.parametrize(("kind", "name"), TASK_COUNTERS.items())
@@ -101,12 +102,12 @@ def test_runtimes_are_added_up_over_queues(scene: Scene) -> None:
 )
 def test_a_task_counts_once_as_failed_unless_it_was_retried(types: tuple[str, ...], failures: int) -> None:
     state = State()
-    metrics = Metrics("taskmon", (1.0,), state, BrokerStatus(), celery_exporter=True)
+    metrics = Metrics("taskmon", (1.0,), state, BrokerStatus(), IntakeCounts(), celery_exporter=True)
     state.subscribe(metrics.observe)
     events = [make_event(type, name="add", exception="E()") for type in types]
     for batch in (events[:1], events[1:]):
         state.apply(batch)
-    restored = Metrics("taskmon", (1.0,), state, BrokerStatus(), celery_exporter=True)
+    restored = Metrics("taskmon", (1.0,), state, BrokerStatus(), IntakeCounts(), celery_exporter=True)
     restored.restore(metrics.save(), [])
     for one in (metrics, restored):
         text = one.render().decode()

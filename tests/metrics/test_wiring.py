@@ -13,14 +13,14 @@ async def test_lengths_come_from_the_watch_of_the_queues(memory_broker: str) -> 
     app.send_task("tasks.add")
     app.send_task("tasks.add")
     async with serving(app) as served:
-        await eventually(lambda: served.taskmon.services.queues.latest)
+        await eventually(lambda: served.taskmon.monitor.queues.latest)
         body = (await served.get("/metrics")).body
     assert b'\ntaskmon_queue_length{queue="celery"} 2\n' in body
 
 
 async def test_a_scrape_asks_the_broker_nothing() -> None:
     async with serving() as served:
-        queues = served.taskmon.services.queues
+        queues = served.taskmon.monitor.queues
         queues.latest = {"celery": SimpleNamespace(messages=3, consumers=1)}  # type: ignore[dict-item]
         asked = dict(queues._asked)  # by the upkeep, perhaps
         body = served.taskmon.services.metrics.render()
@@ -31,7 +31,7 @@ async def test_a_scrape_asks_the_broker_nothing() -> None:
 async def test_pool_sizes_come_from_the_inspector() -> None:
     async with serving() as served:
         served.apply(event("worker-online"))
-        served.taskmon.services.inspector.inspections["celery@w1"] = Inspection(pool_size=4)
+        served.taskmon.monitor.inspector.inspections["celery@w1"] = Inspection(pool_size=4)
         assert b'\ntaskmon_worker_pool_size{worker="celery@w1"} 4\n' in (await served.get("/metrics")).body
 
 

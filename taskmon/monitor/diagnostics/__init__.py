@@ -1,7 +1,7 @@
 """Diagnostics: what makes the answers of taskmon incomplete, and the setting that changes it."""
 
+from .app_facts import AppFacts
 from .diagnostics import Diagnostics
 from .findings import Finding
-from .views import AppFacts
 
 __all__ = ["AppFacts", "Diagnostics", "Finding"]

@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from ...broker_status import BrokerStatus
+from ...cluster.inspection import Inspector
+from ...cluster.mailbox import Mailbox
+from ...receiving.intake import IntakeCounts
 from ...records import Event, Task, Worker
 from ...settings import Settings
 from ..state import State
+from .app_facts import AppFacts
 from .event_dates import examine_dates
 from .findings import Finding, count_of
 from .heartbeats import Heartbeats
 from .silence import Silence
 from .tasks import examine_tasks
-from .views import AppFacts, BrokerView, HistoryView, InspectorView, MetricsView, RepliesView
 
 log = logging.getLogger(__package__)
 
@@ -45,30 +49,30 @@ class Diagnostics:
         state: State,
         settings: Settings,
         facts: AppFacts,
-        broker: BrokerView,
-        metrics: MetricsView,
-        replies: RepliesView,
-        inspector: InspectorView,
+        broker: BrokerStatus,
+        intake: IntakeCounts,
+        mailbox: Mailbox,
+        inspector: Inspector,
         exchange: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
         self._facts = facts
         self._broker = broker
-        self._metrics = metrics
-        self._replies = replies
+        self._intake = intake
+        self._mailbox = mailbox
         self._clock = clock
         self._heartbeats = Heartbeats(state, settings, broker, clock)
-        self._silence = Silence(state, broker, metrics, inspector, exchange, clock)
+        self._silence = Silence(state, broker, intake, inspector, exchange, clock)
         self.forget: Final = self._heartbeats.forget
-        self._history: HistoryView | None = None
+        self._count_lost: Callable[[], int] | None = None
         self._lost: tuple[int, float] = 0, 0.0
         self._refused: dict[str, tuple[int, float]] = {}
         self._shown: set[tuple[str, str | None]] = set()
 
-    def watch_history(self, history: HistoryView) -> None:
-        """Look at a history too, which is made later."""
-        self._history = history
+    def watch_history(self, count_lost: Callable[[], int]) -> None:
+        """Watch a history, too: `count_lost` returns how many changes it has lost."""
+        self._count_lost = count_lost
 
     def observe(self, changes: list[tuple[Event, Task | Worker | None]]) -> None:
         """Note what workers tell of themselves."""
@@ -131,7 +135,7 @@ class Diagnostics:
 
     def _examine_replies(self) -> Iterator[Finding]:
         """Find whether workers have lately replied with what is never loaded."""
-        pickled = self._replies.pickled
+        pickled = self._mailbox.pickled
         if pickled is not None and self._clock() - pickled < RECENT:
             yield Finding(
                 "replies-pickled",
@@ -142,7 +146,7 @@ class Diagnostics:
     def _examine_refusals(self) -> Iterator[Finding]:
         """Find the reasons for which events have been refused lately."""
         now = self._clock()
-        for reason, count in self._metrics.rejections().items():
+        for reason, count in self._intake.rejected.items():
             before, since = self._refused.get(reason, (0, now))
             if count != before:
                 since = now
@@ -158,10 +162,10 @@ class Diagnostics:
 
     def _examine_history(self) -> Iterator[Finding]:
         """Find whether the history has lately lost what it was to keep."""
-        if self._history is None:
+        if self._count_lost is None:
             return
-        status, now = self._history.status, self._clock()
-        count, since = status.dropped + status.unfit, self._lost[1]
+        now = self._clock()
+        count, since = self._count_lost(), self._lost[1]
         if count != self._lost[0]:
             since = now
         self._lost = count, since

@@ -10,12 +10,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from ...broker_status import BrokerStatus
 from ...records import Event, Task, Worker
 from ...settings import Settings
 from ..state import State
 from .duplicate_workers import Namesakes
 from .findings import MAX_LISTED, Finding, count_of, name_some
-from .views import BrokerView
 
 #: Seconds that something must last which may be a matter of a moment.
 MIN_DURATION: Final = 10.0
@@ -59,7 +59,7 @@ class _Watch(Struct):
 class Heartbeats:
     """What each worker's heartbeats say; `observe` hears of workers' events, `forget` of workers that go."""
 
-    def __init__(self, state: State, settings: Settings, broker: BrokerView, clock: Callable[[], float]) -> None:
+    def __init__(self, state: State, settings: Settings, broker: BrokerStatus, clock: Callable[[], float]) -> None:
         self._state = state
         self._broker = broker
         self._settings = settings

@@ -9,10 +9,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from ...broker_status import BrokerStatus
+from ...cluster.inspection import Inspector
+from ...receiving.intake import IntakeCounts
 from ...records import Event, Task, Worker
 from ..state import State
 from .findings import MAX_LISTED, Finding, count_of, name_some
-from .views import BrokerView, InspectorView, MetricsView
 
 #: Seconds of a connection after which a worker should have been heard: their heartbeats come every 2 s.
 SILENT_FOR: Final = 30.0
@@ -46,16 +48,16 @@ class Silence:
     def __init__(
         self,
         state: State,
-        broker: BrokerView,
-        metrics: MetricsView,
-        inspector: InspectorView,
+        broker: BrokerStatus,
+        intake: IntakeCounts,
+        inspector: Inspector,
         exchange: str,
         clock: Callable[[], float],
     ) -> None:
         self._state = state
         self._inspector = inspector
         self._broker = broker
-        self._metrics = metrics
+        self._intake = intake
         self._exchange = exchange
         self._clock = clock
         self._started = clock()
@@ -190,7 +192,7 @@ class Silence:
 
     def _list_refusals(self) -> list[str]:
         """Name what is refused, if anything is."""
-        refused = self._metrics.rejections().get(_CONTENT_TYPE, 0)
+        refused = self._intake.rejected.get(_CONTENT_TYPE, 0)
         if not refused:
             return []
         return [

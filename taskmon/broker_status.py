@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..broker_faults import Fault
-from ..wording import say_roughly
+from .broker_faults import Fault
+from .wording import say_roughly
 
 log = logging.getLogger(__name__)
 
