@@ -154,7 +154,9 @@ async def test_a_body_that_is_too_large(head: str) -> None:
 async def test_a_body_of_chunks_that_is_too_large() -> None:
     async with serving(max_body=1024) as served:
         reader, writer = await served.connect()
-        writer.write(b"POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"POST /api/tasks/revoke HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n")
+        credentials = served.credentials["Authorization"]
+        writer.write(f"Authorization: {credentials}\r\n\r\n".encode())
         for _ in range(20):
             writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
         assert (await reader.read(12)) in (b"HTTP/1.1 400", b"HTTP/1.1 413", b"")

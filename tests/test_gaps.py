@@ -1,6 +1,5 @@
 """What a task lacks, and what counts as cut: held against the texts that Celery itself writes."""
 
-import timeit
 from typing import Any
 
 import pytest
@@ -94,9 +93,3 @@ def test_a_text_without_dots_was_not_shortened(value: object) -> None:
         assert not is_shortened(text)
     elif "..." not in repr(value):
         assert is_shortened(text)
-
-
-def test_looking_for_gaps_is_cheap() -> None:
-    task = Task("a", **DONE)
-    rounds = 2000
-    assert min(timeit.repeat(lambda: find_gaps(task), number=rounds, repeat=20)) / rounds < 5e-6

@@ -97,7 +97,7 @@ def test_a_process_that_is_killed_is_started_again(database: SqliteApart) -> Non
 def test_it_ends_with_the_taskmon_that_is_killed(tmp_path: Path) -> None:
     """However little it gets done: here it is stopped."""
     program = (
-        "import sys; from pathlib import Path; from taskmon.history.apart import SqliteApart\n"
+        "import sys; from pathlib import Path; from taskmon.history.sqlite_subprocess import SqliteApart\n"
         "database = SqliteApart(Path(sys.argv[1]), None, None); database.open(); database.index_some(1)\n"
         "print(database._process.pid, flush=True); sys.stdin.read()"
     )
