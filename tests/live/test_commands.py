@@ -28,8 +28,11 @@ SILENCE = 1.0
 #: What only a loop that is held up would reach, in seconds.
 HELD_UP = 0.5
 
+#: No worker consumes from it: only this makes it a destination.
+FOR_TASKS = "--publish-queues=live-other"
+
 #: Waits for a worker about as long as it takes; one that has begun to listen too late is asked again after that.
-LONG = ["--inspect-timeout=20000", "--publish-queues=live-other"]
+LONG = ["--inspect-timeout=20000", FOR_TASKS]
 
 
 @pytest.fixture
@@ -243,7 +246,7 @@ def test_what_is_inspected_and_how_long_queues_are(
 def test_a_worker_that_is_killed_in_the_middle_is_silence(
     project: Project, start_worker: Callable[..., Worker], start_monitor: Callable[..., Monitor]
 ) -> None:
-    monitor = start_monitor(project.broker_url)
+    monitor = start_monitor(project.broker_url, options=[FOR_TASKS])
     answers: dict[str, tuple[int, float]] = {}
 
     def call(path: str, arguments: dict[str, Any]) -> None:
