@@ -38,7 +38,10 @@ SETTINGS = {"task_acks_late": True, "broker_transport_options": {"visibility_tim
 #: What taskmon is told to publish goes here; nothing consumes from it.
 MINE = "published-by-taskmon"
 
-BACKGROUND = ("--orphan-after=1", "--purge-offline-workers=1", f"--publish-queues={MINE}")
+#: The worker is told to consume from this one, and to leave it.
+TAKEN_UP = f"{MINE}-not"
+
+BACKGROUND = ("--orphan-after=1", "--purge-offline-workers=1", f"--publish-queues={MINE},{TAKEN_UP}")
 
 Snapshot = dict[str, Any]
 
@@ -312,7 +315,7 @@ def requests(worker: Worker, tasks: list[str]) -> Iterator[tuple[str, str, bytes
         "/api/task/timeout/": b"soft=10",
         "/api/task/rate-limit/": b"ratelimit=1",
         "/api/worker/pool/autoscale/": b"min=1&max=1",
-        "/api/worker/queue/": f"queue={MINE}-not".encode(),
+        "/api/worker/queue/": f"queue={TAKEN_UP}".encode(),
     }
     for pattern, handler in ROUTES:
         prefix = pattern.partition("(")[0].replace("\\", "")
@@ -368,7 +371,7 @@ def test_no_route_touches_messages_of_others(
         statuses[path] = status
     assert statuses["/api/task/send-task/project.add"] == 200
     assert statuses[f"/api/worker/queue/add-consumer/{quote(worker.hostname)}"] == 200
-    monitor.post(f"/api/worker/queue/cancel-consumer/{quote(worker.hostname)}", f"queue={MINE}-not".encode())
+    monitor.post(f"/api/worker/queue/cancel-consumer/{quote(worker.hostname)}", f"queue={TAKEN_UP}".encode())
     wait_as_before(watched, before, monitor)
     monitor.stop()
     wait_as_before(watched, before, monitor)
