@@ -80,7 +80,7 @@ def serve_child(tasks: int) -> None:
         decode, state = make_decoder().decode, taskmon.monitor.state
         for body in workload.bodies(queries.make_events(tasks)):
             state.apply(decode(body))
-        while state.tidy():
+        while state.maintain():
             pass
         await taskmon.start()
         held = [0.0, 0.0]

@@ -145,7 +145,7 @@ def time_state(state: "State", asked: dict[str, Arguments], times: int = CALLS) 
 
     queries = {what: parse_query({**given, "limit": str(PAGE)}, UTC) for what, given in asked.items()}
     first = {what: _call(state, query) for what, query in queries.items()}
-    while state.tidy():
+    while state.maintain():
         pass
     timings = {}
     for what, query in queries.items():

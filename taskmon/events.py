@@ -226,7 +226,7 @@ class EventConsumer:
         while not self._stopping.is_set():
             self._drain(drain, 0.25)
             if self._queue.acks is not None:
-                self._queue.acks.settle(self._applied)
+                self._queue.acks.ack(self._applied)
             if (lost := self._subscription.lost) is not None:
                 raise SubscriptionLost(*lost)
             if time.monotonic() - checked > 1:

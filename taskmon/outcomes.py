@@ -32,7 +32,7 @@ class Outcome(Struct, frozen=True):
     traceback: str | None = None
 
 
-def settle(task: Task, outcome: Outcome) -> None:
+def resolve(task: Task, outcome: Outcome) -> None:
     """Let a task be finished as its outcome says."""
     task.state = outcome.state
     task.reconciled = SETTLED
@@ -65,7 +65,7 @@ def contradicts(task: Task, event: Event) -> bool:
     return bool(event.timestamp > finished) or (kind is None and task.state == states.REVOKED)
 
 
-def unsettle(task: Task) -> str:
+def unresolve(task: Task) -> str:
     """Take back what settled a task, for an event is to say how it is; give the field of a time that it lost."""
     field = FINISHED[task.state]
     setattr(task, field, None)

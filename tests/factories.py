@@ -78,7 +78,7 @@ def flush(state: State) -> None:
 def tidy_up(state: State) -> int:
     """Tidy until nothing is left to do; tell how many times that took."""
     for times in range(1, 1_000_000):
-        if not state.tidy():
+        if not state.maintain():
             return times
     raise AssertionError("tidying never ends")
 
@@ -115,19 +115,19 @@ def small_blocks(block: int = 4, flush_at: int = 4, sampled: int = 2, sortable: 
         for module in (ordering, facets, finder, indexes, state):
             patch.setattr(module, "BLOCK", block)
         for module in (ordering, indexes):
-            patch.setattr(module, "FULL", 2 * block)
+            patch.setattr(module, "SORT_AT", 2 * block)
         for module in (indexes, zone_maps):
-            patch.setattr(module, "MOST_DISTURBED", block)
-        patch.setattr(zone_maps, "_FEW", 1)
-        patch.setattr(zone_maps, "_OFTEN", 2)
+            patch.setattr(module, "MAX_DISTURBED", block)
+        patch.setattr(zone_maps, "_MAX_OPEN_PLACES", 1)
+        patch.setattr(zone_maps, "_USES_PER_CHECK", 2)
         for module in (indexes, state):
             patch.setattr(module, "FLUSH_AT", flush_at)
             patch.setattr(module, "LINGER", 2 * flush_at)
-        patch.setattr(ordering, "_STRETCH", max(1, block // 2))
+        patch.setattr(ordering, "_CHUNK", max(1, block // 2))
         patch.setattr(ordering, "_SAMPLED", sampled)
         patch.setattr(finder, "_SORTABLE", sortable)
         patch.setattr(finder, "_SPARE", 1)
-        patch.setattr(finder, "_SMALL", 4 * block)
+        patch.setattr(finder, "_SMALL_GROUP", 4 * block)
         patch.setattr(sorting, "_RUN", max(1, block // 2))
         patch.setattr(sorting, "_MERGED", 2)
         yield

@@ -133,7 +133,7 @@ def reconcile(random: Random, state: State) -> None:
     task_id, step = random.choice(unfinished), random.random()
     if step < 0.6:
         finished = random.choice([None, *TIMES])
-        state.reconciled.settle(task_id, Outcome(random.choice(["SUCCESS", "FAILURE", "REVOKED"]), finished))
+        state.reconciled.resolve(task_id, Outcome(random.choice(["SUCCESS", "FAILURE", "REVOKED"]), finished))
     elif step < 0.8:
         state.reconciled.orphan(task_id)
     else:
@@ -154,7 +154,7 @@ def live(
         elif step < 0.6:
             reconcile(random, state)
         elif step < 0.7:
-            state.tidy()
+            state.maintain()
         elif step < 0.75:
             tidy_up(state)
         elif step < 0.8:

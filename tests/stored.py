@@ -9,7 +9,7 @@ from typing import Any, Final
 from factories import START, make_event, make_state
 from hypothesis import strategies as st
 
-from taskmon.history.columns import FIELDS, settle, to_row
+from taskmon.history.columns import FIELDS, finish, to_row
 from taskmon.history.databases import Batch, Database
 from taskmon.history.reading import Listing
 from taskmon.history.sqlite import SqliteDatabase
@@ -208,7 +208,7 @@ def watched(draw: st.DrawFn, events: Sequence[Event]) -> list[Task]:
             state.apply([event])
             if draw(st.booleans()) or event is seen[-1]:
                 written.append(copy(state.get("a")))
-                settle(written[-1])
+                finish(written[-1])
     return draw(st.permutations(written))
 
 

@@ -48,7 +48,7 @@ def body(state: State) -> dict[str, Any]:
 def test_a_task_is_finished_as_the_result_backend_says() -> None:
     state = begun()
     assert (body(state)["source"], body(state)["orphaned"]) == ("events", False)
-    state.reconciled.settle("a", DONE)
+    state.reconciled.resolve("a", DONE)
     told = body(state)
     assert (told["state"], told["result"], told["succeeded"], told["timestamp"]) == (
         "SUCCESS",
@@ -65,7 +65,7 @@ def test_a_task_is_finished_as_the_result_backend_says() -> None:
 @pytest.mark.parametrize("end", ["FAILURE", "REVOKED"])
 def test_how_else_a_task_ends(end: str, finished: float | None) -> None:
     state = begun()
-    state.reconciled.settle("a", Outcome(end, finished, exception="E()", traceback="at"))
+    state.reconciled.resolve("a", Outcome(end, finished, exception="E()", traceback="at"))
     told = body(state)
     assert (told["state"], told["exception"], told["traceback"], told["result"]) == (end, "E()", "at", None)
     assert told[FINISHED[end]] == finished
@@ -73,7 +73,7 @@ def test_how_else_a_task_ends(end: str, finished: float | None) -> None:
 
 
 def test_what_waited_at_a_worker_waits_no_longer() -> None:
-    for reconcile in (lambda state: state.reconciled.settle("a", DONE), lambda state: state.reconciled.orphan("a")):
+    for reconcile in (lambda state: state.reconciled.resolve("a", DONE), lambda state: state.reconciled.orphan("a")):
         state = make_state(make_worker_event("online"), make_event("received", name="tasks.add"))
         assert state.prefetched == {("celery@one", "tasks.add"): 1}
         reconcile(state)
@@ -102,7 +102,7 @@ def test_what_waited_at_a_worker_waits_no_longer() -> None:
 )
 def test_a_late_event_wins_unless_it_only_tells_of_earlier(event: Event, expected: tuple[str, str, str]) -> None:
     state = begun()
-    state.reconciled.settle("a", DONE)
+    state.reconciled.resolve("a", DONE)
     state.apply([event])
     told = body(state)
     assert (told["state"], told["source"], told["result"]) == expected
@@ -118,10 +118,10 @@ def test_a_late_event_wins_unless_it_only_tells_of_earlier(event: Event, expecte
 @pytest.mark.parametrize("finished", [None, START + 50])
 def test_what_would_take_back_the_state_is_no_longer_from_the_result_backend(finished: float | None) -> None:
     state = begun()
-    state.reconciled.settle("a", Outcome("REVOKED", finished))
+    state.reconciled.resolve("a", Outcome("REVOKED", finished))
     state.apply([make_event("progress", timestamp=START)])
     assert (body(state)["state"], body(state)["source"]) == ("PROGRESS", "events")
-    state.reconciled.settle("a", Outcome("FAILURE"))
+    state.reconciled.resolve("a", Outcome("FAILURE"))
     state.apply([make_event("retried", timestamp=START)])
     state.apply([make_event("received", timestamp=START + 99)])
     assert (body(state)["state"], body(state)["source"]) == ("FAILURE", "result backend")
@@ -146,7 +146,7 @@ def test_a_task_that_somebody_has_is_orphaned_no_longer() -> None:
     state.reconciled.adopt("a")
     assert (body(state)["orphaned"], state.reconciled.orphaned) == (False, 0)
     state.reconciled.orphan("a")
-    state.reconciled.settle("a", DONE)
+    state.reconciled.resolve("a", DONE)
     assert (body(state)["orphaned"], body(state)["source"], state.reconciled.orphaned) == (False, "result backend", 0)
 
 
@@ -184,7 +184,7 @@ def test_subscribers_are_told_and_those_of_events_are_not() -> None:
     stop = state.subscribe(of_events.extend, events_only=True)
     state.reconciled.orphan("a")
     state.reconciled.adopt("a")
-    state.reconciled.settle("a", DONE)
+    state.reconciled.resolve("a", DONE)
     assert [(event.type, event.uuid, task) for event, task in told] == [(RECONCILED, "a", state.get("a"))] * 3
     assert of_events == []
     state.apply([make_event("started")])
@@ -221,7 +221,7 @@ def test_indexes_and_counts_stay_right(steps: list[tuple[str, str, float, str, f
                 state.apply([make_event(step, uuid, timestamp=at)])
             elif uuid in state._tasks.unfinished:
                 if step == "SETTLE":
-                    state.reconciled.settle(uuid, Outcome(end, finished))
+                    state.reconciled.resolve(uuid, Outcome(end, finished))
                 else:
                     (state.reconciled.orphan if step == "ORPHAN" else state.reconciled.adopt)(uuid)
             check(state)

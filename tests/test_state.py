@@ -94,7 +94,7 @@ def test_who_goes_is_as_a_simple_list_would_have_it(seed: int, max_tasks: int) -
             state.children(other)
             find_ids(state, sort_by=random.choice(SORT_KEYS), limit=2)
             state.task_names()
-            state.tidy()
+            state.maintain()
 
 
 def test_an_unknown_task_says_why() -> None:
@@ -387,7 +387,7 @@ def test_children_are_exact_whatever_waits_to_be_indexed(random: Random, block: 
             fields = {"timestamp": START + random.randrange(9), "parent_id": random.choice([None, "p", "q"])}
             state.apply([make_event(random.choice(TYPES), f"id{random.randrange(20)}", **fields)])
             if random.random() < 0.1:
-                state.tidy()
+                state.maintain()
             for parent in ("p", "q"):
                 expected = scan_children(state, parent)
                 assert state.children(parent) == expected

@@ -55,7 +55,7 @@ def ages_of(field: str) -> tuple[str, ...]:
     return AGES.get(field, _OTHERWISE)
 
 
-def settle(task: Task) -> None:
+def finish(task: Task) -> None:
     """Give a task the state and the `timestamp` that follow from its events, whatever order they came in."""
     times = {field: getattr(task, field) for field in TIMES}
     task.state = _find_state(times, _waits(task), *_untimed(task))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ..errors import HistoryRefused
 from ..records import Task
 from .batches import Row
-from .columns import FIELDS, merge_sql, settle
+from .columns import FIELDS, finish, merge_sql
 from .databases import Database, literal_condition
 from .driver_errors import Away, first_line
 from .schema import SEARCHED_SQL
@@ -120,7 +120,7 @@ class PostgresDatabase(Database):
     def upsert_tasks(self, connection: Connection, cluster: str, rows: list[Row]) -> int:
         tasks = [Task(*row) for row in rows]
         for task in tasks:
-            settle(task)
+            finish(task)
         document = _encode(tasks)
         if _NUL.search(document):
             raise ValueError("a text has a NUL character")

@@ -24,7 +24,7 @@ def show(name: str, value: Any, showing: Showing) -> Any:
     """Return the value of an argument, masked and cut."""
     if isinstance(value, InvalidArgument):
         return _UNREADABLE
-    if name in ("args", "kwargs") and not showing.sees(Role.ADMIN):
+    if name in ("args", "kwargs") and not showing.may_see(Role.ADMIN):
         return "(hidden)"
     if showing.masker.is_secret(name):
         return MASK

@@ -71,8 +71,8 @@ class Masker:
         self._matches = re.compile(whole).match if whole else None
         self._words = re.compile(f"(?:{'|'.join(map(re.escape, sorted(words)))}){_REST}{_SIGN}") if words else None
         #: In each text that has something to mask in it, in small letters, is one of these.
-        self.hints = _shortest(words | set(SHAPE_HINTS))
-        self._hinted = re.compile(_any_of(self.hints)).search
+        self.mask_hints = _shortest(words | set(SHAPE_HINTS))
+        self._hinted = re.compile(_any_of(self.mask_hints)).search
         self.is_secret = lru_cache(maxsize=4096)(self._is_secret)
         self._short = lru_cache(maxsize=_MAX_CACHED_TEXTS)(self._mask)
 

@@ -58,13 +58,13 @@ class Showing:
         self._warn_after = float("-inf")
         self._inspected = lru_cache(maxsize=_MAX_CACHED_ANSWERS)(self._inspect)
 
-    def sees(self, role: Role) -> bool:
+    def may_see(self, role: Role) -> bool:
         """Whether arguments, results and errors of tasks are shown to a role."""
         return self._least is not None and role >= self._least
 
     def show(self, task: Task, role: Role) -> Task:
         """Return a task as this role may see it: the same object where there is nothing to hide."""
-        if not self.sees(role):
+        if not self.may_see(role):
             return self._formatted(_hide(task))
         texts = f"{task.args}\0{task.kwargs}\0{task.result}"
         if task.exception is not None or task.traceback is not None:
@@ -85,7 +85,7 @@ class Showing:
             return Search(search.text, lambda task: matches(show(task, role)))
         wanted = only_wanted(search.terms)
         may_match = (lambda task: True) if wanted is None else compile_terms(wanted)
-        if not self.sees(role):
+        if not self.may_see(role):
             return Search(
                 search.text, lambda task: may_match(task) and matches(_hide(task)), search.terms, hides=True
             )
@@ -99,7 +99,7 @@ class Showing:
                 return matches(mask(task, _UNSEARCHABLE))
             return matches(task)
 
-        return Search(search.text, check, search.terms, hints=self.masker.hints)
+        return Search(search.text, check, search.terms, mask_hints=self.masker.mask_hints)
 
     def _mask(self, task: Task, mark: str) -> Task:
         text = self.masker.text
@@ -110,38 +110,38 @@ class Showing:
 
     def error(self, error: TaskmonError, role: Role | None) -> str:
         """Return what an error says to this role; None is nobody that is known."""
-        if isinstance(error, UnreadableArguments) and (role is None or not self.sees(role)):
+        if isinstance(error, UnreadableArguments) and (role is None or not self.may_see(role)):
             return error.general
         return self.masker.text(str(error)) or ""
 
     def may_know(self, code: str, role: Role) -> bool:
         """Whether a finding of the diagnostics is told to this role: not one that depends on texts hidden from it."""
-        return code not in _FINDINGS_OF_TEXTS or self.sees(role)
+        return code not in _FINDINGS_OF_TEXTS or self.may_see(role)
 
     def reason(self, reason: str | None, role: Role) -> str | None:
         """Return why a result is missing: because it is hidden, if it is."""
-        return self.masker.text(reason) if self.sees(role) else _RESULTS_HIDDEN
+        return self.masker.text(reason) if self.may_see(role) else _RESULTS_HIDDEN
 
     def text(self, text: str | None, role: Role) -> str | None:
         """Return a text of a task, such as its traceback, as this role may see it."""
-        return self.masker.text(text) if self.sees(role) else None
+        return self.masker.text(text) if self.may_see(role) else None
 
     def value(self, value: Any, role: Role) -> Any:
         """Give a result as this role may see it."""
-        return self.masker.value(value) if self.sees(role) else None
+        return self.masker.value(value) if self.may_see(role) else None
 
     def inspected(self, answers: Mapping[str, msgspec.Raw], role: Role) -> dict[str, msgspec.Raw]:
         """Return what a worker has answered to inspects, by method, as this role may see it."""
-        sees, is_admin = self.sees(role), role >= Role.ADMIN
+        may_see, is_admin = self.may_see(role), role >= Role.ADMIN
         shown = {}
         for method, answer in answers.items():
             raw = bytes(answer)
             inspect = self._inspected if len(raw) <= _MAX_CACHED_BYTES else self._inspect
-            shown[method] = inspect(method, raw, sees, is_admin)
+            shown[method] = inspect(method, raw, may_see, is_admin)
         return shown
 
-    def _inspect(self, method: str, raw: bytes, sees: bool, is_admin: bool) -> msgspec.Raw:
-        hides = not sees and method in _WITH_ARGUMENTS
+    def _inspect(self, method: str, raw: bytes, may_see: bool, is_admin: bool) -> msgspec.Raw:
+        hides = not may_see and method in _WITH_ARGUMENTS
         limits = not is_admin and method in _LIMITED
         if not hides and not limits and not self.masker.may_mask(raw.decode()):
             return msgspec.Raw(raw)

@@ -48,7 +48,7 @@ _ASK_UNHEARD_INTERVAL: Final = 15.0
 class Monitor:
     """Watches the cluster of `celery_app`: receives its events, holds its tasks, talks to its workers and broker.
 
-    `started` is when it was made, in epoch seconds; times without a zone are in `zone`, the Celery app's.
+    `started` is when it was made, in epoch seconds; times without a zone map are in `zone_map`, the Celery app's.
     """
 
     def __init__(self, settings: Settings, celery_app: Celery, memory: MemoryBudget) -> None:
@@ -182,9 +182,9 @@ class Monitor:
         new = self._applied - applied
         self.state.relieve_memory()
         if new <= _BUSY_EVENTS:
-            self.state.tidy()
+            self.state.maintain()
         elif new <= _BURST_EVENTS:  # in a burst every microsecond counts
-            self.state.tidy_under_load()
+            self.state.maintain_under_load()
 
     async def _ask_the_unheard(self) -> None:
         """Ask who still runs of those that are not heard, and what they are: their answers say why."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from celery.states import RECEIVED
 
-from ..outcomes import FINISHED, ORPHANED, Outcome, contradicts, settle, unsettle
+from ..outcomes import FINISHED, ORPHANED, Outcome, contradicts, resolve, unresolve
 from ..records import Event, Task
 from .index.indexes import Indexes
 from .index.store import TaskStore
@@ -36,13 +36,13 @@ class Reconciled:
         self._count_prefetched = count_prefetched
         self._note = note
 
-    def settle(self, task_id: str, outcome: Outcome) -> None:
+    def resolve(self, task_id: str, outcome: Outcome) -> None:
         """Let a task be finished, as the result backend says."""
         task = self._begin(task_id)
         self.release(task)
         if task.state == RECEIVED:
             self._count_prefetched(task, -1)
-        settle(task, outcome)
+        resolve(task, outcome)
         self.settled_total += 1
         task.seen = time.time()
         self._tasks.place(task, False, True)
@@ -85,14 +85,14 @@ class Reconciled:
         if task.reconciled == ORPHANED:
             self.release(task)
         elif contradicts(task, event):
-            field = unsettle(task)
+            field = unresolve(task)
             self._tasks.place(task, True, False)
             if field in self._indexes.missing:
                 self._indexes.missing[field].add(task.born, task.uuid)
 
     def _begin(self, task_id: str) -> Task:
         task = self._tasks.unfinished[task_id]
-        if self._indexes.walks:
+        if self._indexes.scans:
             self._indexes.remember(task_id, task)
         return task
 

@@ -313,7 +313,7 @@ class Reconciler:
             exception=None if succeeded or value is None else self._cut(str(value)),
             traceback=None if result.traceback is None else self._cut(result.traceback),
         )
-        self._state.reconciled.settle(task.uuid, outcome)
+        self._state.reconciled.resolve(task.uuid, outcome)
 
     def _cut(self, text: str) -> str:
         return text if len(text) <= self._max_text else text[: self._max_text - len(CUT_MARK)] + CUT_MARK

@@ -23,7 +23,7 @@ from .index.blocks import BLOCK, Entry, distinct
 from .index.bulk_load import load_tasks
 from .index.finder import Finder
 from .index.indexes import FLUSH_AT, LINGER, Indexes
-from .index.store import SHELF, TaskStore
+from .index.store import SEGMENT, TaskStore
 from .memory import MemoryBudget
 from .prefetched import Prefetched
 from .query import TaskQuery
@@ -42,7 +42,7 @@ Subscriber = Callable[[list[Change]], None]
 _REMEMBERED: Final = 10_000
 
 #: So many blocks of the index by time are looked at in an idle moment, to know more of their tasks.
-_ZONED: Final = 3
+_MAPPED_PER_PAUSE: Final = 3
 
 #: Tasks that are evicted for want of memory: how many together, and in one call; so many always stay.
 _EVICTED_TOGETHER: Final = 20
@@ -124,10 +124,10 @@ class State:
         group = facet.groups.get(task_id) or facet.new_group(task_id)
         waiting = self._waiting_kin().get(task_id)
         if waiting is not None:
-            entries = [entry for some in group.stretches() for entry in some] + waiting
+            entries = [entry for some in group.chunks() for entry in some] + waiting
             return [child for _, child in distinct(sorted(group.fresh(entries)))][:limit]
         found: dict[str, None] = {}
-        for entries in group.stretches():
+        for entries in group.chunks():
             found.update(dict.fromkeys([child for _, child in group.fresh(entries)]))
             if limit is not None and len(found) >= limit:
                 break
@@ -178,17 +178,17 @@ class State:
         values = {*islice(facet.groups, limit), *map(facet.get, self._indexes.waiting())}
         return {str(value) for value in values if value is not None}
 
-    def tidy(self) -> bool:
+    def maintain(self) -> bool:
         """Do a millisecond or two of the upkeep that makes later questions cheap; tell whether more is left."""
         indexes = self._indexes
         if indexes.flush_some():
             return True
-        indexes.tidy(entries=2 * BLOCK)
-        return not indexes.tidied or indexes.zone_blocks(_ZONED) == _ZONED
+        indexes.sweep(entries=2 * BLOCK)
+        return not indexes.is_swept or indexes.map_blocks(_MAPPED_PER_PAUSE) == _MAPPED_PER_PAUSE
 
-    def tidy_under_load(self) -> None:
+    def maintain_under_load(self) -> None:
         """Do what idle moments would do later, of the older tasks, which change no more: half a millisecond."""
-        self._indexes.zone_blocks(1, sparing=_CHANGING)
+        self._indexes.map_blocks(1, sparing=_CHANGING)
 
     def restore(self, tasks: list[Task], workers: Iterable[Worker]) -> Iterator[None]:
         """Take tasks and workers over from an earlier run, before any event comes; yield where others may run.
@@ -234,7 +234,7 @@ class State:
         self._make_room(changes)
         self._prefetched.forget_zeros()
         if self._indexes.due:
-            self._indexes.pay()
+            self._indexes.maintain()
         if of_workers:
             self._tell(tuple(self._of_workers), of_workers)
         self._tell((*self._of_events, *self._subscribers), changes)
@@ -249,7 +249,7 @@ class State:
         unfinished, created, changed, ended = tasks.unfinished, indexes.created, indexes.changed, indexes.ended
         find_unfinished, find_finished, find_worker = unfinished.get, tasks.finished.get, self.workers.get
         move_to_end, place, count_prefetched = unfinished.move_to_end, tasks.place, self._prefetched.count
-        walks, find_timed = indexes.walks, self._timed.get
+        scans, find_timed = indexes.scans, self._timed.get
         records: list[Task | Worker | None] = []
         of_workers: list[Change] = []
         failed: set[int] = set()
@@ -268,7 +268,7 @@ class State:
                         of_workers.append((event, worker))
                     continue
                 task = find_unfinished(task_id) or find_finished(task_id)
-                if walks:
+                if scans:
                     indexes.remember(task_id, task)
                 if task is None:
                     task = unfinished[task_id] = created[task_id] = Task(task_id, now, now)
@@ -383,7 +383,7 @@ class State:
         weighed = self._memory is not None and self._memory.is_tight
         for _ in range(count):
             task = self._tasks.pop()
-            if self._indexes.walks:
+            if self._indexes.scans:
                 self._indexes.remember(task.uuid, task)
             if task.reconciled is not None:
                 self.reconciled.release(task)
@@ -400,7 +400,7 @@ class State:
             self._evicted[task.uuid] = None
             if len(self._evicted) > _REMEMBERED:
                 self._evicted.popitem(last=False)
-        self._tasks.clear(1 + count // SHELF, spare=_EVICTED_TOGETHER if weighed else SHELF)
+        self._tasks.clear(1 + count // SEGMENT, spare=_EVICTED_TOGETHER if weighed else SEGMENT)
 
     def _new_worker(self, hostname: str) -> Worker:
         """Add a worker; at the bound, the one that was longest unheard of makes room."""

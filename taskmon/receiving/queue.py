@@ -52,7 +52,7 @@ class Acks:
             self._last = tag
             self._open.append((received, tag))
 
-    def settle(self, applied: int) -> None:
+    def ack(self, applied: int) -> None:
         """Acknowledge the messages that are among so many bytes whose events were applied; every 50 ms."""
         now = time.monotonic()
         if now < self._due:

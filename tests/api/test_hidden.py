@@ -213,15 +213,15 @@ async def test_no_way_out_tells_what_is_hidden(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "taskmon")
-    sees = show_args != "none" and role >= Role.parse(show_args)
+    may_see = show_args != "none" and role >= Role.parse(show_args)
     told = []
-    for number, world in enumerate((FIRST, OTHER_NAMED if sees else OTHER)):
+    for number, world in enumerate((FIRST, OTHER_NAMED if may_see else OTHER)):
         history = tmp_path / f"{number}.sqlite3" if with_history else None
         async with living_in(world, memory_broker, history, show_args) as served:
             found = await ask_all(served, role)
         for place, (_, text) in found.items():
             assert world.named not in text, place
-            if not sees:
+            if not may_see:
                 assert world.plain not in text, place
         logged = caplog.text
         caplog.clear()
@@ -230,5 +230,5 @@ async def test_no_way_out_tells_what_is_hidden(
     for place in told[0]:
         assert told[0][place] == told[1][place], place
     shown = "".join(text for _, text in told[0].values())
-    assert (FIRST.plain in shown) is sees, "what is not hidden is there, or the walk says nothing"
-    assert "***" in shown or not sees
+    assert (FIRST.plain in shown) is may_see, "what is not hidden is there, or the walk says nothing"
+    assert "***" in shown or not may_see

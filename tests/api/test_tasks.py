@@ -232,7 +232,7 @@ async def test_types_are_bounded_in_number_and_in_bytes(monkeypatch: pytest.Monk
     monkeypatch.setattr(tasks, "MAX_NAMES", 3)
     async with serving() as served:
         served.apply(*(event("task-succeeded", f"t{n}", name=f"name{n}") for n in range(10)))
-        while served.state.tidy():
+        while served.state.maintain():
             pass
         assert (await served.get("/api/task/types")).json() == {"task-types": ["name0", "name1", "name2"], "other": 7}
         monkeypatch.setattr(tasks, "MAX_NAMES", 100)

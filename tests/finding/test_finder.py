@@ -110,7 +110,7 @@ def test_changes_during_an_answer_never_raise(seed: int, tiny: bool) -> None:
             assert task is None or task is answers or isinstance(task, Task)
             state.apply([draw_event(random, IDS) for _ in range(3)])
             if random.random() < 0.3:
-                state.tidy()
+                state.maintain()
         check(state, **draw_question(random))
 
 
@@ -142,11 +142,11 @@ def test_each_task_comes_once_while_tasks_change(
             if random.random() < 0.5:
                 state.apply([draw(), draw()])
             if random.random() < 0.2:
-                state.tidy()
+                state.maintain()
         assert len(found) == len(set(found))
         if sort_by in (None, "timestamp") and not state.evicted_total:
             assert set(found) == there
-        assert not state._indexes.walks
+        assert not state._indexes.scans
 
 
 def test_what_a_walk_remembers_goes_with_it() -> None:
@@ -155,10 +155,10 @@ def test_what_a_walk_remembers_goes_with_it() -> None:
         walk = state.find(TaskQuery())
         assert next(filter(None, walk)).uuid == "c"
         state.apply([make_event("received", "b"), make_event("received", "b"), make_event("sent", "d")])
-        ((before),) = state._indexes.walks.values()
+        ((before),) = state._indexes.scans.values()
         assert {uuid: was and was.state for uuid, was in before.items()} == {"b": "PENDING", "d": None}
         del walk
-        assert not state._indexes.walks
+        assert not state._indexes.scans
 
 
 # Cases worth a name
@@ -366,14 +366,14 @@ def _fill(layout: str) -> State:
 def _looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note for each stretch that a finder goes through how many entries it has."""
     looked: list[int] = []
-    stretches = Source.stretches
+    chunks = Source.chunks
 
     def count(source: Source, *arguments: Any) -> Iterator[list[Entry]]:
-        for entries in stretches(source, *arguments):
+        for entries in chunks(source, *arguments):
             looked.append(1 + len(entries))
             yield entries
 
-    monkeypatch.setattr(Source, "stretches", count)
+    monkeypatch.setattr(Source, "chunks", count)
     return looked
 
 

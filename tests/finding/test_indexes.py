@@ -79,8 +79,8 @@ def test_tidying_leaves_nothing_stale_and_no_empty_group(seed: int, max_tasks: i
         assert all(count_repeated(kept) <= len(kept.blocks) for kept in list_orderings(state))
         assert all(group for facet in state._indexes.facets.values() for group in facet.groups.values())
         check_groups(state)
-        assert all(block.zone is not None for block in state._indexes.by_time.blocks)
-        assert not state.tidy()
+        assert all(block.zone_map is not None for block in state._indexes.by_time.blocks)
+        assert not state.maintain()
 
 
 def check_groups(state: State) -> None:
@@ -177,8 +177,8 @@ def test_unfinished_tasks_wait_until_there_are_many_or_somebody_asks() -> None:
 
 def test_orderings_that_get_full_together_are_settled_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Ordering] = []
-    settle = Ordering.settle
-    monkeypatch.setattr(Ordering, "settle", lambda self: (settled.append(self), settle(self)))
+    sort_recent = Ordering.sort_recent
+    monkeypatch.setattr(Ordering, "sort_recent", lambda self: (settled.append(self), sort_recent(self)))
     with small_blocks(8, flush_at=40):
         state = State()
         for number in range(40):
@@ -206,17 +206,17 @@ def test_what_a_question_indexes_is_not_paid_for_all_at_once() -> None:
     indexes = state._indexes
     while indexes.flush_some():
         pass
-    indexes.owed = 100 * BLOCK
+    indexes.debt = 100 * BLOCK
     while indexes._full:
-        indexes.pay()
+        indexes.maintain()
     assert indexes._due
-    indexes._paying = count(indexes._paying)
-    owed = indexes.owed
-    indexes.pay()
+    indexes._sweeping = count(indexes._sweeping)
+    debt = indexes.debt
+    indexes.maintain()
     assert 0 < looked < 6 * BLOCK  # the last step may be a block that is nearly to be split
-    assert indexes.owed < owed
+    assert indexes.debt < debt
     while indexes.due:
-        indexes.pay()
+        indexes.maintain()
     assert not indexes._due
 
 
@@ -242,7 +242,7 @@ def test_a_group_that_grows_again_while_it_is_swept_is_kept() -> None:
     with small_blocks(4, flush_at=1):
         state = make_state(make_event("sent", "a", name="first"), make_event("sent", "a", name="second"))
         while "first" in state._indexes.facets["name"].groups:
-            assert state.tidy() or "first" not in state._indexes.facets["name"].groups
+            assert state.maintain() or "first" not in state._indexes.facets["name"].groups
         state.apply([make_event("progress", "a", name="first")])
         assert find_ids(state, name="first") == ["a"]
         assert find_ids(state, name="second") == []
@@ -263,5 +263,5 @@ def test_under_load_the_zones_of_older_blocks_are_made_and_nothing_else_is_done(
         blocks = state._indexes.by_time.blocks
         assert len(blocks) > 50
         for _ in blocks:
-            state.tidy_under_load()
-        assert [block.zone is not None for block in blocks] == [True] * (len(blocks) - 16) + [False] * 16
+            state.maintain_under_load()
+        assert [block.zone_map is not None for block in blocks] == [True] * (len(blocks) - 16) + [False] * 16

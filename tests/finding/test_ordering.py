@@ -33,13 +33,13 @@ class Numbers(Ordering):
         """Add entries that are true."""
         self.truth.update(entries)
         self.extend(*split(entries))
-        if len(self.recent_ids) >= ordering_module.FULL:
-            self.settle()
+        if len(self.recent_ids) >= ordering_module.SORT_AT:
+            self.sort_recent()
 
 
 def walk(ordering: Ordering, **bounds: object) -> list[Entry]:
     """Give all entries, repeated ones once: an ordering may leave out those, and need not."""
-    return distinct([entry for entries in ordering.stretches(**bounds) for entry in entries])  # type: ignore[arg-type]
+    return distinct([entry for entries in ordering.chunks(**bounds) for entry in entries])  # type: ignore[arg-type]
 
 
 def check(ordering: Ordering) -> None:
@@ -163,12 +163,12 @@ def test_what_is_remembered_of_a_block_is_forgotten_when_it_changes() -> None:
         ordering.put([(float(number), "a") for number in range(16)])
         for number in (0.5, 6.5, 20.0):
             for block in ordering.blocks:
-                block.zone = "known"
+                block.zone_map = "known"
             before = {id(block): len(block) for block in ordering.blocks}
             ordering.extend([number], ["b"])
-            ordering.settle()
+            ordering.sort_recent()
             changed = [block for block in ordering.blocks if before.get(id(block)) != len(block)]
-            assert [block.zone for block in changed] == [None] * len(changed)
+            assert [block.zone_map for block in changed] == [None] * len(changed)
             assert changed
 
 
@@ -176,7 +176,7 @@ def test_only_what_is_picked_of_a_block_is_given() -> None:
     with small_blocks(4):
         ordering = Numbers()
         ordering.put([(float(number), "a") for number in range(12)])
-        ordering.settle()
+        ordering.sort_recent()
         second = ordering.blocks[1]
 
         def pick(block: Block) -> list[Entry]:
@@ -191,7 +191,7 @@ def test_adding_while_somebody_reads_never_raises() -> None:
         ordering = Numbers()
         ordering.put([(float(number), "a") for number in range(32)])
         read = []
-        for entries in ordering.stretches():
+        for entries in ordering.chunks():
             read += entries
             ordering.put([(number + 0.5, "b") for number in range(0, 32, 5)])
             ordering.truth -= set(read[::2])

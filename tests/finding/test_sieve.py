@@ -15,8 +15,8 @@ from taskmon.errors import InvalidSearch
 from taskmon.http.masker import Masker
 from taskmon.http.redaction import Showing
 from taskmon.monitor.index import batch_filter, finder
-from taskmon.monitor.index.batch_filter import Look
-from taskmon.monitor.index.prefilter import MOST_VALUES, Sieve, let_all, let_none, make_sieve
+from taskmon.monitor.index.batch_filter import BatchFilter
+from taskmon.monitor.index.prefilter import MAX_VALUES, Prefilter, let_all, let_none, make_prefilter
 from taskmon.monitor.index.store import PLAIN
 from taskmon.monitor.query import TaskQuery
 from taskmon.monitor.search import only_wanted, parse_search
@@ -118,7 +118,7 @@ SEARCHES = st.recursive(
 ).filter(has_depth)
 
 
-def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bool = False) -> Sieve | None:
+def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bool = False) -> Prefilter | None:
     """Make the sieve of a search over these tasks."""
 
     def values(field: str) -> set[Any]:
@@ -126,23 +126,23 @@ def sieve_of(search: str, tasks: list[Task], plain_ids: bool = False, wanted: bo
         return found - {None} if field == "queue" else found
 
     asked = parse_search(search)
-    return make_sieve(replace(asked, terms=only_wanted(asked.terms)) if wanted else asked, values, plain_ids)
+    return make_prefilter(replace(asked, terms=only_wanted(asked.terms)) if wanted else asked, values, plain_ids)
 
 
 @given(SEARCHES, st.lists(TASKS, max_size=12) | st.lists(PLAIN_TASKS, max_size=12))
 def test_what_matches_goes_through(search: str, tasks: list[Task]) -> None:
     plain_ids = all(set(task.uuid) <= set(PLAIN) for task in tasks)
-    sieve = sieve_of(search, tasks, plain_ids)
-    assert sieve is not None
-    let = sieve.sift(tasks)
+    prefilter = sieve_of(search, tasks, plain_ids)
+    assert prefilter is not None
+    let = prefilter.select(tasks)
     matches = parse_search(search).matches
     assert [task for task in let if matches(task)] == [task for task in tasks if matches(task)]
     places = {id(task): place for place, task in enumerate(tasks)}
     order = [places[id(task)] for task in let]
     assert order == sorted(set(order))
     less = sieve_of(search, tasks, plain_ids, wanted=True)
-    assert less is None or set(map(id, less.sift(tasks))) >= {id(task) for task in tasks if matches(task)}
-    for field, value in sieve.groups:
+    assert less is None or set(map(id, less.select(tasks))) >= {id(task) for task in tasks if matches(task)}
+    for field, value in prefilter.groups:
         assert all(getattr(task, field) == value for task in tasks if matches(task))
 
 
@@ -191,8 +191,8 @@ def test_what_matches_as_it_is_shown_goes_through(guard: str, search: str, tasks
     plain_ids = all(set(task.uuid) <= set(PLAIN) for task in tasks)
     values = {field: {getattr(task, field) for task in tasks} for field in ("name", "state", "worker", "queue")}
     values["queue"] -= {None}
-    sieve = make_sieve(asked, values.__getitem__, plain_ids)
-    let = tasks if sieve is None else sieve.sift(tasks)
+    prefilter = make_prefilter(asked, values.__getitem__, plain_ids)
+    let = tasks if prefilter is None else prefilter.select(tasks)
     assert [task for task in let if asked.matches(task)] == [task for task in tasks if asked.matches(task)]
 
 
@@ -218,9 +218,9 @@ def test_a_sieve_knows_what_is_veiled(guard: str, search: str, let: list[int]) -
         Task("3", args="('abc',)", kwargs="{'mode': 'abc'}"),
     ]
     asked = GUARDS[guard].restrict(parse_search(search), Role.VIEWER)
-    sieve = make_sieve(asked, lambda field: {None} if field != "state" else {"PENDING"}, True)
-    assert sieve is not None
-    assert [tasks.index(task) for task in sieve.sift(tasks)] == let
+    prefilter = make_prefilter(asked, lambda field: {None} if field != "state" else {"PENDING"}, True)
+    assert prefilter is not None
+    assert [tasks.index(task) for task in prefilter.select(tasks)] == let
 
 
 def test_many_needles_are_looked_for_as_few_are() -> None:
@@ -234,10 +234,10 @@ def test_many_needles_are_looked_for_as_few_are() -> None:
         f"customer order-1 order- order 101 {numbers[0]}": ["101"],
         f"{numbers[0]} customer order-1 order- order 102": [],
     }.items():
-        sieve = sieve_of(search, tasks)
-        assert sieve is not None
+        prefilter = sieve_of(search, tasks)
+        assert prefilter is not None
         for _ in range(3):  # each time in another order perhaps
-            assert [task.uuid for task in sieve.sift(list(tasks))] == found
+            assert [task.uuid for task in prefilter.select(list(tasks))] == found
 
 
 def test_no_hint_is_missed_where_texts_are_folded() -> None:
@@ -273,7 +273,7 @@ def test_a_search_finds_what_a_look_at_every_task_finds(
     random = Random(seed)
     with small_blocks(4, flush_at=random.choice([2, 100])), pytest.MonkeyPatch.context() as patch:
         patch.setattr(finder, "_TRIED", tried)
-        patch.setattr(batch_filter, "_FIRST", random.choice([1, 3, 256]))
+        patch.setattr(batch_filter, "_MIN_BATCH", random.choice([1, 3, 256]))
         state = State(max_tasks=random.choice([5, 100]))
         for task in tasks:
             apply_task(state, task)
@@ -301,8 +301,8 @@ def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: st
 
     with small_blocks(2, flush_at=2, sortable=random.choice([3, 1000])), pytest.MonkeyPatch.context() as patch:
         patch.setattr(finder, "_TRIED", random.choice([0, 4, 1000]))
-        patch.setattr(batch_filter, "_FIRST", 1)
-        patch.setattr(batch_filter, "_MOST", 1)
+        patch.setattr(batch_filter, "_MIN_BATCH", 1)
+        patch.setattr(batch_filter, "_MAX_BATCH", 1)
         state = make_state(*[draw() for _ in range(40)])
         there, found = {task.uuid for task in held_tasks(state)}, []
         for task in state.find(TaskQuery(search=parse_search("wanted"), sort_by=sort_by, limit=limit)):
@@ -310,7 +310,7 @@ def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: st
             if random.random() < 0.5:
                 state.apply([draw(), draw()])
             if random.random() < 0.2:
-                state.tidy()
+                state.maintain()
         assert len(found) == len(set(found))
         if sort_by is None:
             assert there <= set(found)
@@ -321,34 +321,34 @@ def test_a_search_finds_each_task_once_while_tasks_change(seed: int, sort_by: st
 
 def test_a_text_with_the_separator_in_it_is_looked_at_itself() -> None:
     tasks = [Task("a", args="x\0\n\0wanted"), Task("b", args="wanted"), Task("c")]
-    sieve = sieve_of("wanted", tasks)
-    assert sieve is not None
-    assert sieve.sift(tasks) == tasks
+    prefilter = sieve_of("wanted", tasks)
+    assert prefilter is not None
+    assert prefilter.select(tasks) == tasks
 
 
 def test_values_decide_before_texts_are_read() -> None:
     tasks = [Task(str(number), name="shop.add", state="SUCCESS", worker="celery@one") for number in range(3)]
-    sifts = {
-        search: sieve.sift
+    selectors = {
+        search: prefilter.select
         for search in ("shop", "-shop", "name:nope", "state:FAILURE", "-state:success", "nope")
-        if (sieve := sieve_of(search, tasks))
+        if (prefilter := sieve_of(search, tasks))
     }
-    assert sifts.pop("nope")(tasks) == []
-    assert {search: sift in (let_all,) for search, sift in sifts.items()} == {
-        search: search == "shop" for search in sifts
+    assert selectors.pop("nope")(tasks) == []
+    assert {search: select in (let_all,) for search, select in selectors.items()} == {
+        search: search == "shop" for search in selectors
     }
-    assert all(sift is let_none for search, sift in sifts.items() if search != "shop")
+    assert all(select is let_none for search, select in selectors.items() if search != "shop")
 
 
 def test_too_many_values_go_without_a_sieve() -> None:
-    names = [f"name-{number}" for number in range(MOST_VALUES)]
-    assert make_sieve(parse_search("name-1"), lambda field: names, False) is None
-    assert make_sieve(parse_search(""), lambda field: [], False) is None
+    names = [f"name-{number}" for number in range(MAX_VALUES)]
+    assert make_prefilter(parse_search("name-1"), lambda field: names, False) is None
+    assert make_prefilter(parse_search(""), lambda field: [], False) is None
 
 
 def test_what_cannot_match_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     state = make_state(make_event("sent", "a", name="shop"))
-    monkeypatch.setattr(Look, "through", lambda *_: pytest.fail("a task was looked at"))
+    monkeypatch.setattr(BatchFilter, "through", lambda *_: pytest.fail("a task was looked at"))
     assert find_tasks(state, search=parse_search("name:nope")) == []
 
 
@@ -356,15 +356,15 @@ def test_long_texts_are_looked_at_fewer_at_a_time() -> None:
     short = [Task(str(number), args="short") for number in range(2000)]
     long = [Task(str(number), args="x" * 60_000) for number in range(100)]
     sizes: list[int] = []
-    sieve = sieve_of("nope", short)
-    assert sieve is not None
+    prefilter = sieve_of("nope", short)
+    assert prefilter is not None
 
-    def sift(tasks: list[Task]) -> list[Task]:
-        let = sieve.sift(tasks)
+    def select(tasks: list[Task]) -> list[Task]:
+        let = prefilter.select(tasks)
         sizes.append(len(tasks))
         return let
 
-    looking = Look(lambda task: True, sieve._replace(sift=sift), is_slow=True)
+    looking = BatchFilter(lambda task: True, prefilter._replace(select=select), is_slow=True)
     assert [task for tasks in looking.through([*short, *long, *short]) for task in tasks] == []
     assert sum(sizes) == 4100
     assert min(sizes) <= 8
@@ -374,10 +374,10 @@ def test_a_slow_match_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(100))
     monkeypatch.setattr(batch_filter, "perf_counter", lambda: next(ticks))
     tasks = [Task(str(number)) for number in range(5)]
-    looking = Look(lambda task: task.uuid != "2", None, is_slow=True)
+    looking = BatchFilter(lambda task: task.uuid != "2", None, is_slow=True)
     steps = [[task.uuid for task in found] for found in looking.through(tasks)]
     assert steps == [["0"], ["1"], [], ["3"], ["4"], []]
-    quick = Look(lambda task: task.uuid != "2", None, is_slow=False)
+    quick = BatchFilter(lambda task: task.uuid != "2", None, is_slow=False)
     assert [[task.uuid for task in found] for found in quick.through(tasks)] == [["0", "1", "3", "4"]]
 
 
@@ -389,8 +389,8 @@ def test_only_one_letter_of_latin_1_folds_to_ascii() -> None:
 def test_letters_beyond_ascii_keep_to_themselves() -> None:
     tasks = [Task("a", args="Größe XYZ"), Task("b", args="grün XYZ"), Task("c", args="日本 XYZ")]
     found = {
-        search: [task.uuid for task in sieve.sift(tasks)]
+        search: [task.uuid for task in prefilter.select(tasks)]
         for search in ("xyz", "grösse", "GRÜN", "日本 x", "nope")
-        if (sieve := sieve_of(search if " " not in search else f'"{search}"', tasks))
+        if (prefilter := sieve_of(search if " " not in search else f'"{search}"', tasks))
     }
     assert found == {"xyz": ["a", "b", "c"], "grösse": ["a"], "GRÜN": ["b"], "日本 x": ["c"], "nope": []}

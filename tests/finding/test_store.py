@@ -12,30 +12,30 @@ from taskmon.monitor.state import State
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1, 4, 40]), st.sampled_from([2, 8]))
-def test_shelves_hold_what_is_held(seed: int, max_tasks: int, shelf: int) -> None:
+def test_shelves_hold_what_is_held(seed: int, max_tasks: int, segment: int) -> None:
     random = Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "SHELF", shelf)
+        patch.setattr(store, "SEGMENT", segment)
         state = State(max_tasks=max_tasks)
         for _ in range(60):
             kind = random.choice(["sent", "succeeded", "progress"])
             state.apply([make_event(kind, f"id{random.randrange(200)}") for _ in range(random.choice([1, 5]))])
             if random.random() < 0.7:
                 flush(state)
-            shelved = [id(task) for shelf in state._tasks.shelves for task in shelf]
-            shelved += [id(task) for task in state._indexes.created.values()]
-            assert len(shelved) == len(set(shelved))
-            assert set(shelved) >= {id(task) for task in held_tasks(state)}
-            assert state._tasks._shelved == sum(map(len, state._tasks.shelves))
+            in_segments = [id(task) for segment in state._tasks.segments for task in segment]
+            in_segments += [id(task) for task in state._indexes.created.values()]
+            assert len(in_segments) == len(set(in_segments))
+            assert set(in_segments) >= {id(task) for task in held_tasks(state)}
+            assert state._tasks._in_segments == sum(map(len, state._tasks.segments))
 
 
 def test_evicted_tasks_leave_the_shelves() -> None:
     state = State(max_tasks=3000)
     for number in range(20_000):
         state.apply([make_event("succeeded", str(number))])
-    shelves = state._tasks.shelves
-    assert sum(map(len, shelves)) < 3000 + 3 * store.SHELF
-    assert len(shelves) < 10
+    segments = state._tasks.segments
+    assert sum(map(len, segments)) < 3000 + 3 * store.SEGMENT
+    assert len(segments) < 10
 
 
 def test_few_new_tasks_at_a_time_share_a_shelf() -> None:
@@ -43,4 +43,4 @@ def test_few_new_tasks_at_a_time_share_a_shelf() -> None:
     for number in range(50):
         state.apply([make_event("sent", str(number))])
         flush(state)
-    assert [len(shelf) for shelf in state._tasks.shelves] == [50]
+    assert [len(segment) for segment in state._tasks.segments] == [50]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmon.monitor.index.blocks import Block
-from taskmon.monitor.index.bucket_columns import Times
+from taskmon.monitor.index.bucket_columns import TimeBuckets
 from taskmon.monitor.index.store import TaskStore
-from taskmon.monitor.index.zone_maps import Asked, Ranges, Values, Zones
+from taskmon.monitor.index.zone_maps import Asked, Ranges, Values, ZoneMaps
 from taskmon.monitor.state import State
 from taskmon.monitor.task_fields import ZONE_MAPPED_VALUES
 from taskmon.records import Task
@@ -62,13 +62,13 @@ def test_all_that_matches_is_picked_and_nothing_else(
     block, store = make(random, count)
     for task_id in random.sample(sorted(store.unfinished), len(store.unfinished) // 2):
         store.finished[task_id] = store.unfinished.pop(task_id)
-    zones = Zones(store)
-    picked = zones.within(block, ask(ranges, values), lasting)
+    zone_maps = ZoneMaps(store)
+    picked = zone_maps.within(block, ask(ranges, values), lasting)
     if ranges or values:
         assert picked == [e for e in block.cut() if matches(store.get(e[1]), ranges, values)]
     else:
         assert picked == block.cut()
-    assert zones.within(block, ask(ranges, values), lasting) == picked
+    assert zone_maps.within(block, ask(ranges, values), lasting) == picked
 
 
 @given(st.lists(st.none() | st.floats(0, 1e11), min_size=1), BOUND, BOUND)
@@ -79,7 +79,7 @@ def test_no_time_within_the_bounds_is_left_out(
     tasks = [Task("", received=time) for time in times]
     for start in bounds:
         for end in bounds:
-            bits = Times(tasks, "received").select(start, end)
+            bits = TimeBuckets(tasks, "received").select(start, end)
             selected = (bits % 256 ** len(tasks)).to_bytes(len(tasks))
             for task, is_selected in zip(tasks, selected, strict=True):
                 assert is_selected or not matches(task, {"received": (start, end)}, [])
@@ -87,16 +87,16 @@ def test_no_time_within_the_bounds_is_left_out(
 
 def test_a_field_is_looked_at_when_it_is_first_asked_for() -> None:
     block, store = make(Random(1), 50)
-    zones = Zones(store)
-    zones.within(block, ask({}, [("state", "a")]))
-    assert zones.spent() == 50
-    zones.within(block, ask({}, [("state", "b")]))
-    assert zones.spent() == 0
-    zones.within(block, ask({"started": (1.0, None)}, [("name", "a")]))
-    assert zones.spent() == 50
-    assert not block.zone.complete
-    zones.complete(block)
-    assert block.zone.complete
+    zone_maps = ZoneMaps(store)
+    zone_maps.within(block, ask({}, [("state", "a")]))
+    assert zone_maps.spent() == 50
+    zone_maps.within(block, ask({}, [("state", "b")]))
+    assert zone_maps.spent() == 0
+    zone_maps.within(block, ask({"started": (1.0, None)}, [("name", "a")]))
+    assert zone_maps.spent() == 50
+    assert not block.zone_map.complete
+    zone_maps.complete(block)
+    assert block.zone_map.complete
 
 
 def test_two_filters_and_a_large_group_go_by_the_zones_of_all_tasks() -> None:
@@ -108,7 +108,7 @@ def test_two_filters_and_a_large_group_go_by_the_zones_of_all_tasks() -> None:
         tidy_up(state)
         found = find_ids(state, name="a", received_end=START + 20, limit=3)
         assert found == ["t020", "t019", "t018"]
-        assert all(block.zone is None for block in state._indexes.facets["name"].groups["a"].blocks)
+        assert all(block.zone_map is None for block in state._indexes.facets["name"].groups["a"].blocks)
 
 
 @pytest.mark.parametrize("bound", ["received_end", "started_end"])
@@ -120,7 +120,7 @@ def test_how_late_tasks_end_tells_where_to_begin_before_any_zone_is_made(bound: 
         assert find_ids(state, **{bound: START + 200}, limit=3) == ["t200", "t199", "t198"]
         assert find_ids(state, started_start=START + 200, sort_by="received", limit=1) == ["t200"]
         assert find_ids(state, received_end=START + 200, sort_by="started", descending=True, limit=1) == ["t200"]
-        assert state._indexes.zones.spent() <= 12 * 4
+        assert state._indexes.zone_maps.spent() <= 12 * 4
         state.apply(
             make_life("t100", "succeeded", timestamp=START + 1000)
         )  # it took long, and stands far from others
@@ -129,16 +129,16 @@ def test_how_late_tasks_end_tells_where_to_begin_before_any_zone_is_made(bound: 
 
 def test_a_zone_is_made_anew_once_many_of_its_tasks_have_finished() -> None:
     block, store = make(Random(1), 1000)
-    zones, asked = Zones(store), ask({}, [("state", "a")])
-    zones.within(block, asked, lasting=True)
-    assert len(block.zone.open) == len(store.unfinished)
+    zone_maps, asked = ZoneMaps(store), ask({}, [("state", "a")])
+    zone_maps.within(block, asked, lasting=True)
+    assert len(block.zone_map.open) == len(store.unfinished)
     for task_id in list(store.unfinished):
         task = store.unfinished[task_id]
         task.state = "SUCCESS"
         store.place(task, was_finished=False, is_finished=True)
     for _ in range(8):
-        assert zones.within(block, asked, lasting=True) == []
-    assert block.zone.open == []
+        assert zone_maps.within(block, asked, lasting=True) == []
+    assert block.zone_map.open == []
 
 
 @pytest.mark.parametrize("names", [254, 255])
@@ -146,8 +146,8 @@ def test_of_a_facet_with_very_many_values_nothing_is_remembered(names: int) -> N
     """Then all entries are picked, and whoever asked looks at the tasks."""
     block, store = make(Random(1), 2000, name=lambda number: f"name{number % names}")
     wanted: Values = [("name", "name7"), ("state", "a")]
-    picked = Zones(store).within(block, ask({}, wanted))
+    picked = ZoneMaps(store).within(block, ask({}, wanted))
     matching = [e for e in block.cut() if matches(store.get(e[1]), {}, wanted)]
     assert set(matching) <= set(picked)
     values = {task.name for task in store.unfinished.values()} | {None}  # of those that are gone
-    assert (block.zone.codes["name"].table is None) == (len(values) > 255)
+    assert (block.zone_map.buckets["name"].table is None) == (len(values) > 255)

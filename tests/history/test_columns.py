@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
 
 from taskmon.history.batches import clean_row
-from taskmon.history.columns import AGES, FIELDS, TIMES, merge_tasks, settle, to_row
+from taskmon.history.columns import AGES, FIELDS, TIMES, finish, merge_tasks, to_row
 from taskmon.history.reading import read_children
 from taskmon.history.restoring import read_all
 from taskmon.history.schema import tasks
@@ -170,7 +170,7 @@ def test_a_rejected_task_has_the_same_state_in_the_history(
             task = state.get("a")
             write(database, [task])
             settled = copy(task)
-            settle(settled)
+            finish(settled)
             assert (settled.state, read_all_rows(database)["a"].state) == (task.state, task.state)
     finally:
         database.close()

@@ -152,7 +152,7 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
             event("worker-heartbeat", None, 1_700_000_000.0, active=1, processed=2, sw_ident="py-celery"),
         )
         served.state.reconciled.orphan("running")
-        served.state.reconciled.settle("waiting", Outcome("SUCCESS", 1_700_010_000.0))
+        served.state.reconciled.resolve("waiting", Outcome("SUCCESS", 1_700_010_000.0))
         before, workers = held_tasks(served.state), dict(served.state.workers)
         prefetched, metrics = served.state.prefetched, await _counters(served)
         listing = await ids(served)

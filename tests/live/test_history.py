@@ -27,7 +27,7 @@ from stored import assert_same, check_listings, lives, make_tasks, plain, read_a
 
 from taskmon.cluster.cluster_names import name_cluster
 from taskmon.errors import HistoryRefused
-from taskmon.history.columns import merge_tasks, settle
+from taskmon.history.columns import finish, merge_tasks
 from taskmon.history.databases import Away
 from taskmon.history.postgres import PostgresDatabase
 from taskmon.history.reading import list_names, read_children
@@ -199,7 +199,7 @@ def test_listings_are_those_of_the_memory(database: PostgresDatabase) -> None:
     state = make_tasks()
     tasks = held_tasks(state)
     for task in tasks:
-        settle(task)  # where events are missing, the row says what follows from those that came
+        finish(task)  # where events are missing, the row says what follows from those that came
     write(database, tasks)
     check_listings(database, state)
     assert list_names(database) == sorted(state.task_names())

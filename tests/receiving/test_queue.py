@@ -33,26 +33,26 @@ def test_what_was_applied_is_acknowledged_together(channel: Channel, now: list[f
     acks = Acks(channel)
     for tag, received in [(0, 0), (3, 30), (3, 30), (5, 50), (9, 90)]:
         acks.note(tag, received)
-    acks.settle(29)
+    acks.ack(29)
     assert channel.acked == []
     now[0] += 1
-    acks.settle(89)
+    acks.ack(89)
     now[0] += 0.01
-    acks.settle(90)
+    acks.ack(90)
     assert channel.acked == [(5, True)]
     now[0] += queue.ACK_INTERVAL
-    acks.settle(90)
+    acks.ack(90)
     assert channel.acked == [(5, True), (9, True)]
     now[0] += 1
-    acks.settle(90)
+    acks.ack(90)
     acks.note(9, 95)
     now[0] += 1
-    acks.settle(95)
+    acks.ack(95)
     assert channel.acked[2:] == []
 
 
 def test_messages_without_events_are_acknowledged_too(channel: Channel, now: list[Any]) -> None:
     acks = Acks(channel)
     acks.note(7, 0)
-    acks.settle(0)
+    acks.ack(0)
     assert channel.acked == [(7, True)]

@@ -1,4 +1,4 @@
-"""Block: a stretch of an ordering's entries, the keys apart from the ids, sorted when somebody reads it.
+"""Block: a chunk of an ordering's entries, the keys apart from the ids, sorted when somebody reads it.
 
 An entry is `(key, task id)`. Event loop only.
 """
@@ -44,19 +44,19 @@ def split(entries: list[Entry]) -> tuple[list[float], list[str]]:
 
 
 class Block:
-    """A stretch of entries, sorted when somebody reads them; `zone` is what the owner remembers about all its tasks.
+    """A chunk of entries, sorted when it is read; `zone_map` is what the owner remembers about all its tasks.
 
     Keys and ids are kept apart: an entry costs 16 bytes so, where a tuple and its key would cost 88.
     """
 
-    __slots__ = ("_ids", "_is_sorted", "_keys", "zone")
-    zone: Any
+    __slots__ = ("_ids", "_is_sorted", "_keys", "zone_map")
+    zone_map: Any
 
     def __init__(self, keys: Sequence[float], ids: list[str]) -> None:
         self._keys = array("d", keys)
         self._ids = ids
         self._is_sorted = True
-        self.zone = None
+        self.zone_map = None
 
     def _settle(self) -> None:
         if not self._is_sorted:
@@ -107,7 +107,7 @@ class Block:
         self._keys.fromlist(keys)
         self._ids += ids
         self._is_sorted = False
-        self.zone = None
+        self.zone_map = None
 
     def append(self, keys: list[float], ids: list[str]) -> None:
         """Add sorted entries that come after all others."""

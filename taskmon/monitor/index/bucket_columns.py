@@ -9,27 +9,27 @@ from ...records import Task
 Value = str | int | None
 
 #: The largest code: so many values of one facet fit into a block, and into so many parts it cuts the span of a time.
-_MOST: Final = 255
+_MAX_BUCKET: Final = 255
 
 #: For each code the table that makes 1 of it, and 0 of any other.
-_ONLY: Final = [bytes(code == other for other in range(_MOST + 1)) for code in range(_MOST + 1)]
+_ONLY: Final = [bytes(code == other for other in range(_MAX_BUCKET + 1)) for code in range(_MAX_BUCKET + 1)]
 
 #: Times that lie closer together, in seconds, are not told apart.
 _INSTANT: Final = 1e-6
 
 
-class Times:
+class TimeBuckets:
     """A time of a block's tasks: a code for each place, the larger the later; 0 where there is none."""
 
-    __slots__ = ("codes", "first", "has_gaps", "last", "scale")
+    __slots__ = ("buckets", "first", "has_gaps", "last", "scale")
 
     def __init__(self, tasks: list[Task], field: str) -> None:
         times: list[float | None] = list(map(attrgetter(field), tasks))
         known = [time for time in times if time is not None]
         first, last = (min(known), max(known)) if known else (0.0, -1.0)
-        scale = (_MOST - 1) / (last - first) if last - first > _INSTANT else 0.0
+        scale = (_MAX_BUCKET - 1) / (last - first) if last - first > _INSTANT else 0.0
         self.first, self.last, self.scale = first, last, scale
-        self.codes = bytes([0 if time is None else 1 + int((time - first) * scale) for time in times])
+        self.buckets = bytes([0 if time is None else 1 + int((time - first) * scale) for time in times])
         self.has_gaps = len(known) < len(times)
 
     def select(self, low: float | None, high: float | None) -> int:
@@ -38,37 +38,39 @@ class Times:
         if first > last or (low is not None and low > last) or (high is not None and high < first):
             return 0
         start = 1 if low is None or low <= first else 1 + int((low - first) * self.scale)
-        stop = _MOST if high is None or high >= last else 1 + int((high - first) * self.scale)
+        stop = _MAX_BUCKET if high is None or high >= last else 1 + int((high - first) * self.scale)
         if start > stop:
             return 0
-        if start == 1 and stop == _MOST and not self.has_gaps:
+        if start == 1 and stop == _MAX_BUCKET and not self.has_gaps:
             return -1
-        return int.from_bytes(self.codes.translate(bytes(start) + b"\1" * (stop + 1 - start) + bytes(_MOST - stop)))
+        return int.from_bytes(
+            self.buckets.translate(bytes(start) + b"\1" * (stop + 1 - start) + bytes(_MAX_BUCKET - stop))
+        )
 
 
-class Codes:
+class ValueBuckets:
     """The values of a facet in a block: a code for each place, and the code of each value; none for too many."""
 
-    __slots__ = ("codes", "table")
+    __slots__ = ("buckets", "table")
 
     def __init__(self, tasks: list[Task], field: str, unknown: list[int]) -> None:
         values: list[Value] = list(map(attrgetter(field), tasks))
         distinct = frozenset(values)
         self.table: dict[Value, int] | None = None
-        self.codes = b""
-        if len(distinct) <= _MOST:
+        self.buckets = b""
+        if len(distinct) <= _MAX_BUCKET:
             self.table = _table(distinct)
-            codes = bytearray(map(self.table.__getitem__, values))
+            buckets = bytearray(map(self.table.__getitem__, values))
             for at in unknown:
-                codes[at] = 0
-            self.codes = bytes(codes)
+                buckets[at] = 0
+            self.buckets = bytes(buckets)
 
     def select(self, value: str) -> int:
         """Give a byte of 1 for each place that may have the value, of 0 for any other; -1 for all."""
         if self.table is None:
             return -1
         code = self.table.get(value)
-        return 0 if code is None else int.from_bytes(self.codes.translate(_ONLY[code]))
+        return 0 if code is None else int.from_bytes(self.buckets.translate(_ONLY[code]))
 
 
 @lru_cache(maxsize=256)

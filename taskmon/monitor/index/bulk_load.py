@@ -10,13 +10,13 @@ from .indexes import Indexes
 from .store import TaskStore
 
 #: So many tasks are put in at a time: indexes are merged less often then.
-_TOGETHER: Final = 20_000
+_TASKS_PER_MERGE: Final = 20_000
 
 
 def load_tasks(store: TaskStore, indexes: Indexes, tasks: list[Task]) -> Iterator[None]:
     """Put tasks in that are not held yet, in the order in which they would be evicted; yield after some."""
-    for start in range(0, len(tasks), _TOGETHER):
-        some = tasks[start : start + _TOGETHER]
+    for start in range(0, len(tasks), _TASKS_PER_MERGE):
+        some = tasks[start : start + _TASKS_PER_MERGE]
         ids = [task.uuid for task in some]
         store.load(some)
         for known in indexes.known.values():

@@ -14,7 +14,7 @@ Value = str | int | None
 Get = Callable[[Task], Any]
 
 #: A group of so many entries is looked at when one of its tasks is evicted, where there are more groups than this.
-_SMALL: Final = 8
+_SMALL_GROUP: Final = 8
 CROWDED: Final = 1_000
 
 #: What it costs to visit a group, in entries looked at: most are small.
@@ -115,7 +115,7 @@ class Facet:
     def forget(self, task: Task) -> None:
         """Forget the group of a task that is held no more, if it is small and none of its tasks is held."""
         group = self.groups.get(self.get(task))
-        if group is not None and len(group) <= _SMALL and self.tasks.have_none(group.recent_ids):
+        if group is not None and len(group) <= _SMALL_GROUP and self.tasks.have_none(group.recent_ids):
             del self.groups[group.value]
 
     def sweep(self) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """Indexes: the orders and groups of tasks by which `finder.py` answers without looking at every task.
 
 Tasks that change are only noted; they are indexed some at a time, as a rule once they have finished, so that a task
-which saw four events is indexed once. Whoever asks has to `flush_some` until nothing is left. `tidy` drops what went
+which saw four events is indexed once. Whoever asks has to `flush_some` until nothing is left. `sweep` drops what went
 stale, a little at a time. Event loop only.
 """
 
@@ -17,14 +17,14 @@ from ...records import Task
 from ..task_fields import GROUPED, ORDERED
 from .blocks import BLOCK
 from .facets import CROWDED, Facet, Group, RootFacet
-from .ordering import FULL, Ordering
+from .ordering import SORT_AT, Ordering
 from .orders import ByTime, Known, Missing
 from .store import TaskStore
 from .task_sizes import GROUP_BYTES, TASK_BYTES, Weights
-from .zone_maps import MOST_DISTURBED, Zones
+from .zone_maps import MAX_DISTURBED, ZoneMaps
 
-#: What the tasks that have changed since a walk began were like then, by id; None for one that was not there.
-Before = dict[str, Task | None]
+#: What the tasks that have changed since a scan began were like then, by id; None for one that was not there.
+Snapshot = dict[str, Task | None]
 
 #: So many tasks are indexed together, which bounds how long others wait.
 FLUSH_AT: Final = 200
@@ -35,15 +35,15 @@ LINGER: Final = 20_000
 
 #: Entries that are looked at for staleness, for each task that is indexed, while a sweep is due that cannot wait for
 #: an idle moment. A new task has up to 17 entries; as 32 are far more, memory is bounded.
-_TIDY_PER_TASK: Final = 32
+_DEBT_PER_TASK: Final = 32
 
-#: A call of `pay` looks at so many entries at the most, about, unless far more is owed: a question may have indexed
-#: thousands of tasks at once, and an eighth of what they owe would hold everything up for ten milliseconds.
-_MOST_PAID: Final = 2 * BLOCK
+#: About the most entries that a call of `maintain` looks at, unless the debt is far higher: a query may have indexed
+#: thousands of tasks at once, and an eighth of their debt would hold the loop for ten milliseconds.
+_MAX_ENTRIES_PER_CALL: Final = 2 * BLOCK
 
-#: So many full orderings may wait, each for a call of `pay`: as all grow alike, many get full at the same time, and
-#: to settle one takes a millisecond.
-_FULL: Final = 8
+#: How many full orderings may wait, each for a call of `maintain`: all grow alike, so many get full at the same time,
+#: and sorting one takes a millisecond.
+_MAX_FULL: Final = 8
 
 
 class Indexes:
@@ -57,23 +57,23 @@ class Indexes:
         }
         self.known = {field: Known(tasks, field) for field in ORDERED}
         self.missing = {field: Missing(tasks, field) for field in ORDERED}
-        self.zones = Zones(tasks, [*self.known.values(), *self.missing.values()])
+        self.zone_maps = ZoneMaps(tasks, [*self.known.values(), *self.missing.values()])
         # What is reconciled goes in here at once, and an event ends it: no flush has to look.
         self.orphaned = Group(tasks, "reconciled", attrgetter("reconciled"), ORPHANED)
         # What waits to be indexed, by id: tasks that have finished, others that have changed, and all new ones.
         self.ended: dict[str, Task] = {}
         self.changed: dict[str, Task] = {}
         self.created: dict[str, Task] = {}
-        self.walks: dict[int, Before] = {}
+        self.scans: dict[int, Snapshot] = {}
         self.weights = Weights()
-        self.tidied = True
-        self._zoned = True  # no block lacks a zone, as far as nothing has changed
-        self.owed = 0  # entries to look at that the flushes have left to `pay`
+        self.is_swept = True
+        self._is_mapped = True  # no block lacks a zone map, as far as nothing has changed
+        self.debt = 0  # entries to look at that the flushes have left to `maintain`
         self._unswept = 0  # tasks that were created or have changed since the last sweep of everything began
         self._large = (self.by_time, self.orphaned, *self.known.values(), *self.missing.values())
         self._full: deque[Ordering] = deque()
         self._due: deque[Ordering | Facet] = deque()
-        self._paying = self._sweep_due()
+        self._sweeping = self._sweep_due()
         self._sweeps = self._sweep_forever()
 
     def waiting(self) -> Iterator[Task]:
@@ -97,8 +97,8 @@ class Indexes:
         """Index new tasks all at once; in the order of time, which most orderings are in, none has to sort them."""
         self._add(sorted(tasks, key=attrgetter("timestamp")), tasks)
         while self._full:
-            self._settle_one()
-        self.owed = 0  # nothing is stale
+            self._sort_one()
+        self.debt = 0  # nothing is stale
 
     def _index(self, tasks: list[Task]) -> None:
         if not tasks:
@@ -113,36 +113,36 @@ class Indexes:
         ids = [task.uuid for task in tasks]
         keys: list[Any] = [task.timestamp for task in tasks]
         self.by_time.extend(keys, ids)
-        self.zones.note(tasks, keys)
+        self.zone_maps.note(tasks, keys)
         grown: list[Ordering] = list(self._large)
         for facet in self.facets.values():
             grown += facet.add(tasks, keys, ids)
         self._add_created(created)
         indexed = len(tasks) + len(created)
         for ordering in grown:
-            if len(ordering.recent_ids) >= FULL and not ordering.settling:
-                ordering.settling = True
+            if len(ordering.recent_ids) >= SORT_AT and not ordering.sort_pending:
+                ordering.sort_pending = True
                 self._full.append(ordering)
-        if len(self._full) > _FULL:
-            self._settle_one()
-        if len(self._tasks.disturbed) > MOST_DISTURBED:
-            self.zones.forget_disturbed()
+        if len(self._full) > _MAX_FULL:
+            self._sort_one()
+        if len(self._tasks.disturbed) > MAX_DISTURBED:
+            self.zone_maps.forget_disturbed()
         for facet in self.facets.values():
             self._sweep_if_wanted(facet)
         self._unswept += indexed
-        self.tidied = self._zoned = False
+        self.is_swept = self._is_mapped = False
         if self._due:
-            self.owed += _TIDY_PER_TASK * indexed
+            self.debt += _DEBT_PER_TASK * indexed
 
     def _sweep_if_wanted(self, candidate: Ordering | Facet) -> None:
         if candidate.wants_sweep:
             candidate.is_due = True
             self._due.append(candidate)
 
-    def _settle_one(self) -> None:
+    def _sort_one(self) -> None:
         ordering = self._full.popleft()
-        ordering.settling = False
-        ordering.settle()
+        ordering.sort_pending = False
+        ordering.sort_recent()
         self._sweep_if_wanted(ordering)
 
     def _add_created(self, created: list[Task]) -> None:
@@ -151,7 +151,7 @@ class Indexes:
             born, ids = [task.born for task in created], [task.uuid for task in created]
             for missing in self.missing.values():
                 missing.note(created, born, ids)
-            self._tasks.shelve(created)
+            self._tasks.add_segment(created)
 
     def forget(self, task_id: str) -> None:
         """Let a task that is evicted wait no longer."""
@@ -163,8 +163,8 @@ class Indexes:
         return [facet for facet in self.facets.values() if len(facet.groups) > CROWDED]
 
     def remember(self, task_id: str, task: Task | None) -> None:
-        """Let every walk know what a task is like, None for not there, before it is made, changes or is evicted."""
-        unaware = [before for before in self.walks.values() if task_id not in before]
+        """Let every scan know what a task is like, None for not there, before it is made, changes or is evicted."""
+        unaware = [before for before in self.scans.values() if task_id not in before]
         if unaware:
             was = None if task is None else copy(task)
             for before in unaware:
@@ -179,38 +179,38 @@ class Indexes:
     @property
     def due(self) -> bool:
         """Tell whether there is upkeep that cannot wait for an idle moment."""
-        return bool(self._full or self.owed)
+        return bool(self._full or self.debt)
 
-    def pay(self) -> None:
+    def maintain(self) -> None:
         """Do a share of the upkeep that is due: all at once would hold up too much else."""
         if self._full:
-            self._settle_one()
+            self._sort_one()
             return
-        share = max(BLOCK, min(self.owed // 8, _MOST_PAID), self.owed // 128)
-        self.owed = max(1, self.owed - share)
+        share = max(BLOCK, min(self.debt // 8, _MAX_ENTRIES_PER_CALL), self.debt // 128)
+        self.debt = max(1, self.debt - share)
         while share > 0:
-            cost = next(self._paying, None)
+            cost = next(self._sweeping, None)
             if cost is not None:
                 share -= cost
             elif self._due:
-                self._paying = self._sweep_due()
+                self._sweeping = self._sweep_due()
             else:
-                self.owed = 0
+                self.debt = 0
                 return
 
-    def tidy(self, entries: int) -> None:
-        """Look at about so many entries for stale ones to drop; `tidied` tells when there is no more to look at."""
-        while entries > 0 and not self.tidied:
+    def sweep(self, entries: int) -> None:
+        """Look at about so many entries for stale ones to drop; `is_swept` tells when there is no more to look at."""
+        while entries > 0 and not self.is_swept:
             entries -= next(self._sweeps)
 
-    def zone_blocks(self, count: int, sparing: int = 0) -> int:
-        """Complete the zones of up to `count` more blocks; tell how many.
+    def map_blocks(self, count: int, sparing: int = 0) -> int:
+        """Complete the zone maps of up to `count` more blocks; tell how many.
 
         With `sparing` only those of the order by time, the last so many left out. Entries by `runtime` come to all
-        blocks alike: while any come, zones would not last.
+        blocks alike: while any come, zone maps would not last.
         """
         done = 0
-        if self._zoned:
+        if self._is_mapped:
             return done
         runtimes = self.known["runtime"]
         others = () if sparing else (*self.known.values(), *self.missing.values())
@@ -218,12 +218,12 @@ class Indexes:
             if ordering is runtimes and runtimes.recent_ids:
                 continue
             blocks = ordering.blocks[: len(ordering.blocks) - sparing]
-            for block in islice((b for b in blocks if b.zone is None or not b.zone.complete), count - done):
-                self.zones.complete(block, lasting=ordering is not self.by_time)
+            for block in islice((b for b in blocks if b.zone_map is None or not b.zone_map.complete), count - done):
+                self.zone_maps.complete(block, lasting=ordering is not self.by_time)
                 done += 1
             if done == count:
                 return done
-        self._zoned = not sparing
+        self._is_mapped = not sparing
         return done
 
     def _sweep_forever(self) -> Iterator[int]:
@@ -234,7 +234,7 @@ class Indexes:
                 yield from self._sweep_all()
                 self._unswept -= swept
             else:
-                self.tidied = True
+                self.is_swept = True
                 yield 1
 
     def _sweep_due(self) -> Iterator[int]:

@@ -16,13 +16,13 @@ from .blocks import BLOCK, Block, Entry, distinct, sort_entries, split
 from .store import TaskStore
 
 #: So many recent entries are put into their blocks: more at once cost each less.
-FULL: Final = 2 * BLOCK
+SORT_AT: Final = 2 * BLOCK
 
 #: So many blocks are split at once, as long as none is far too long: blocks that fill up alike get full together.
 _SPLITS: Final = 3
 
-#: Entries in a stretch: a page is often found in the first.
-_STRETCH: Final = 256
+#: Entries in a chunk: a page is often found in the first.
+_CHUNK: Final = 256
 
 #: One entry of so many may be stale without a sweep.
 SHARE: Final = 4
@@ -47,7 +47,7 @@ class Ordering(ABC):
         "outdated",
         "recent_ids",
         "recent_keys",
-        "settling",
+        "sort_pending",
         "tasks",
     )
 
@@ -61,7 +61,7 @@ class Ordering(ABC):
         self.filled = 0  # entries in the blocks
         self.kept = 0  # entries that the last sweep kept
         self.outdated = tasks.outdated  # as it was when the last sweep began
-        self.settling = False  # somebody is going to settle it
+        self.sort_pending = False  # somebody is going to sort it
         self.is_due = False  # somebody is going to sweep it
 
     @abstractmethod
@@ -100,7 +100,7 @@ class Ordering(ABC):
         self.recent_keys += keys
         self.recent_ids += ids
 
-    def settle(self) -> None:
+    def sort_recent(self) -> None:
         """Sort what is recent if there is little of it, else put it into blocks."""
         if not self.recent_ids:
             return
@@ -164,7 +164,7 @@ class Ordering(ABC):
         at = bisect_left(self.lasts, entry)
         return self.blocks[at] if at < len(self.blocks) else None
 
-    def stretches(
+    def chunks(
         self,
         *,
         descending: bool = False,
@@ -172,11 +172,11 @@ class Ordering(ABC):
         high: float | None = None,
         pick: Callable[[Block], list[Entry]] | None = None,
     ) -> Iterator[list[Entry]]:
-        """Yield all entries with `low <= key <= high` in order, a stretch at a time.
+        """Yield all entries with `low <= key <= high` in order, a chunk at a time.
 
         `pick` may leave out entries of a block, keeping their order. Entries added meanwhile may be missed.
         """
-        self.settle()
+        self.sort_recent()
         first, stop = self._span(low, high)
         blocks, lasts = self.blocks[first:stop], self.lasts[first:stop]
         for at in reversed(range(len(blocks))) if descending else range(len(blocks)):
@@ -197,7 +197,7 @@ class Ordering(ABC):
 
     def count(self, low: float | None, high: float | None) -> int:
         """Count the entries with `low <= key <= high`, about: up to a block too many at either end."""
-        self.settle()
+        self.sort_recent()
         first, stop = self._span(low, high)
         return sum(map(len, self.blocks[first:stop])) or len(_cut(self.recent, low, high))
 
@@ -208,7 +208,7 @@ class Ordering(ABC):
         """
         self.outdated = self.tasks.outdated
         recent = len(self.recent_ids)
-        self.settle()
+        self.sort_recent()
         yield recent
         if not self.blocks:
             looked = len(self)
@@ -261,9 +261,9 @@ def _between(entries: list[Entry], after: Entry | None, last: Entry | None) -> l
 
 
 def _pieces(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """Cut entries into stretches; none gives one that is empty."""
-    if len(entries) <= _STRETCH:
+    """Cut entries into chunks; none gives one that is empty."""
+    if len(entries) <= _CHUNK:
         yield entries
         return
-    for start in range(0, len(entries), _STRETCH):
-        yield entries[start : start + _STRETCH]
+    for start in range(0, len(entries), _CHUNK):
+        yield entries[start : start + _CHUNK]

@@ -16,7 +16,7 @@ _MERGED: Final = 250
 
 
 def in_order(tasks: list[Task], query: TaskQuery) -> Iterator[list[Task]]:
-    """Yield tasks as a walk would find them, so that pages fit together whichever way each of them is found.
+    """Yield tasks as a scan would find them, so that pages fit together whichever way each of them is found.
 
     Equal ones stand newest first, but by id where the order is by a number, and those without it by `born`. A step on
     which nothing is ready yet yields none.

@@ -1,4 +1,4 @@
-"""Source: a stretch of one index, as a question goes through it."""
+"""Source: a chunk of one index, as a question goes through it."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,16 +14,16 @@ Pick = Callable[[Block], list[Entry]]
 
 
 class Source(Struct, frozen=True):
-    """A stretch of an ordering: entries with `low <= key <= high`, and one way to go through them."""
+    """A chunk of an ordering: entries with `low <= key <= high`, and one way to go through them."""
 
     ordering: Ordering
     descending: bool = False
     low: float | None = None
     high: float | None = None
 
-    def stretches(self, pick: Pick | None) -> Iterator[list[Entry]]:
-        """Yield the entries that are picked in order, a stretch at a time."""
-        return self.ordering.stretches(descending=self.descending, low=self.low, high=self.high, pick=pick)
+    def chunks(self, pick: Pick | None) -> Iterator[list[Entry]]:
+        """Yield the entries that are picked in order, a chunk at a time."""
+        return self.ordering.chunks(descending=self.descending, low=self.low, high=self.high, pick=pick)
 
     def count(self) -> int:
         """Count the entries, about; stale ones included."""

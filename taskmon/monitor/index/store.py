@@ -7,13 +7,13 @@ from typing import Final
 from ...records import READY_STATES, Task
 from .queue import Queue
 
-#: Tasks on a shelf, about.
-SHELF: Final = 1000
+#: Tasks on a segment, about.
+SEGMENT: Final = 1000
 
 #: What an id is made of, as a rule.
 PLAIN: Final = "0123456789abcdef-"
 
-#: One task of so many may be evicted and still lie on a shelf.
+#: One task of so many may be evicted and still lie on a segment.
 _DEAD: Final = 32
 
 
@@ -23,20 +23,20 @@ class TaskStore:
     Reading never changes the order. The finished ones are in a plain dict with a queue beside it: an ordered dict
     takes more time for each task, and three times as much at once when it grows.
 
-    The same tasks lie on `shelves` in the order in which they were made, which is about that of their memory: so
+    The same tasks lie on `segments` in the order in which they were made, which is about that of their memory: so
     going through all of them takes a third of the time.
     """
 
     __slots__ = (
         "_clearing",
+        "_in_segments",
         "_next",
         "_queue",
-        "_shelved",
         "disturbed",
         "finished",
         "outdated",
         "plain_ids",
-        "shelves",
+        "segments",
         "unfinished",
     )
 
@@ -48,10 +48,10 @@ class TaskStore:
         #: Tasks that changed though they had finished: `zone_maps.py` reads and clears it.
         self.disturbed: set[str] = set()
         self.plain_ids = True  # no id has ever had anything but `PLAIN` in it
-        self.shelves: list[list[Task]] = []
+        self.segments: list[list[Task]] = []
         self._queue = Queue()  # the finished ones
-        self._shelved = 0  # tasks on the shelves, evicted ones included
-        self._next = 0  # the shelf to clear next
+        self._in_segments = 0  # tasks on the segments, evicted ones included
+        self._next = 0  # the segment to clear next
         self._clearing = False
 
     def __len__(self) -> int:
@@ -97,39 +97,39 @@ class TaskStore:
             else:
                 self.unfinished[task.uuid] = task
 
-    def shelve(self, tasks: list[Task]) -> None:
-        """Lay new tasks on a shelf; the list is the store's from now on."""
-        self._shelved += len(tasks)
+    def add_segment(self, tasks: list[Task]) -> None:
+        """Lay new tasks on a segment; the list is the store's from now on."""
+        self._in_segments += len(tasks)
         if self.plain_ids:
             ids = "".join([task.uuid for task in tasks])
             self.plain_ids = not ids.encode(errors="replace").translate(None, PLAIN.encode())
-        if self.shelves and len(self.shelves[-1]) + len(tasks) <= SHELF:
-            self.shelves[-1] += tasks
+        if self.segments and len(self.segments[-1]) + len(tasks) <= SEGMENT:
+            self.segments[-1] += tasks
         else:
-            self.shelves.append(tasks)
+            self.segments.append(tasks)
 
-    def clear(self, shelves: int, spare: int = SHELF) -> None:
-        """Drop the evicted tasks from some shelves, the oldest first, once there are many of them: `spare` at least.
+    def clear(self, segments: int, spare: int = SEGMENT) -> None:
+        """Drop the evicted tasks from some segments, the oldest first, once there are many of them: `spare` at least.
 
-        A shelf is never changed but at its end: whoever goes through one keeps it.
+        A segment is never changed but at its end: whoever goes through one keeps it.
         """
         allowed = spare + len(self) // _DEAD
-        self._clearing = self._clearing or self._shelved - len(self) > allowed
-        while shelves > 0 and self._clearing:
+        self._clearing = self._clearing or self._in_segments - len(self) > allowed
+        while segments > 0 and self._clearing:
             self._clear_next()
-            self._clearing = 2 * (self._shelved - len(self)) > allowed
-            shelves -= 1
+            self._clearing = 2 * (self._in_segments - len(self)) > allowed
+            segments -= 1
         if not self._clearing:
             self._next = 0
 
     def _clear_next(self) -> None:
-        at = self._next if self._next < len(self.shelves) else 0
-        shelf = self.shelves[at]
-        left = [task for task in shelf if self.get(task.uuid) is task]
-        self._shelved -= len(shelf) - len(left)
-        if at and len(self.shelves[at - 1]) + len(left) <= SHELF:
-            left = self.shelves[at - 1] + left
+        at = self._next if self._next < len(self.segments) else 0
+        segment = self.segments[at]
+        left = [task for task in segment if self.get(task.uuid) is task]
+        self._in_segments -= len(segment) - len(left)
+        if at and len(self.segments[at - 1]) + len(left) <= SEGMENT:
+            left = self.segments[at - 1] + left
             at -= 1
-            del self.shelves[at]
-        self.shelves[at] = left
+            del self.segments[at]
+        self.segments[at] = left
         self._next = at + 1

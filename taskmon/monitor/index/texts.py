@@ -12,15 +12,15 @@ from typing import Final
 from ...records import Task
 
 Tasks = list[Task]
-Sift = Callable[[Tasks], Tasks]
+Select = Callable[[Tasks], Tasks]
 Read = Callable[[Tasks], list[str]]
 
 #: Characters that are looked at together at the most, and tasks whose texts are read together.
-_MOST_TEXT: Final = 500_000
+_MAX_TEXT: Final = 500_000
 _READ: Final = 64
 
 #: So many needles are looked for in all texts together; those after them only in what the first ones leave.
-_TOGETHER: Final = 4
+_NEEDLES_AT_FIRST: Final = 4
 
 #: Stands between two tasks. No term has a NUL; a text that has this one makes the parts too many, which shows.
 _BETWEEN: Final = "\0\n\0"
@@ -90,7 +90,7 @@ def _read_some(read: Read, tasks: Tasks) -> list[str]:
     if len(tasks) == 1:
         return read(tasks)
     texts: list[str] = []
-    left = _MOST_TEXT
+    left = _MAX_TEXT
     for start in range(0, len(tasks), _READ):
         some = read(tasks[start : start + _READ])
         left -= sum(map(len, some))
@@ -108,22 +108,24 @@ def _fold_ascii(text: str) -> str:
     return text.casefold()
 
 
-def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: Collection[str] = ()) -> Sift:
-    """Sift by texts that have every needle that is wanted in them, and none that is not.
+def by_every(
+    texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], mask_hints: Collection[str] = ()
+) -> Select:
+    """Select by texts that have every needle that is wanted in them, and none that is not.
 
     A text with a hint in it may look otherwise to who asks: what is not wanted says nothing of it. A needle that
     refuses most of what it sees comes first the next time.
     """
     needles = [*((needle, True) for needle in wanted), *((needle, False) for needle in unwanted)]
-    hints = list(hints)
+    mask_hints = list(mask_hints)
 
     def put_first(needle: tuple[str, bool]) -> None:
         needles.remove(needle)
         needles.insert(0, needle)
 
-    def sift(tasks: Tasks) -> Tasks:
+    def select(tasks: Tasks) -> Tasks:
         text = texts.of(tasks)
-        for needle in [needle for needle, is_wanted in needles if is_wanted][:_TOGETHER]:
+        for needle in [needle for needle, is_wanted in needles if is_wanted][:_NEEDLES_AT_FIRST]:
             if needle not in text:
                 put_first((needle, True))
                 return []
@@ -132,7 +134,7 @@ def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints
         parts = texts.parts(tasks) if asked else []
         if not parts:
             return tasks
-        shown = _present(hints, text) if present else []
+        shown = _present(mask_hints, text) if present else []
         best = None
         for needle, is_wanted in asked:
             seen = len(tasks)
@@ -144,15 +146,17 @@ def by_every(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints
             put_first(best)
         return tasks
 
-    return sift
+    return select
 
 
-def _part(tasks: Tasks, parts: list[str], needle: str, is_wanted: bool, hints: list[str]) -> tuple[Tasks, list[str]]:
+def _part(
+    tasks: Tasks, parts: list[str], needle: str, is_wanted: bool, mask_hints: list[str]
+) -> tuple[Tasks, list[str]]:
     """Keep the tasks with a needle in their text; if it is not wanted those without it, or with a hint."""
     if is_wanted:
         let = [needle in part for part in parts]
-    elif hints:
-        let = [needle not in part or any(hint in part for hint in hints) for part in parts]
+    elif mask_hints:
+        let = [needle not in part or any(hint in part for hint in mask_hints) for part in parts]
     else:
         let = [needle not in part for part in parts]
     if True not in let:
@@ -160,15 +164,15 @@ def _part(tasks: Tasks, parts: list[str], needle: str, is_wanted: bool, hints: l
     return (list(compress(tasks, let)), list(compress(parts, let))) if False in let else (tasks, parts)
 
 
-def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: Collection[str] = ()) -> Sift:
-    """Sift by texts that have any needle that is wanted in them, or lack any that is not, or have a hint besides."""
+def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], mask_hints: Collection[str] = ()) -> Select:
+    """Select by texts that have any wanted needle, or lack any unwanted one, or have a hint besides."""
     wanted, unwanted = list(wanted), list(unwanted)
 
-    def sift(tasks: Tasks) -> Tasks:
+    def select(tasks: Tasks) -> Tasks:
         text = texts.of(tasks)
         if len(_present(unwanted, text)) < len(unwanted):
             return tasks
-        needles = wanted + list(hints) if unwanted else wanted
+        needles = wanted + list(mask_hints) if unwanted else wanted
         present = _present(needles, text)
         if not present and not unwanted:
             return []
@@ -187,15 +191,15 @@ def by_any(texts: Texts, wanted: Iterable[str], unwanted: Iterable[str], hints: 
         ids = set(map(id, refused))
         return [task for task in tasks if id(task) not in ids]
 
-    return sift
+    return select
 
 
-def by_pattern(texts: Texts, words: Iterable[str], pattern: re.Pattern[str]) -> Sift:
-    """Sift by texts that have some words in them, and a match of a pattern."""
+def by_pattern(texts: Texts, words: Iterable[str], pattern: re.Pattern[str]) -> Select:
+    """Select by texts that have some words in them, and a match of a pattern."""
     has_words = by_every(texts, words, ())
     search = pattern.search
 
-    def sift(tasks: Tasks) -> Tasks:
+    def select(tasks: Tasks) -> Tasks:
         let = has_words(tasks)
         parts = texts.parts(tasks) if let else []
         if not parts:
@@ -203,12 +207,12 @@ def by_pattern(texts: Texts, words: Iterable[str], pattern: re.Pattern[str]) -> 
         chosen = set(map(id, let))
         return [task for task, text in zip(tasks, parts, strict=True) if id(task) in chosen and search(text)]
 
-    return sift
+    return select
 
 
 def _present(needles: list[str], text: str) -> list[str]:
     """List the needles that are in a text; many are rather refused by a character that is not in there at all."""
-    if len(needles) <= _TOGETHER:
+    if len(needles) <= _NEEDLES_AT_FIRST:
         return [needle for needle in needles if needle in text]
     missing = {character for character in set("".join(needles)) if character not in text}
     return [needle for needle in needles if missing.isdisjoint(needle) and needle in text]

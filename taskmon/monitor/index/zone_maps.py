@@ -1,8 +1,8 @@
-"""Zones: what is remembered about all tasks of a block, so that filters pass over most of a block at once.
+"""Zone maps: what is remembered about all tasks of a block, so that filters pass over most of a block at once.
 
-A zone holds for as long as its block gets no entry. In orderings by `timestamp` that is all, for there a task that
-changes gets a new entry. In the others it does not, so their zones know only of tasks that have finished: of one that
-changes all the same the store tells, and those that have not finished are looked at each time. Event loop only.
+A zone map holds as long as its block gets no entry. In orderings by `timestamp` that is all: a task that changes gets
+a new entry there. In the others it does not, so their zone maps know only of finished tasks. The store tells of
+finished tasks that change all the same, and unfinished ones are tested each time. Event loop only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from ...records import READY_STATES, Task
 from ..query import Match
 from ..task_fields import ZONE_MAPPED_TIMES, ZONE_MAPPED_VALUES
 from .blocks import Block, Entry
-from .bucket_columns import Codes, Times
+from .bucket_columns import TimeBuckets, ValueBuckets
 from .orders import Known, Missing
 from .store import TaskStore
 
@@ -23,56 +23,56 @@ Ranges = dict[str, tuple[float | None, float | None]]
 Values = list[tuple[str, str]]
 
 #: So few tasks are looked at each time though they may have finished since.
-_FEW: Final = 64
+_MAX_OPEN_PLACES: Final = 64
 
-#: Each time that a zone was asked so often, it is seen whether it has aged: to look at the tasks once more is dear.
-_OFTEN: Final = 8
+#: After how many uses a zone map is checked for age: testing the tasks once more is expensive.
+_USES_PER_CHECK: Final = 8
 
-#: A zone is made anew once of so many of its tasks one has finished since.
+#: A zone map is made anew once of so many of its tasks one has finished since.
 _AGED: Final = 8
 
 #: Of so many tasks that have changed the blocks are looked up; after more, nothing is remembered of any block.
-MOST_DISTURBED: Final = 5_000
+MAX_DISTURBED: Final = 5_000
 
 #: By so much the sum of a time and a difference of two may miss the other time, in seconds.
 _ROUNDING: Final = 0.001
 
-#: Stands for a task that is gone, or of which the zone is to know nothing.
+#: Stands for a task that is gone, or of which the zone map is to know nothing.
 _NOBODY: Final = Task("")
 
 
 class Asked(NamedTuple):
-    """What a query asks of tasks: what zones know of, and whether a task is a match in all but the search."""
+    """What a query asks of tasks: what zone maps know of, and whether a task is a match in all but the search."""
 
     ranges: Ranges
     values: Values
     match: Match
 
 
-class Zone:
+class ZoneMap:
     """What is known of a block; each field is looked at when it is first asked for.
 
     `open` are the places of tasks of which it knows nothing, as they had not finished, and these tasks.
     """
 
-    __slots__ = ("asked", "codes", "complete", "open", "times")
+    __slots__ = ("asked", "buckets", "complete", "open", "times")
 
     def __init__(self, open_places: list[tuple[int, Task]]) -> None:
         self.open = open_places
-        self.times: dict[str, Times] = {}
-        self.codes: dict[str, Codes] = {}
+        self.times: dict[str, TimeBuckets] = {}
+        self.buckets: dict[str, ValueBuckets] = {}
         self.complete = False  # every field is known
         self.asked = 0  # how often it was
 
     def has_aged(self) -> bool:
         """Tell, now and then when it is asked, whether many tasks have finished since it was made."""
         self.asked += 1
-        if self.asked % _OFTEN or len(self.open) <= _FEW:
+        if self.asked % _USES_PER_CHECK or len(self.open) <= _MAX_OPEN_PLACES:
             return False
         return _AGED * sum(task.state in READY_STATES for _, task in self.open) > len(self.open)
 
 
-class Lag:
+class OffsetBounds:
     """How long after a time of theirs the `timestamp` of all tasks is that have ever been indexed."""
 
     __slots__ = ("get", "least", "most")
@@ -85,22 +85,22 @@ class Lag:
         """Let it be true of more tasks."""
         times = list(map(self.get, tasks))
         try:
-            lags = list(map(sub, timestamps, times))
+            offsets = list(map(sub, timestamps, times))
         except TypeError:  # a task without it
-            lags = [end - time for end, time in zip(timestamps, times, strict=True) if time is not None]
-        if lags:
-            self.least = min(self.least, min(lags) - _ROUNDING)
-            self.most = max(self.most, max(lags) + _ROUNDING)
+            offsets = [end - time for end, time in zip(timestamps, times, strict=True) if time is not None]
+        if offsets:
+            self.least = min(self.least, min(offsets) - _ROUNDING)
+            self.most = max(self.most, max(offsets) + _ROUNDING)
 
 
-class Zones:
-    """Makes zones, and picks entries by them; `lasting` are the orderings where tasks may change without an entry."""
+class ZoneMaps:
+    """Makes zone maps and picks entries by them; in `lasting` orderings tasks may change without an entry."""
 
     def __init__(self, tasks: TaskStore, lasting: Sequence[Known | Missing] = ()) -> None:
         self._tasks = tasks
         self._lasting = lasting
         self._looked = 0
-        self._lags = {field: Lag(field) for field in ZONE_MAPPED_TIMES}
+        self._offset_bounds = {field: OffsetBounds(field) for field in ZONE_MAPPED_TIMES}
 
     def spent(self) -> int:
         """Tell how many tasks have been looked at since this was last asked, to know more of their blocks."""
@@ -109,18 +109,18 @@ class Zones:
 
     def note(self, tasks: list[Task], timestamps: list[float]) -> None:
         """Take note of how far the times of tasks that are indexed are from their `timestamp`."""
-        for lag in self._lags.values():
-            lag.widen(tasks, timestamps)
+        for bounds in self._offset_bounds.values():
+            bounds.widen(tasks, timestamps)
 
     def span(self, ranges: Ranges, field: str = "timestamp") -> tuple[float | None, float | None]:
-        """Return bounds for a zone-mapped time, or `timestamp`, of all tasks within some ranges; else none."""
+        """Return bounds for a zone map-mapped time, or `timestamp`, of all tasks within some ranges; else none."""
         low, high = -inf, inf
         for known, (start, end) in ranges.items():
-            lag = self._lags[known]
-            low = low if start is None else max(low, start + lag.least)
-            high = high if end is None else min(high, end + lag.most)
-        if field in self._lags:
-            low, high = low - self._lags[field].most, high - self._lags[field].least
+            bounds = self._offset_bounds[known]
+            low = low if start is None else max(low, start + bounds.least)
+            high = high if end is None else min(high, end + bounds.most)
+        if field in self._offset_bounds:
+            low, high = low - self._offset_bounds[field].most, high - self._offset_bounds[field].least
         elif field != "timestamp":
             return None, None
         return (low if low > -inf else None), (high if high < inf else None)
@@ -132,11 +132,11 @@ class Zones:
         """
         if self._tasks.disturbed:
             self.forget_disturbed()
-        zone: Zone | None = block.zone
-        if zone and zone.has_aged():
-            zone = block.zone = None
+        zone_map: ZoneMap | None = block.zone_map
+        if zone_map and zone_map.has_aged():
+            zone_map = block.zone_map = None
         try:
-            return _pick(block, zone, asked) if zone else self._learn_and_pick(block, asked, lasting)
+            return _pick(block, zone_map, asked) if zone_map else self._learn_and_pick(block, asked, lasting)
         except KeyError:  # a field that nobody has asked for yet
             return self._learn_and_pick(block, asked, lasting)
 
@@ -148,21 +148,21 @@ class Zones:
         self._learn(block, ZONE_MAPPED_TIMES, ZONE_MAPPED_VALUES, lasting)
 
     def forget_disturbed(self) -> None:
-        """Forget the zones that know of a task that has changed; one that is gone can only come back with entries."""
+        """Forget the zone maps that know of a task that has changed; a removed one only returns with entries."""
         disturbed = self._tasks.disturbed
         tasks = [task for task_id in disturbed if (task := self._tasks.get(task_id)) is not None]
         for ordering in self._lasting:
-            if len(disturbed) > MOST_DISTURBED:
+            if len(disturbed) > MAX_DISTURBED:
                 blocks = ordering.blocks
             else:
                 keys = [(key, task.uuid) for task in tasks if (key := ordering.key_of(task)) is not None]
                 blocks = list(filter(None, map(ordering.block_of, keys)))
             for block in blocks:
-                block.zone = None
+                block.zone_map = None
         disturbed.clear()
 
-    def _learn(self, block: Block, times: Iterable[str], facets: Iterable[str], lasting: bool) -> Zone:
-        """Look at the tasks of a block for those of the fields that its zone does not know."""
+    def _learn(self, block: Block, times: Iterable[str], facets: Iterable[str], lasting: bool) -> ZoneMap:
+        """Look at the tasks of a block for those of the fields that its zone map does not know."""
         if self._tasks.disturbed:
             self.forget_disturbed()
         ids = block.ids
@@ -171,34 +171,36 @@ class Zones:
         unfinished = self._tasks.unfinished.get
         others = [(at, unfinished(ids[at])) for at, task in enumerate(tasks) if task is _NOBODY]
         are_open = [(at, task) for at, task in others if task is not None]
-        zone: Zone = block.zone or Zone(are_open if lasting else [])
-        block.zone = zone
+        zone_map: ZoneMap = block.zone_map or ZoneMap(are_open if lasting else [])
+        block.zone_map = zone_map
         if not lasting:
             for at, task in are_open:
                 tasks[at] = task
-        for at, _ in zone.open:  # it may have finished since, but what was looked at before does not know of it
+        for at, _ in zone_map.open:  # it may have finished since, but what was looked at before does not know of it
             tasks[at] = _NOBODY
         unknown = [at for at, task in enumerate(tasks) if task is _NOBODY]
         for field in times:
-            if field not in zone.times:
-                zone.times[field] = Times(tasks, field)
+            if field not in zone_map.times:
+                zone_map.times[field] = TimeBuckets(tasks, field)
         for field in facets:
-            if field not in zone.codes:
-                zone.codes[field] = Codes(tasks, field, unknown)
-        zone.complete = len(zone.times) == len(ZONE_MAPPED_TIMES) and len(zone.codes) == len(ZONE_MAPPED_VALUES)
-        return zone
+            if field not in zone_map.buckets:
+                zone_map.buckets[field] = ValueBuckets(tasks, field, unknown)
+        zone_map.complete = len(zone_map.times) == len(ZONE_MAPPED_TIMES) and len(zone_map.buckets) == len(
+            ZONE_MAPPED_VALUES
+        )
+        return zone_map
 
 
-def _pick(block: Block, zone: Zone, asked: Asked) -> list[Entry]:
+def _pick(block: Block, zone_map: ZoneMap, asked: Asked) -> list[Entry]:
     bits = -1
     for field, bounds in asked.ranges.items():
-        bits &= zone.times[field].select(*bounds)
+        bits &= zone_map.times[field].select(*bounds)
     for field, value in asked.values:
-        bits &= zone.codes[field].select(value)
+        bits &= zone_map.buckets[field].select(value)
     if bits == -1:
         return block.cut()
     match = asked.match
-    hits = [at for at, task in zone.open if match(task)]
+    hits = [at for at, task in zone_map.open if match(task)]
     if not bits and not hits:
         return []
     selected = bytearray(bits.to_bytes(len(block)))

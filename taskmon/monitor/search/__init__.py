@@ -33,15 +33,15 @@ class Search:
     """A search that follows the grammar; two are equal when their texts are. None as terms matches every task.
 
     `matches` is what counts, and may see less of a task than the terms look into: with `hides`, no args, kwargs,
-    result and exception. Of these it may see others where one of the `hints` is in them, folded: there, what must not
-    be in them may be hidden from it.
+    result and exception. Of these it may see others where one of the `mask_hints` is in them, folded: there, what
+    must not be in them may be hidden from it.
     """
 
     text: str
     matches: Callable[["Task"], bool] = field(repr=False, compare=False)
     terms: Node | None = field(default=None, repr=False, compare=False)
     hides: bool = field(default=False, repr=False, compare=False)
-    hints: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    mask_hints: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def parse_search(text: str) -> Search:
