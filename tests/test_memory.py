@@ -126,7 +126,7 @@ def test_groups_of_one_task_go_with_it() -> None:
 
 FLOOD = """
 import json, sys
-from taskmon.memory import MemoryBudget, _ProcessSize
+from taskmon.monitor.memory import MemoryBudget, _ProcessSize
 from taskmon.receiving.decoding import EventDecoder
 from taskmon.settings import Settings
 from taskmon.monitor.state import State

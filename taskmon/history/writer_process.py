@@ -1,4 +1,4 @@
-"""The process that writes a history in a file: `python -m taskmon.history.scribe`, which taskmon starts.
+"""The process that writes a history in a file: `python -m taskmon.history.writer_process`, which taskmon starts.
 
 SQLite's driver takes Python's lock before and after each statement. In taskmon's own process the event loop would
 wait for that, over and over, while a lot is written. Requests come by the standard input, answers leave by the
