@@ -323,7 +323,8 @@ POST /api/worker/queue/add-consumer/<worker>
 POST /api/worker/queue/add-consumer/<worker>?queue=
 POST /api/worker/queue/add-consumer/<worker>?queue=a b
 POST /api/worker/queue/add-consumer/nobody@nowhere?queue=<other-queue>
-POST /api/worker/queue/cancel-consumer/<worker>?queue=<other-queue>
+POST /api/worker/queue/add-consumer/<its own>?queue=<other-queue>
+POST /api/worker/queue/cancel-consumer/<its own>?queue=<other-queue>
 POST /api/worker/queue/cancel-consumer/<worker>?queue=unheard-of
 POST /api/worker/queue/cancel-consumer/<worker>
 POST /api/worker/queue/cancel-consumer/nobody@nowhere?queue=<other-queue>
