@@ -613,8 +613,8 @@ def listed_names(title: str) -> set[str]:
     return {name for row in table_rows(section(read("docs/api.md"), title)) for name in words(row[0])}
 
 
-def test_what_may_be_said_of_a_task_is_in_the_api_page() -> None:
-    assert listed_names("### What may be said of a task") == {*PublishOptions.__struct_fields__}
+def test_the_options_of_a_task_are_in_the_api_page() -> None:
+    assert listed_names("### Options of a task") == {*PublishOptions.__struct_fields__}
     text = section(read("docs/api.md"), "## POST /api/task/apply/&lt;name&gt;")
     assert f"{DEFAULT_TIMEOUT:g} s by default, {MAX_TIMEOUT:g} s at the most" in text
 
