@@ -3,7 +3,22 @@
 import argparse
 from pathlib import Path
 
-from . import access, burst, history, http, kill, latency, listing, masking, queries, search, startup, state, steady
+from . import (
+    access,
+    burst,
+    flood,
+    history,
+    http,
+    kill,
+    latency,
+    listing,
+    masking,
+    queries,
+    search,
+    startup,
+    state,
+    steady,
+)
 from .flower import DEFAULT_VENV, prepare_flower
 from .tables import print_machine
 
@@ -32,6 +47,8 @@ def main() -> None:
         burst.run(broker, options.events, flower)
     for broker in burst.BROKERS:
         steady.run(broker)
+    for broker in burst.BROKERS:
+        flood.run(broker)
     for broker in burst.BROKERS:
         latency.run(broker, flower)
     for broker in burst.BROKERS:
