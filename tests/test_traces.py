@@ -157,6 +157,12 @@ async def test_what_cannot_be_undone_is_written_before(caplog: pytest.LogCapture
         await served.request("POST", "/api/task/send-task/app.add?queue=unacked_index", headers)
         (refused,) = lines_of(caplog)
         assert refused["outcome"] == "refused"
+        body = b'{"args": [1, 2, 3]}'
+        as_json = headers | {"Content-Type": "application/json"}
+        answer = await served.request("POST", "/api/task/async-apply/celery.backend_cleanup", as_json, body)
+        (refused,) = lines_of(caplog)
+        assert (answer.status, refused["outcome"]) == (400, "refused")
+        assert "new_task_id" not in refused
         await served.request("POST", "/api/worker/pool/grow/celery@w1", headers)
         (grown,) = lines_of(caplog)
         assert grown["outcome"] == "failed"

@@ -21,6 +21,7 @@ from kombu.messaging import Producer
 from ..broker_faults import is_blocked
 from ..errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskName, UnreadableArguments
 from ..records import Task
+from .announcing import Announcement, announcing
 from .blocking_pool import LIMIT, BlockingPool
 from .connections import LATEST_RETRY, MAX_IDLE, BrokerAway, away_errors, drop_connection, open_connection, say_why
 from .destinations import Destinations
@@ -85,7 +86,7 @@ class Publisher:
     ) -> PublishedTask:
         """Publish a task that the Celery app has, with all that the app says of it, within `limit` seconds.
 
-        `before` is called once nothing is left but to publish it, here and below.
+        `before` is called on the event loop once nothing is left but to publish it, here and below.
         Raises UnknownTaskName, PermissionDenied, InvalidArgument, CommandRefused or Unavailable: then it is not
         published, or, when the broker goes just then, perhaps not.
         """
@@ -95,14 +96,12 @@ class Publisher:
                 "The Celery app runs tasks where they are called (task_always_eager): taskmon runs none"
             )
         await self._destinations.require(call.options)
-        before()
-        return await self._call(partial(self._publish, call, self._apply), limit)
+        return await self._call(partial(self._publish, call, self._apply), before, limit)
 
     async def send_task(self, call: Call, *, before: Callable[[], None] = _nothing) -> PublishedTask:
         """Publish a task of any name; raises as `apply_async` does."""
         await self._destinations.require(call.options)
-        before()
-        return await self._call(partial(self._publish, call, self._send))
+        return await self._call(partial(self._publish, call, self._send), before)
 
     async def publish_again(
         self, task: Task, task_id: str, *, before: Callable[[], None] = _nothing
@@ -111,17 +110,16 @@ class Publisher:
         name, options = find_destination(task)
         await self._destinations.require(options, is_seen=True)
 
-        def publish() -> PublishedTask:
+        def publish(announce: Callable[[], None]) -> PublishedTask:
             args, kwargs = read_recorded("args", task.args), read_recorded("kwargs", task.kwargs)
             try:
-                return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send)
+                return self._publish(Call(name, args, kwargs, options, task_id=task_id), self._send, announce)
             except CommandRefused as exc:
                 if isinstance(exc.__cause__, EncodeError):
                     raise UnreadableArguments(str(exc)) from exc
                 raise
 
-        before()
-        return await self._call(publish)
+        return await self._call(publish, before)
 
     async def close(self) -> None:
         """Let the connection go."""
@@ -130,38 +128,43 @@ class Publisher:
         with suppress(Unavailable):
             await self._lane.call(self._leave, 0.3)
 
-    async def _call(self, function: Callable[[], PublishedTask], limit: float = LIMIT) -> PublishedTask:
+    async def _call(
+        self, publish: Callable[[Callable[[], None]], PublishedTask], before: Callable[[], None], limit: float = LIMIT
+    ) -> PublishedTask:
+        announcement = Announcement(before)
         try:
-            return await self._lane.call(function, limit)
+            return await self._lane.call(partial(publish, announcement.make), limit)
         except BrokerAway as exc:
             raise Unavailable(_WHAT, str(exc)) from exc
+        finally:
+            announcement.withdraw()
 
     # In the thread
 
-    def _publish(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
+    def _publish(self, call: Call, send: Callable[..., Any], announce: Callable[[], None]) -> PublishedTask:
         """Publish, a second time when a connection that was open proves lost."""
         began = time.monotonic()
         if began - self._used > MAX_IDLE:
             self._disconnect()
         was_open = self._connection is not None
         try:
-            return self._attempt(call, send)
+            return self._attempt(call, send, announce)
         except BrokerAway as exc:
             if not was_open or not call.retry or is_blocked(exc) or time.monotonic() - began > LATEST_RETRY:
                 raise
-            return self._attempt(call, send)
+            return self._attempt(call, send, announce)
 
-    def _attempt(self, call: Call, send: Callable[..., Any]) -> PublishedTask:
+    def _attempt(self, call: Call, send: Callable[..., Any], announce: Callable[[], None]) -> PublishedTask:
         connection = self._connect()
         if connection.transport.driver_type == "amqp" and len(call.task_id.encode()) > _MAX_AMQP_ID_BYTES:
             raise InvalidArgument("task_id", f"may have {_MAX_AMQP_ID_BYTES} bytes on this broker", call.task_id)
         try:
             try:
-                published = self._hand_over(call, send)
+                published = self._hand_over(call, send, announce)
             except PreconditionFailed:  # the queue is there, declared otherwise than the app would
                 self._disconnect()
                 connection = self._connect()
-                published = self._hand_over(call, send, declare=[])
+                published = self._hand_over(call, send, announce, declare=[])
         except away_errors(connection) as exc:
             self._disconnect()
             raise BrokerAway(say_why(exc)) from exc
@@ -175,7 +178,9 @@ class Publisher:
         self._used = time.monotonic()
         return published
 
-    def _hand_over(self, call: Call, send: Callable[..., Any], **more: Any) -> PublishedTask:
+    def _hand_over(
+        self, call: Call, send: Callable[..., Any], announce: Callable[[], None], **more: Any
+    ) -> PublishedTask:
         options = {**call.options, **more, "task_id": call.task_id, "producer": self._producer, "retry": False}
         if "queue" in options:
             options["queue"] = self._find_queue(options["queue"])
@@ -183,7 +188,8 @@ class Publisher:
             # Each time: it goes when nobody has looked into it for long.
             declare_result_queue(self._connection.default_channel, self._reply_queue)
             options["reply_to"] = self._reply_queue.name
-        sent = send(call, options)
+        with announcing(self._producer, announce):
+            sent = send(call, options)
         return PublishedTask(getattr(sent, "id", None) or call.task_id, bool(getattr(sent, "ignored", False)))
 
     def _apply(self, call: Call, options: Mapping[str, Any]) -> Any:

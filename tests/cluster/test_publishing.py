@@ -1,5 +1,6 @@
 """Publishing, before kombu's own broker in memory: what arrives there, and what becomes of failures."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from serving import AWAY, make_app, silent_server
 
 from taskmon.broker_faults import BrokerBlocked
 from taskmon.cluster import publishing
+from taskmon.cluster.announcing import Announcement
 from taskmon.cluster.blocking_pool import BlockingPool
 from taskmon.cluster.publish_options import Call
 from taskmon.cluster.publishing import PublishedTask, Publisher
@@ -109,6 +111,38 @@ async def test_arguments_that_do_not_suit_the_task(memory_broker: str) -> None:
         with pytest.raises(InvalidArgument, match="args and kwargs must suit the task"):
             await publisher.apply_async(Call("add", [1, 2, 3]))
         assert take() is None
+
+
+async def test_a_task_is_announced_once_nothing_is_left_but_to_publish_it(memory_broker: str) -> None:
+    waiting: list[Any] = []
+
+    def note() -> None:
+        waiting.append(take())
+
+    unreadable = Task("a", state="FAILURE", name="add", queue="celery", args="(<Order 1001>,)", kwargs="{}")
+    async with publishing_for(make_project(task_create_missing_queues=False)) as publisher:
+        for refused in (
+            publisher.apply_async(Call("add", [1, 2, 3]), before=note),
+            publisher.apply_async(Call("add", [object()]), before=note),
+            publisher.send_task(Call("add", [object()]), before=note),
+            publisher.send_task(Call("any", options={"queue": "other"}), before=note),
+            publisher.publish_again(unreadable, "new", before=note),
+        ):
+            with pytest.raises((InvalidArgument, CommandRefused)):
+                await refused
+        assert waiting == []
+        await publisher.apply_async(Call("add", [1]), before=note)
+        assert waiting == [None], "announced once, before it was there"
+        assert take() is not None
+
+
+async def test_what_nobody_waits_for_any_more_is_not_published(memory_broker: str) -> None:
+    announced: list[bool] = []
+    announcement = Announcement(lambda: announced.append(True))
+    announcement.withdraw()
+    with pytest.raises(Unavailable, match="the time to publish was up"):
+        await asyncio.to_thread(announcement.make)
+    assert announced == []
 
 
 async def test_no_task_is_run_here(memory_broker: str) -> None:
