@@ -37,7 +37,7 @@ def test_a_connection_that_is_lost_while_tasks_come_back(
 async def test_what_memory_knows_waits_for_no_lock(
     database: PostgresDatabase, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_SINGLE", "_MORE"):
+    for name in ("_LOOKUP_TIMEOUT", "_COMPLETION_TIMEOUT"):
         monkeypatch.setattr(history_module, name, 0.2)
     async with serving(history=postgres.url("history")) as served:
         served.apply(make_event("started", "a"))
