@@ -33,10 +33,10 @@ _CONTEXT: Final = {
 }
 _HELP: Final = f"""Watch a Celery cluster and answer questions about its tasks over HTTP.
 
-Defaults stand in [brackets]. Every option may also be set in the environment, as TASKMON_PORT or, as Flower
-has it, FLOWER_PORT for --port, and in {DEFAULT_FILE}, as port = 5555. A flag goes before TASKMON_PORT, that
-before FLOWER_PORT, and that before the file. Where many values are taken, repeat the option or put commas.
-What may be secret can stand in a file of its own: TASKMON_BROKER_FILE=PATH, or file:/PATH in place of the value.
+Defaults are in [brackets]. Set --port, for example, in the environment as TASKMON_PORT or Flower's FLOWER_PORT, or
+in {DEFAULT_FILE} as port = 5555. A flag overrides TASKMON_PORT, that overrides FLOWER_PORT, and that the file.
+For several values, repeat the option or separate them by commas. Secrets can be in files of their own:
+TASKMON_BROKER_FILE=PATH, or file:/PATH as the value.
 """
 
 
@@ -91,7 +91,7 @@ _NOT_FOR_DEMO: Final = ("app", "broker", "broker_api", "celery_config", "result_
 @main.command(cls=Command, params=_params(without=_NOT_FOR_DEMO), context_settings=_CONTEXT)
 @click.pass_context
 def demo(ctx: click.Context, /, **flags: object) -> None:
-    """Watch a small cluster that the demo starts; needs no server."""
+    """Start a small sample cluster and watch it; needs no server."""
     from .demo import run_demo
 
     before = ctx.parent.params if ctx.parent else {}
@@ -102,7 +102,7 @@ def demo(ctx: click.Context, /, **flags: object) -> None:
 @main.command("convert-config", cls=Command, context_settings=_CONTEXT)
 @click.argument("file", metavar="FILE", default=FLOWER_FILE)
 def convert_config(file: str) -> None:
-    """Print a flowerconfig.py as a taskmon.toml; runs none of it."""
+    """Print a flowerconfig.py as a taskmon.toml, without running it."""
     from .config_conversion import convert
 
     try:
@@ -115,7 +115,7 @@ def convert_config(file: str) -> None:
 def hash_password_command() -> None:
     """Hash a password for --basic-auth.
 
-    Asks for it at a terminal, and reads standard input elsewhere.
+    Asks for the password at a terminal, otherwise reads standard input.
     """
     from .credentials.passwords import hash_password
 
@@ -133,11 +133,11 @@ def hash_password_command() -> None:
 
 def _describe_token(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe a token that is to be made."""
-    name = click.option("--name", help="Who will use it: letters, digits and . _ @ -", metavar="NAME")
+    name = click.option("--name", help="Name of its user: letters, digits and . _ @ -", metavar="NAME")
     role = click.option(
         "--role",
         type=click.Choice(["viewer", "operator", "admin"], case_sensitive=False),
-        help="What it allows: viewer (the default), operator or admin.",
+        help="Role: viewer (the default), operator or admin.",
     )
     return name(role(_describe_expiry(command)))
 
@@ -146,9 +146,9 @@ def _describe_expiry(command: Callable[..., None]) -> Callable[..., None]:
     expires = click.option(
         "--expires",
         metavar="DATE|TIME",
-        help="First day it no longer works, in UTC, or for how long it works: 2030-12-31, 30d. [90d]",
+        help="Date of expiry, in UTC, or lifetime: 2030-12-31, 30d. [90d]",
     )
-    never = click.option("--never", is_flag=True, help="Let it work for ever.")
+    never = click.option("--never", is_flag=True, help="Never expire.")
     return expires(never(command))
 
 
@@ -158,10 +158,10 @@ def _describe_scopes(command: Callable[..., None]) -> Callable[..., None]:
         "scopes",
         multiple=True,
         metavar="SCOPE",
-        help="All that it allows, in place of --role: metrics, read, read:no-args, or publish:shop.* for the tasks "
+        help="Scope, instead of --role: metrics, read, read:no-args, or publish:shop.* for the tasks "
         "whose names begin with shop.; repeat it for several.",
     )
-    rate = click.option("--rate-limit", metavar="RATE", help="How many requests it may make, such as 600/m.")
+    rate = click.option("--rate-limit", metavar="RATE", help="Maximum request rate, such as 600/m.")
     return scope(rate(command))
 
 
@@ -169,9 +169,9 @@ def _describe_scopes(command: Callable[..., None]) -> Callable[..., None]:
 @_describe_token
 @click.pass_context
 def token(ctx: click.Context, /, name: str | None, role: str | None, expires: str | None, never: bool) -> None:
-    """Make a token; shows it once, and what to configure.
+    """Make a token; show it once, with the line to configure.
 
-    The commands keep tokens in the file of --token-file, where they can be revoked without a restart.
+    The commands below manage the tokens of --token-file, which can be revoked without a restart.
     """
     from .auth import Role
     from .credentials.token_commands import read_expiry
@@ -196,7 +196,7 @@ def token(ctx: click.Context, /, name: str | None, role: str | None, expires: st
     )
 
 
-_FILE: Final = click.option("--file", metavar="PATH", help="The file; without it that of --token-file.")
+_FILE: Final = click.option("--file", metavar="PATH", help="Token file; by default that of --token-file.")
 
 
 @token.command("create", cls=Command, context_settings=_CONTEXT)
@@ -212,7 +212,7 @@ def create_token(
     rate_limit: str | None,
     file: str | None,
 ) -> None:
-    """Make a token in the file; shows it once."""
+    """Make a token in the token file and show it once."""
     from .credentials.token_commands import create, read_expiry
 
     if name is None:
@@ -228,14 +228,17 @@ def create_token(
 @token.command("rotate", cls=Command, context_settings=_CONTEXT)
 @click.argument("which", metavar="ID|NAME")
 @click.option(
-    "--overlap", default="7d", metavar="TIME", help="How long the old one goes on, such as 12h; 0: not at all. [7d]"
+    "--overlap",
+    default="7d",
+    metavar="TIME",
+    help="How long the old token still works: 12h, or 0 for not at all. [7d]",
 )
 @_describe_expiry
 @_FILE
 def rotate_token(which: str, overlap: str, expires: str | None, never: bool, file: str | None) -> None:
-    """Replace a token of the file by a new one; the old one works on for a while.
+    """Replace a token; the old one still works for a while.
 
-    Without --expires and --never the new one lasts as long as the old one did.
+    Without --expires and --never the new token has the lifetime of the old one.
     """
     from .credentials.token_commands import rotate
 
@@ -245,7 +248,7 @@ def rotate_token(which: str, overlap: str, expires: str | None, never: bool, fil
 @token.command("list", cls=Command, context_settings=_CONTEXT)
 @_FILE
 def list_tokens(file: str | None) -> None:
-    """List the tokens of the file, without a secret."""
+    """List the tokens of the token file, without secrets."""
     from .credentials.token_commands import list_all
 
     _in_token_file(file, list_all)
@@ -255,7 +258,7 @@ def list_tokens(file: str | None) -> None:
 @click.argument("token_id", metavar="ID")
 @_FILE
 def revoke_token(token_id: str, file: str | None) -> None:
-    """Revoke a token of the file, without a restart."""
+    """Revoke a token of the token file, without a restart."""
     from .credentials.token_commands import revoke
 
     _in_token_file(file, lambda path: revoke(path, token_id))
@@ -276,16 +279,16 @@ def _in_token_file(file: str | None, command: "Callable[[Path], str]") -> None:
 
 @main.group("session", cls=Group, context_settings=_CONTEXT)
 def session() -> None:
-    """End sessions of people who logged in with a provider."""
+    """End sessions of users who logged in with a provider."""
 
 
 @session.command("revoke", cls=Command, context_settings=_CONTEXT)
 @click.argument("user", metavar="USER")
-@click.option("--file", metavar="PATH", help="The file; without it that of --session-file, or the history.")
+@click.option("--file", metavar="PATH", help="File of ended sessions; by default --session-file, or the history.")
 def revoke_sessions(user: str, file: str | None) -> None:
-    """End all sessions that USER has begun until now.
+    """End all current sessions of USER.
 
-    USER is the name or e-mail address that taskmon shows, or the provider's subject. A taskmon that runs knows of it
+    USER is the name or e-mail address that taskmon shows, or the provider's subject. A running taskmon notices
     within seconds.
     """
     from .session_commands import revoke_all

@@ -100,119 +100,121 @@ class Settings:
         None, Kind("TEXT", read_text), "Celery app to load, as for celery: proj or proj.celery:app.", short="A"
     )
     broker: str | None = _celery(
-        None, Kind("URL", read_broker), "Broker to watch; without it the app's own.", short="b", secret=True
+        None, Kind("URL", read_broker), "Broker to watch; overrides the app's.", short="b", secret=True
     )
     result_backend: str | None = _celery(
-        None, Kind("URL", read_text), "Result backend; without it the app's own.", secret=True
+        None, Kind("URL", read_text), "Result backend; overrides the app's.", secret=True
     )
     broker_api: str | None = _celery(
         None,
         Kind("URL", read_text),
-        "RabbitMQ's management API, such as http://guest:guest@host:15672/api/: counts messages that workers hold.",
+        "RabbitMQ's management API: http://guest:guest@host:15672/api/. Counts unacknowledged messages.",
         secret=True,
         flower=True,
     )
     celery_config: Path | None = _celery(  # noqa: RUF009
-        None, Kind("PATH", read_path), "Celery's configuration, for want of an app: a Python module or a TOML file."
+        None, Kind("PATH", read_path), "File with Celery settings, if there is no app: a Python module or TOML."
     )
     set: tuple[str, ...] = _celery(
         (),
         listing("NAME=VALUE", read_assignment, ASSIGNMENT_COMMA),
-        "A setting of Celery: event_exchange=events, broker_transport_options.master_name=main.",
+        "Celery setting: event_exchange=events, broker_transport_options.master_name=main.",
         secret=True,
     )
 
-    address: str = _server("127.0.0.1", _ON, "Address to listen on; 0.0.0.0 and :: are all.", flower=True)
-    port: int = _server(5555, count(0, 65_535), "Port to listen on; 0 is any free one.", flower=True, short="p")
+    address: str = _server("127.0.0.1", _ON, "Address to listen on; 0.0.0.0 and :: mean all.", flower=True)
+    port: int = _server(5555, count(0, 65_535), "Port to listen on; 0 picks a free one.", flower=True, short="p")
     unix_socket: Path | None = _server(  # noqa: RUF009
-        None, Kind("PATH", read_socket_path), "Unix socket to listen on, in place of a port.", flower=True
+        None, Kind("PATH", read_socket_path), "Unix socket to listen on instead of a port.", flower=True
     )
     listen: tuple[Listener, ...] = _server(
         (),
         listing("WHERE", read_listener, LISTENER_COMMA),
-        "Where to listen, in place of the three above: 0.0.0.0:5556,auth=token,tls or unix:PATH,auth=proxy.",
+        "Listener; overrides the three above: 0.0.0.0:5556,auth=token,tls or unix:PATH,auth=proxy.",
     )
     certfile: Path | None = _server(  # noqa: RUF009
-        None, Kind("PATH", read_path), "Certificate to speak HTTPS with, in PEM.", flower=True
+        None, Kind("PATH", read_path), "Certificate for HTTPS, in PEM.", flower=True
     )
     keyfile: Path | None = _server(  # noqa: RUF009
-        None, Kind("PATH", read_path), "Key of the certificate, in PEM.", flower=True
+        None, Kind("PATH", read_path), "Private key of the certificate, in PEM.", flower=True
     )
     ca_certs: Path | None = _server(  # noqa: RUF009
-        None, Kind("PATH", read_path), "Authorities that must have signed clients' certificates, in PEM.", flower=True
+        None, Kind("PATH", read_path), "Certificate authorities for client certificates, in PEM.", flower=True
     )
     trusted_proxies: tuple[Network, ...] = _server(
         (),
         listing("NETWORK", read_network),
-        "Address or network of proxies that are believed when they say who asks.",
+        "Address or network of proxies whose headers are trusted.",
     )
     trust_everyone: bool = _server(
-        False, SWITCH, "Allow networks in --trusted-proxies that are too wide to hold proxies only."
+        False, SWITCH, "Allow wide networks in --trusted-proxies: whoever connects from there can claim any user."
     )
     url_prefix: str = _server(
         "", Kind("PATH", read_url_prefix), "Path before every route, such as /taskmon.", flower=True
     )
-    public_url: str | None = _server(None, Kind("URL", read_public_url), "URL under which users reach taskmon.")
-    max_body: int = _server(1 << 20, size(1024, 1 << 30), "Largest body of a request.")
-    max_connections: int = _server(1000, count(1, 1_000_000), "Most connections open at a time.")
-    max_connections_per_client: int = _server(500, count(1, 1_000_000), "Most of them from one address.")
+    public_url: str | None = _server(None, Kind("URL", read_public_url), "URL that users see.")
+    max_body: int = _server(1 << 20, size(1024, 1 << 30), "Maximum size of a request body.")
+    max_connections: int = _server(1000, count(1, 1_000_000), "Maximum number of open connections.")
+    max_connections_per_client: int = _server(
+        500, count(1, 1_000_000), "Maximum number of open connections from one address."
+    )
     cors_origins: tuple[str, ...] = _server(
-        (), listing("ORIGIN", read_origin), "Origin whose pages may read answers: https://dash.example.com."
+        (), listing("ORIGIN", read_origin), "Origin whose pages may call the API: https://dash.example.com."
     )
 
     basic_auth: tuple[str, ...] = _access(
         (),
         listing("USER:PASSWORD", read_user_and_password, CREDENTIAL_COMMA),
-        "User who may log in, as admin; a hash may stand for the password.",
+        "User with a password or its hash; an admin by default.",
         secret=True,
         flower=True,
     )
     token: tuple[str, ...] = _access(
-        (), listing("LINE", read_token_line), "Line printed by `taskmon token`.", secret=True
+        (), listing("LINE", read_token_line), "Token, as printed by `taskmon token`.", secret=True
     )
     token_file: Path | None = _access(  # noqa: RUF009
-        None, Kind("PATH", read_path), "File of tokens, kept by `taskmon token create` and `taskmon token revoke`."
+        None, Kind("PATH", read_path), "Token file, managed by `taskmon token create` and `taskmon token revoke`."
     )
     token_rate_limit: str | None = _access(
         None,
         Kind("RATE", matching(*TOKEN_RATE)),
-        "Requests that each token may make, such as 600/m; a token's own limit goes first.",
+        "Maximum request rate of each token, such as 600/m; a token's own limit overrides it.",
     )
     htpasswd: Path | None = _access(  # noqa: RUF009
         None,
         Kind("PATH", read_path),
-        "File of users and hashes, as of htpasswd: bcrypt, argon2 or scrypt.",
+        "File of users and password hashes in htpasswd format: bcrypt, argon2 or scrypt.",
     )
     basic_roles: tuple[str, ...] = _access(
         (),
         listing("USER=ROLE", read_user_role),
-        "Role of a user with a password, in place of the usual one: ann=operator.",
+        "Role of a user with a password: ann=operator.",
     )
     basic_role: Literal["viewer", "operator", "admin"] = _access(
-        "viewer", _ROLES, "Role of a user of --htpasswd whom --basic-roles does not name."
+        "viewer", _ROLES, "Role of users of --htpasswd that --basic-roles does not name."
     )
     anonymous_role: Literal["viewer", "operator", "admin"] | None = _access(
-        None, _ROLES, "Role of those who give no credentials: viewer, operator or admin."
+        None, _ROLES, "Role of requests without credentials: viewer, operator or admin."
     )
     roles: tuple[str, ...] = _access(
         (),
         listing("ROLE=RULE", read_role_rule),
-        "Role for a group, an address or a domain: admin=group:ops, viewer=domain:example.com.",
+        "Role of a group, an address or a domain: admin=group:ops, viewer=domain:example.com.",
     )
     default_role: Literal["viewer", "operator", "admin", "none"] = _access(
         "viewer",
         choice("ROLE", "viewer", "operator", "admin", "none"),
-        "Role of those whom no rule of --roles names; none: they stay out.",
+        "Role of users who match no rule of --roles; none refuses them.",
     )
     show_args: Literal["none", "viewer", "operator"] = _access(
         "viewer",
         choice("ROLE", "none", "viewer", "operator"),
-        "Least role that sees arguments, results and errors of tasks; none: no role.",
+        "Lowest role that sees arguments, results and errors of tasks; none: no role.",
     )
     mask_keys: tuple[str, ...] = _access(
         _SECRET_KEYS,
         listing("PATTERN", KEY_PATTERN),
-        "Keys whose values are masked in arguments, results and errors; * is anything.",
+        "Keys whose values are masked in arguments, results and errors; * matches anything.",
     )
     format_task: str | None = _access(
         None,
@@ -223,47 +225,47 @@ class Settings:
     publish_queues: tuple[str, ...] = _access(
         (),
         listing("PATTERN", read_queue_name),
-        "Further queues and exchanges that tasks may be published to; * is anything.",
+        "Additional queues and exchanges that tasks may be published to; * matches anything.",
     )
     publish_tasks: tuple[str, ...] = _access(
         (),
         listing("ROLE=PATTERN", read_publish_rule),
-        "Names of tasks that a role may publish, all without it: operator=proj.*,other.",
+        "Task names that a role may publish; by default all: operator=proj.*,other.",
     )
     read_only: bool = _access(False, SWITCH, "Refuse every request that would change something.", flower=True)
     allowed_hosts: tuple[str, ...] = _access(
-        (), listing("HOST", read_host), "Further host name under which taskmon may be asked."
+        (), listing("HOST", read_host), "Additional host name that taskmon accepts."
     )
     provider_ca_certs: Path | None = _access(  # noqa: RUF009
-        None, Kind("PATH", read_path), "Authorities to trust when an identity provider is asked, in PEM."
+        None, Kind("PATH", read_path), "Certificate authorities for identity providers, in PEM."
     )
 
     auth_provider: Literal["google", "github", "gitlab", "okta", "oidc"] | None = _login(
         None,
         Kind("NAME", read_provider),
-        "Who people log in with: google, github, gitlab, okta, or oidc for any other.",
+        "Identity provider: google, github, gitlab, okta, or oidc for any other.",
         flower=True,
     )
     oidc_issuer: str | None = _login(
-        None, Kind("URL", read_issuer), "The provider, by its issuer's URL.", flower="oauth2_okta_base_url"
+        None, Kind("URL", read_issuer), "URL of the provider's issuer.", flower="oauth2_okta_base_url"
     )
-    oauth2_key: str | None = _login(None, _TEXT, "Client id that the provider gave.", flower=True)
+    oauth2_key: str | None = _login(None, _TEXT, "Client id from the provider.", flower=True)
     oauth2_secret: str | None = _login(
-        None, Kind("TEXT", read_client_secret), "Client secret that the provider gave.", secret=True, flower=True
+        None, Kind("TEXT", read_client_secret), "Client secret from the provider.", secret=True, flower=True
     )
     oauth2_redirect_uri: str | None = _login(
         None,
         Kind("URL", read_public_url),
-        "Where the provider sends people back to; else /login/callback under --public-url.",
+        "Redirect URI; by default /login/callback under --public-url.",
         flower=True,
     )
     auth: tuple[str, ...] = _login(
         (),
         listing("ADDRESS", read_allowed, ALLOWED_COMMA),
-        "Who may log in: ann@example.com, or *@example.com for a domain.",
+        "User who may log in: ann@example.com, or *@example.com for a domain.",
         flower=True,
     )
-    oidc_scope: str = _login("openid email profile", Kind("TEXT", matching(*OIDC_SCOPE)), "Scopes to ask for.")
+    oidc_scope: str = _login("openid email profile", Kind("TEXT", matching(*OIDC_SCOPE)), "Scopes to request.")
     oidc_groups_claim: str = _login("groups", Kind("NAME", matching(*OIDC_CLAIM)), "Claim that lists the groups.")
     oidc_hosted_domain: tuple[str, ...] = _login(
         (), listing("DOMAIN", read_host), "Google Workspace domain that accounts must belong to."
@@ -271,7 +273,7 @@ class Settings:
     cookie_secret: tuple[str, ...] = _login(
         (),
         listing("TEXT", read_cookie_secret),
-        f"Secret to sign sessions with, of {MIN_SECRET} random bytes; the first signs, all are taken.",
+        f"Secret of {MIN_SECRET} random bytes that signs sessions; the first signs, all are accepted.",
         secret=True,
         flower=True,
     )
@@ -279,32 +281,36 @@ class Settings:
     session_file: Path | None = _login(  # noqa: RUF009
         None,
         Kind("PATH", read_path),
-        "File that remembers which sessions were ended; without it the history does, if there is one.",
+        "File of ended sessions; by default they are in the history.",
     )
 
     proxy_preset: str | None = _proxy(
-        None, choice("NAME", *PRESETS), f"Proxy that knows who asks: {', '.join(PRESETS)}."
+        None, choice("NAME", *PRESETS), f"Proxy that authenticates users: {', '.join(PRESETS)}."
     )
-    proxy_user_header: str | None = _proxy(None, _HEADER, "Header in which it names the user.")
-    proxy_email_header: str | None = _proxy(None, _HEADER, "Header in which it gives the e-mail address.")
-    proxy_groups_header: str | None = _proxy(None, _HEADER, "Header in which it lists groups.")
-    proxy_jwt_header: str | None = _proxy(None, _HEADER, "Header with a signed assertion (JWT), in place of these.")
+    proxy_user_header: str | None = _proxy(None, _HEADER, "Header with the user's name.")
+    proxy_email_header: str | None = _proxy(None, _HEADER, "Header with the user's e-mail address.")
+    proxy_groups_header: str | None = _proxy(None, _HEADER, "Header with the user's groups.")
+    proxy_jwt_header: str | None = _proxy(
+        None, _HEADER, "Header with a signed assertion (JWT); overrides the three above."
+    )
     proxy_jwt_issuer: str | None = _proxy(None, Kind("TEXT", read_text), "Issuer of the assertion, exactly.")
     proxy_jwt_audience: str | None = _proxy(None, Kind("TEXT", read_text), "Audience of the assertion, exactly.")
     proxy_jwt_algorithms: tuple[str, ...] = _proxy(
-        (), listing("NAME", read_algorithm), "Algorithm that may sign it, such as ES256."
+        (), listing("NAME", read_algorithm), "Allowed signature algorithm, such as ES256."
     )
-    proxy_jwks_url: str | None = _proxy(None, Kind("URL", read_https), "Where the keys are that sign it (JWKS).")
-    proxy_jwt_signer: str | None = _proxy(None, Kind("ARN", read_signer), "AWS load balancer that signs it.")
-    proxy_user_claim: str | None = _proxy(None, _CLAIM, "Claim that names the user.")
+    proxy_jwks_url: str | None = _proxy(None, Kind("URL", read_https), "URL of the issuer's keys (JWKS).")
+    proxy_jwt_signer: str | None = _proxy(
+        None, Kind("ARN", read_signer), "ARN of the AWS load balancer that signs the assertion."
+    )
+    proxy_user_claim: str | None = _proxy(None, _CLAIM, "Claim with the user's name.")
     proxy_email_claim: str | None = _proxy(None, _CLAIM, "Claim with the e-mail address.")
-    proxy_groups_claim: str | None = _proxy(None, _CLAIM, "Claim that lists groups.")
+    proxy_groups_claim: str | None = _proxy(None, _CLAIM, "Claim with the user's groups.")
 
-    enable_events: bool = _events(True, SWITCH, "Ask workers to send events.", flower=True)
+    enable_events: bool = _events(True, SWITCH, "Enable events on workers.", flower=True)
     inspect_timeout: float = _events(
         1000.0,
         between("MS", read_float, 1, 600_000),
-        "How long to wait for answers of workers, in ms.",
+        "Time to wait for replies of workers, in ms.",
         flower=True,
     )
     purge_offline_workers: float = _events(
@@ -313,96 +319,102 @@ class Settings:
         "Forget a worker that has been offline this long.",
         flower=True,
     )
-    event_queue_ttl: float = _events(3600.0, _SECONDS, "How long RabbitMQ keeps events for taskmon.")
-    event_queue_expires: float = _events(60.0, _SECONDS, "How long RabbitMQ keeps taskmon's queue while it is away.")
+    event_queue_ttl: float = _events(3600.0, _SECONDS, "How long events wait in taskmon's RabbitMQ queue.")
+    event_queue_expires: float = _events(
+        60.0, _SECONDS, "How long taskmon's RabbitMQ queue outlives a lost connection."
+    )
 
     event_queue_max_length: int = _events(
-        1_000_000, count(1, 1_000_000_000), "How many messages RabbitMQ keeps for taskmon; the oldest go first."
+        1_000_000,
+        count(1, 1_000_000_000),
+        "Maximum number of messages in taskmon's RabbitMQ queue; the oldest are dropped.",
     )
-    durable_queue: str | None = _events(None, _QUEUE, "Queue of RabbitMQ that keeps events while taskmon is down.")
+    durable_queue: str | None = _events(None, _QUEUE, "RabbitMQ queue that collects events while taskmon is down.")
     queues: tuple[str, ...] = _events(
         (), listing("NAMES", read_queue_name), "Queues to watch besides those that taskmon finds itself."
     )
     orphan_after: float = _events(
         900.0,
         between("SECONDS", read_float, 0, _DECADE),
-        "Find out what became of a task unheard of for so long; 0: never.",
+        "Check an unfinished task after this long without an event; 0: never.",
     )
 
-    max_tasks: int = _limits(100_000, count(1, 100_000_000), "Most tasks to remember.", flower=True)
-    max_workers: int = _limits(5000, count(1, 1_000_000), "Most workers to remember.", flower=True)
+    max_tasks: int = _limits(100_000, count(1, 100_000_000), "Maximum number of tasks in memory.", flower=True)
+    max_workers: int = _limits(5000, count(1, 1_000_000), "Maximum number of workers in memory.", flower=True)
     max_memory: int | None = _limits(
         None,
         size(64 << 20, 1 << 50),
-        "Memory to use at most: tasks are evicted to stay within it; else half of what the machine or container has.",
+        "Maximum memory; tasks are evicted to stay within it. Default: half of the machine's or container's.",
     )
     max_text: int = _limits(
-        65_536, count(16, 1 << 30), "Longest text in an event, in characters; the rest is cut off."
+        65_536, count(16, 1 << 30), "Maximum length of a text in an event, in characters; longer ones are truncated."
     )
     max_message: int = _limits(
-        8 << 20, size(1024, 1 << 30), "Largest message from the broker; a larger one is refused."
+        8 << 20, size(1024, 1 << 30), "Maximum size of a message from the broker; larger ones are rejected."
     )
 
     history: str | None = _history(
         None,
         Kind("URL", read_history),
-        "Database to keep tasks in: sqlite:///taskmon.sqlite3 or postgresql://host/name.",
+        "Database that keeps tasks: sqlite:///taskmon.sqlite3 or postgresql://host/name.",
         secret=True,
     )
     history_max_age: float | None = _history(
-        None, Kind("AGE", read_age), "Delete tasks from the history after this time: 30d, 12h."
+        None, Kind("AGE", read_age), "Delete tasks from the history after this long: 30d, 12h."
     )
     history_max_tasks: int | None = _history(
-        None, count(1, 10_000_000_000), "Most tasks in the history; the oldest go."
+        None, count(1, 10_000_000_000), "Maximum number of tasks in the history; the oldest are deleted."
     )
     history_journal: Path | None = _history(  # noqa: RUF009 - it makes a field
         None,
         Kind("DIRECTORY", read_path),
-        "Where changes wait for PostgreSQL, so that a kill loses none; SQLite has them beside its file.",
+        "Directory of the journal, for PostgreSQL; that of SQLite is beside its file.",
     )
     cluster_name: str | None = _history(
         None,
         Kind("NAME", read_name),
-        "Name of the cluster in the history; without it the broker's address, which may change.",
+        "Name of the cluster in the history; by default the broker's address, which may change.",
     )
     monitor_name: str | None = _history(
         None,
         Kind("NAME", read_name),
-        "Name of this taskmon, by which the next start finds its journal; no two may have the same.",
+        "Unique name of this taskmon, by which it finds its journal after a restart.",
     )
     persistent: bool = _history(False, SWITCH, "Keep tasks in the SQLite file of --db.", flower=True)
-    db: str = _history("taskmon", Kind("PATH", read_text), "File of --persistent, .sqlite3 is added.", flower=True)
+    db: str = _history(
+        "taskmon", Kind("PATH", read_text), "SQLite file of --persistent; .sqlite3 is appended.", flower=True
+    )
 
     metrics_prefix: str = _metrics(
-        "taskmon", _METRIC, "First word of the metrics' names; flower suits dashboards made for it."
+        "taskmon", _METRIC, "Prefix of metric names; use flower for dashboards made for Flower."
     )
-    metrics_worker_label: bool = _metrics(True, SWITCH, "Tell workers apart in the metrics.")
+    metrics_worker_label: bool = _metrics(True, SWITCH, "Label metrics by worker.")
     metrics_celery_exporter: bool = _metrics(False, SWITCH, "Add the metrics of celery-exporter.")
     task_runtime_metric_buckets: tuple[float, ...] = _metrics(
-        _BUCKETS, listing("SECONDS", read_bound), "Upper bounds of the histogram of runtimes.", flower=True
+        _BUCKETS, listing("SECONDS", read_bound), "Upper bounds of the runtime histogram.", flower=True
     )
 
     conf: Path | None = _program(  # noqa: RUF009
-        None, Kind("PATH", read_path), "File with options, in TOML or a flowerconfig.py; else taskmon.toml, if there."
+        None, Kind("PATH", read_path), "Configuration file: TOML or a flowerconfig.py; by default taskmon.toml."
     )
-    debug: bool = _program(False, SWITCH, "Log every request, and all that is of level debug.", flower=True)
+    debug: bool = _program(False, SWITCH, "Log every request, and everything else of level debug.", flower=True)
     log_level: Literal["debug", "info", "warning", "error", "critical"] = _program(
         "info", _LEVELS, "Lowest level to log: debug, info, warning, error or critical.", flower="logging", short="l"
     )
     log_format: Literal["text", "json"] = _program(
-        "text", choice("text|json", "text", "json"), "How a line of the log looks."
+        "text", choice("text|json", "text", "json"), "Format of log lines."
     )
     log_file: Path | None = _program(  # noqa: RUF009
         None,
         Kind("PATH", read_path),
-        "File to log to, in place of standard error.",
+        "File to log to instead of standard error.",
         flower="log_file_prefix",
         short="f",
     )
     audit_log: str | None = _program(
-        None, Kind("FILE|syslog", read_text), "Where the audit log goes: a file of its own, or syslog."
+        None, Kind("FILE|syslog", read_text), "Destination of the audit log: a file, or syslog."
     )
-    audit_reads: bool = _program(False, SWITCH, "Write a line of the audit log for each request that reads, too.")
+    audit_reads: bool = _program(False, SWITCH, "Also write a line to the audit log for each request that reads.")
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
