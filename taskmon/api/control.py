@@ -9,6 +9,7 @@ from msgspec import Meta
 from ..auth import Role
 from ..cluster.control import Control
 from ..cluster.inspection import POOL_SETTLES, QUEUES_SETTLE
+from ..cluster.publish_options import QUEUE_FORMAT
 from ..errors import CommandRefused, InvalidArgument, Unavailable, UnknownTaskName, UnknownWorker, WorkerTimeout
 from ..http.answers import Message
 from ..http.base import ApiHandler
@@ -42,7 +43,6 @@ def _read_limit(argument: str, value: object, zone: tzinfo) -> float:
 _RATE: Final = matching(
     r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:/[smh])?", "must be a number, or one with /s, /m or /h, as 10/m"
 )
-_QUEUE: Final = matching(r"[\w.@:-]{1,255}", "must be 1 to 255 letters, digits and . _ - : @")
 _NUMBER: Final = {"type": "number", "minimum": 0}
 
 TimeLimit = Annotated[
@@ -105,7 +105,7 @@ class PoolBounds(OneWorker, kw_only=True):
 class OneQueue(OneWorker, kw_only=True):
     """A queue of a worker."""
 
-    queue: Annotated[str, _QUEUE, Meta(description="The name of the queue.")]
+    queue: Annotated[str, QUEUE_FORMAT, Meta(description="The name of the queue.")]
 
 
 # Tasks

@@ -55,6 +55,7 @@ class Destinations:
         online: Callable[[], Collection[str]] = tuple,
     ) -> None:
         conf = celery_app.conf
+        self._app = celery_app
         self._plumbing = Plumbing(celery_app, *own)
         self._workers = workers
         self._broker = broker
@@ -84,6 +85,7 @@ class Destinations:
                 f"The queue {shown(name)} is no destination: the name belongs to Celery, kombu or taskmon itself, and"
                 " no option allows it"
             )
+        self._require_file_name(name)
         is_sure = self._is_sure(name)
         is_seen = not self._plumbing.is_reserved(name) and (is_seen or (not is_sure and name in set(self._seen())))
         if not is_sure and not is_seen:
@@ -110,6 +112,7 @@ class Destinations:
                 f"The exchange {shown(exchange)} is no destination: the name belongs to Celery, kombu or taskmon"
                 " itself, and no option allows it"
             )
+        self._require_file_name(exchange)
         if exchange in self._exchanges or self._is_allowed_by_option(exchange):
             return
         if not self._plumbing.is_reserved(exchange):
@@ -122,6 +125,13 @@ class Destinations:
             if exchange in self._exchanges_of_workers():
                 return
         raise PermissionDenied(_refusal("exchange", exchange))
+
+    def _require_file_name(self, name: str) -> None:
+        """Raise PermissionDenied for a name with / where names become those of files: it would lead elsewhere."""
+        if "/" in name and self._app.connection_for_write().get_transport_cls().driver_type == "filesystem":
+            raise PermissionDenied(
+                f"The name {shown(name)} has a /, which the filesystem transport cannot have in names"
+            )
 
     async def _require_keys(self, name: str, is_sure: bool) -> None:
         """Raise PermissionDenied where Redis holds something else under the name of a queue.

@@ -35,7 +35,7 @@ from ..times import MAX_EPOCH, parse_time
 _MAX_DELAY: Final = 10 * 365 * 86_400.0
 _YEARS: Final = "19[7-9][0-9]|[2-9][0-9]{3}"
 _HIGHEST_PRIORITY: Final = 255
-_QUEUE: Final = r"[\w.@:-]{1,255}"
+_QUEUE: Final = r"[^\s\x00-\x1f\x7f]{1,255}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +111,11 @@ def _read_exchange(argument: str, value: object, zone: tzinfo) -> str:
 
 
 def _read_queue(argument: str, value: object, zone: tzinfo) -> str:
-    if not isinstance(value, str) or not re.fullmatch(_QUEUE, value) or len(value.encode()) > 255:
-        rule = "must be 1 to 255 letters, digits and any of _ . @ : -"
-        raise InvalidArgument(argument, rule, quote(value))
-    return value
+    if not isinstance(value, str) or not re.fullmatch(_QUEUE, value) or not value.isprintable():
+        raise InvalidArgument(
+            argument, "must be a text of 1 to 255 bytes, all printable, without blanks", quote(value)
+        )
+    return parse_name(argument, value)
 
 
 def _read_priority(argument: str, value: object, zone: tzinfo) -> int:
@@ -160,7 +161,10 @@ Kwargs = Annotated[
 Moment = Annotated[datetime | None, _json(_read_date, {"anyOf": [_SINCE_1970, epoch_schema(), date_schema(_YEARS)]})]
 Delay = Annotated[float | None, _json(_read_delay, {"anyOf": _SECONDS})]
 Expiry = Annotated[float | datetime | None, _json(_read_expiry, {"anyOf": [*_SECONDS, date_schema(_YEARS)]})]
-QueueName = Annotated[str | None, _json(_read_queue, {"type": "string", "pattern": whole(_QUEUE)})]
+#: How the name of a queue is written, in all routes.
+QUEUE_FORMAT: Final = _json(_read_queue, {"type": "string", "pattern": whole(_QUEUE)})
+
+QueueName = Annotated[str | None, QUEUE_FORMAT]
 ExchangeName = Annotated[str | None, _json(_read_exchange, _name(0))]
 RoutingKey = Annotated[str | None, _json(lambda argument, value, zone: parse_name(argument, value), _name(1))]
 NewId = Annotated[str | None, _json(lambda argument, value, zone: parse_id(argument, value), ID_SCHEMA)]

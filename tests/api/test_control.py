@@ -34,6 +34,7 @@ COMMANDS = {
         "autoscale", {"min": 1, "max": 3}, f"Autoscaling '{W1}' worker (min=1, max=3)",
     ),
     f"/api/worker/queue/add-consumer/{W1}?queue=mail": ("add_consumer", {"queue": "mail"}, "done"),
+    f"/api/worker/queue/add-consumer/{W1}?queue=eu/mail%2B1": ("add_consumer", {"queue": "eu/mail+1"}, "done"),
     f"/api/worker/queue/cancel-consumer/{W1}?queue=mail": ("cancel_consumer", {"queue": "mail"}, "done"),
     f"/api/task/timeout/app.add?workername={W1}&soft=3&hard=5.5": (
         "time_limit", {"soft": 3.0, "hard": 5.5, "task_name": "app.add"}, "done",
@@ -58,7 +59,7 @@ EVERY = pytest.mark.parametrize("path", COMMANDS)
 @asynccontextmanager
 async def watching(broker: str, timeout: float = LONG, **options: Any) -> AsyncIterator[Served]:
     """Serve, with two workers known."""
-    options = {"publish_queues": "mail", **options}
+    options = {"publish_queues": "mail,eu/mail+1", **options}
     async with serving(make_app(broker), inspect_timeout=timeout, enable_events=False, **options) as served:
         served.apply(event("worker-heartbeat", hostname=W1), event("worker-heartbeat", hostname=W2))
         yield served

@@ -104,7 +104,7 @@ def test_a_number_is_since_1970_for_eta_and_from_now_for_the_others() -> None:
         ),
         *(("countdown", value) for value in ("soon", "", [], True, -1, "-1", 1e300, 10**400, "nan", "inf", "1e999")),
         *(("expires", value) for value in ("soon", "", [], True, -1, "-1", 1e300, "nan", "inf", "2026-02-30 10:00")),
-        *(("queue", value) for value in ("", "a b", "a/b", "x" * 256, "é" * 200, 5, [], "a\n")),
+        *(("queue", value) for value in ("", "a b", "a\u3000b", "a\u200bb", "x" * 256, "é" * 200, 5, [], "a\n")),
         *(("exchange", value) for value in (" \n", "a\nb", "x" * 256, 5, {})),
         *(("routing_key", value) for value in ("", "a\0b", "x" * 256, 5, {})),
         *(("priority", value) for value in (-1, 256, 1.5, "1", True, [])),

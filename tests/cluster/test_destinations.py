@@ -79,6 +79,17 @@ async def test_what_belongs_to_the_machinery_is_never_a_destination(name: str) -
         await everything.require({"queue": name}, is_seen=True)
 
 
+async def test_a_name_with_a_slash_leads_to_no_file() -> None:
+    name = "../orders"
+    app = make_app("filesystem://", task_queues=[Queue(name, Exchange(name))])
+    assert not await is_allowed(make(app, patterns=("*", name)), queue=name)
+    assert not await is_allowed(make(app, patterns=("*", name)), exchange="", routing_key=name)
+    assert not await is_allowed(make(app, patterns=("*", name)), exchange=name, routing_key="x")
+    assert await is_allowed(make(app), queue="celery")
+    elsewhere = make(make_app("amqp://", task_queues=[Queue(name, Exchange(name))]))
+    assert await is_allowed(elsewhere, queue=name)
+
+
 @pytest.mark.parametrize("name", RESERVED)
 async def test_a_reserved_name_takes_the_word_of_the_app_or_of_an_option(name: str) -> None:
     for weak in (
