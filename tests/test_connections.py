@@ -499,3 +499,19 @@ def test_the_connections_fit_the_limit_of_open_files() -> None:
     assert fit(200, 1000) == [300, 300 + RESERVED_FILES]  # the soft limit is raised
     assert fit(200, 250) == [250 - RESERVED_FILES, 250]
     assert fit(64, 64) == [MIN_CONNECTIONS, 64]
+
+
+async def test_a_client_that_leaves_before_its_refusal_is_sent_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    linger = connections.Connection._linger
+
+    async def lose(connection: connections.Connection) -> None:
+        connection.stream.close()
+        await linger(connection)
+
+    monkeypatch.setattr(connections.Connection, "_linger", lose)
+    async with serving() as served:
+        await served.send(f"POST /api/tasks/revoke HTTP/1.1\r\n{HOST}Content-Length: 9\r\n\r\n".encode())
+        assert (await served.get("/api/tasks")).status == 200
+    assert not [record for record in caplog.records if record.name == connections.__name__]

@@ -401,6 +401,8 @@ class Connection(HTTP1Connection):
 
     async def _linger(self) -> None:
         """Take what still comes for a moment: a close with bytes unread would reset the connection."""
+        if self.stream.closed():  # the client has left, and there is no socket any more
+            return
         if self.served.client is not None:
             self.served.server.limits.note_silent(self.served, self.served.client)
         with suppress(StreamClosedError, TimeoutError, OSError):
