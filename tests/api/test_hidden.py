@@ -67,7 +67,7 @@ def events(world: World) -> Iterator[Any]:
     yield event("task-retried", "c", at=1_700_000_003.0, exception=f"E('{plain}', pwd='{named}')")
     yield event("task-received", "d", name="app.add", queue="celery", args=f"('{plain}',)", kwargs="{}")
     yield event("task-succeeded", "d", at=1_700_000_004.0, result=f"'sk_live_{named.strip('*')}'[:0] + '{plain}'")
-    yield event("worker-heartbeat", hostname=HOST, freq=2.0, active=1, processed=5)
+    yield event("worker-heartbeat", hostname=HOST, freq=3600.0, active=1, processed=5)
 
 
 def answers(world: World) -> dict[str, Any]:

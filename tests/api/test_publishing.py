@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from celery import Celery
+from celery.backends.cache import _DUMMY_CLIENT_CACHE
 from kombu import Connection, Queue
 from patience import PATIENCE
 from serving import AWAY, Response, Served, event, make_app, serving, silent_server
@@ -39,6 +40,7 @@ def make_project(broker: str = "memory://", backend: str | None = "cache+memory:
 @asynccontextmanager
 async def serving_shop(app: Celery, **options: Any) -> AsyncIterator["Shop"]:
     """Serve an app's tasks."""
+    _DUMMY_CLIENT_CACHE.clear()  # the results that `cache+memory://` has, of the whole process
     async with serving(app, **options) as served:
         yield Shop(served, app)
 
