@@ -75,7 +75,7 @@ class Taskmon:
         )
         if sessions is not None:
             sessions.ended.store = _make_session_store(settings, self.services.history)
-        metrics.watch_access(self.services.refusals)
+        metrics.watch_access(self.services.refusals.live_counts)
         self.listeners = Listeners(self.services, make_application)
         self._upkeep: list[asyncio.Task[None]] = []
         self.url = ""
@@ -145,7 +145,7 @@ class Taskmon:
         history = History(self.settings, self.monitor.state, names, metrics.save)
         self.monitor.state.subscribe(history.observe)
         self.monitor.state.on_worker_gone(history.forget_worker)
-        metrics.watch_history(history)
+        metrics.watch_history(history.numbers)
         status = history.status
         self.monitor.diagnostics.watch_history(lambda: status.dropped + status.unfit)
         return history

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ..cluster.blocking_pool import LIMIT, BlockingPool
 from ..errors import InvalidSetting, Unavailable
+from ..metrics import HistoryNumbers
 from ..monitor.query import TaskQuery
 from ..monitor.state import State
 from ..monitor.tree import Tree, gather_tree
@@ -102,6 +103,22 @@ class History:
     def backlog(self) -> int:
         """How many tasks have changed and are not written."""
         return self._recorder.backlog
+
+    def numbers(self) -> HistoryNumbers:
+        """Return what the metrics tell of the history."""
+        status = self.status
+        return HistoryNumbers(
+            history_available=int(status.available),
+            history_backlog=self.backlog,
+            history_lag_seconds=status.lag(),
+            history_at_risk_seconds=self.at_risk(),
+            history_written_total=status.written,
+            history_failures_total=status.failures,
+            history_dropped_total=status.dropped + status.unfit,
+            history_refused_total=status.unfit,
+            history_cleaned_total=status.cleaned,
+            history_deleted_total=status.deleted,
+        )
 
     @property
     def knows_newer_than(self) -> float:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ..metrics import AccessCounts
+
 log = logging.getLogger(__name__)
 
 #: Reasons for which a request is refused, in words for the log.
@@ -32,6 +34,7 @@ class Refusals:
         self.counts: Final = dict.fromkeys(REASONS, 0)
         self.logins: Final = {"done": 0, "refused": 0}
         self.sessions: Final = {"started": 0, "ended": 0}
+        self.live_counts: Final = AccessCounts(self.counts, self.logins, self.sessions)
         self._clock = clock
         self._due = dict.fromkeys(REASONS, 0.0)
         self._pending: dict[str, tuple[int, str]] = {}

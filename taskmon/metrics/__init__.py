@@ -2,6 +2,16 @@
 
 from .exposition import CONTENT_TYPE, Metrics
 from .labels import clean_label
+from .readings import AccessCounts, HistoryNumbers
 from .table import CELERY_EXPORTER, METRICS, Metric
 
-__all__ = ["CELERY_EXPORTER", "CONTENT_TYPE", "METRICS", "Metric", "Metrics", "clean_label"]
+__all__ = [
+    "CELERY_EXPORTER",
+    "CONTENT_TYPE",
+    "METRICS",
+    "AccessCounts",
+    "HistoryNumbers",
+    "Metric",
+    "Metrics",
+    "clean_label",
+]

@@ -5,12 +5,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, cast
 
+from ..monitor.state import State
 from ..receiving.intake import IntakeCounts
 from ..records import Event, Task, Worker
 from .labels import CLIENT, OTHER, ByteBudget, Labels
 from .oldest_waiting import SORT_AT, Waiting
 from .series import ENDED, KINDS, NOTHING, RECEIVED, SENT, STARTED, Histogram, Pair, Rate, Series, Table
-from .views import StateView
 
 #: Bounds of what senders of events can make taskmon remember. What is beyond them is counted under `OTHER`.
 MAX_TASK_NAMES: Final = 2_000
@@ -61,7 +61,7 @@ class Counts:
     def __init__(
         self,
         runtime_bounds: Sequence[float],
-        state: StateView,
+        state: State,
         intake: IntakeCounts,
         clock: Callable[[], float],
         *,

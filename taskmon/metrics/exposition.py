@@ -12,15 +12,18 @@ from typing import Final
 from celery.states import PENDING
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 
+from ..broker_status import BrokerStatus
+from ..cluster.inspection import Inspector
+from ..cluster.queues import Queues
+from ..monitor.state import State
 from ..receiving.intake import IntakeCounts
 from ..records import Task
 from .counter_snapshot import Totals, restore_counts, save_counts
 from .event_counters import Counts
 from .exporter import CeleryExporter
-from .readings import Readings
+from .readings import AccessCounts, HistoryNumbers, Readings
 from .table import CELERY_EXPORTER, METRICS, Metric
 from .text import Samples, make_access_samples, make_history_samples, make_samples
-from .views import AccessView, BrokerView, HistoryView, InspectorView, QueuesView, StateView
 
 #: Lines of a piece, about.
 _LINES: Final = 500
@@ -44,12 +47,12 @@ class Metrics:
         self,
         prefix: str,
         runtime_buckets: Sequence[float],
-        state: StateView,
-        broker: BrokerView,
+        state: State,
+        broker: BrokerStatus,
         intake: IntakeCounts,
         *,
-        queues: QueuesView | None = None,
-        inspector: InspectorView | None = None,
+        queues: Queues | None = None,
+        inspector: Inspector | None = None,
         worker_label: bool = True,
         celery_exporter: bool = False,
         clock: Callable[[], float] = time.time,
@@ -62,8 +65,8 @@ class Metrics:
         self._broker = broker
         self._clock = clock
         self._queues = queues
-        self._history: HistoryView | None = None
-        self._access: AccessView | None = None
+        self._read_history: Callable[[], HistoryNumbers] | None = None
+        self._access: AccessCounts | None = None
         bounds = sorted({float(bound) for bound in runtime_buckets if isfinite(bound)})
         counts = Counts(bounds, state, intake, clock, worker_label=worker_label, exceptions=celery_exporter)
         self._counts = counts
@@ -74,11 +77,11 @@ class Metrics:
         self.add_up_by_worker: Final = counts.add_up_by_worker
         self.find_label: Final = counts.find_label
 
-    def watch_history(self, history: HistoryView) -> None:
+    def watch_history(self, read: Callable[[], HistoryNumbers]) -> None:
         """Tell of a history too, which is made later."""
-        self._history = history
+        self._read_history = read
 
-    def watch_access(self, access: AccessView) -> None:
+    def watch_access(self, access: AccessCounts) -> None:
         """Tell of who was kept out, too."""
         self._access = access
 
@@ -108,9 +111,8 @@ class Metrics:
         yield generate_latest(self.registry)
         now = self._clock()
         samples = make_samples(self._counts, self._readings, self._state, self._broker, now)
-        yield from self._write(
-            METRICS, samples | make_history_samples(self._history) | make_access_samples(self._access)
-        )
+        history = self._read_history() if self._read_history else None
+        yield from self._write(METRICS, samples | make_history_samples(history) | make_access_samples(self._access))
         if self._exporter is not None:
             yield from self._write(CELERY_EXPORTER, self._exporter.make_samples(now))
 

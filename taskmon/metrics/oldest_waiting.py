@@ -13,9 +13,9 @@ from typing import Final
 from celery.states import PENDING
 
 from ..errors import UnknownTask
+from ..monitor.state import State
 from ..records import Task
 from .labels import OTHER
-from .views import StateView
 
 #: So many queues have a line of their own; the others share one.
 MAX_LINES: Final = 1_000
@@ -82,7 +82,7 @@ class _Line:
 class Waiting:
     """The lines of all queues. `note` takes every task of a `task-sent`."""
 
-    def __init__(self, state: StateView) -> None:
+    def __init__(self, state: State) -> None:
         self.fresh: list[Task] = []
         self.note = self.fresh.append
         self._state = state

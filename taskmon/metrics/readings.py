@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import add
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
+from ..cluster.inspection import Inspector
+from ..cluster.queue_lengths import QueueLength
+from ..cluster.queues import Queues
+from ..monitor.state import State
 from .event_counters import Counts
 from .labels import OTHER, ByteBudget, clean_label
-from .views import InspectorView, QueuesView, QueueView, StateView
 
 #: Lengths of queues that are older, in seconds, are no longer told.
 MAX_AGE: Final = 60.0
@@ -21,12 +24,33 @@ PAIRS_PER_STEP: Final = 1_000
 Value = TypeVar("Value")
 
 
+class HistoryNumbers(NamedTuple):
+    """How writing the history goes: each field is the metric of its name."""
+
+    history_available: int
+    history_backlog: int
+    history_lag_seconds: float
+    history_at_risk_seconds: float
+    history_written_total: int
+    history_failures_total: int
+    history_dropped_total: int
+    history_refused_total: int
+    history_cleaned_total: int
+    history_deleted_total: int
+
+
+class AccessCounts(NamedTuple):
+    """Refused requests by reason, logins by outcome and sessions by event; they go on being counted."""
+
+    refused: Mapping[str, int]
+    logins: Mapping[str, int]
+    sessions: Mapping[str, int]
+
+
 class Readings:
     """The gauges that taskmon and celery-exporter have in common, added up where workers share a label."""
 
-    def __init__(
-        self, counts: Counts, state: StateView, queues: QueuesView | None, inspector: InspectorView | None
-    ) -> None:
+    def __init__(self, counts: Counts, state: State, queues: Queues | None, inspector: Inspector | None) -> None:
         self._counts = counts
         self._state = state
         self._queues = queues
@@ -115,11 +139,11 @@ class Readings:
         inspection = self._inspector.inspections.get(hostname) if self._inspector else None
         return inspection.pool_size if inspection else None
 
-    def _latest(self) -> Mapping[str, QueueView]:
+    def _latest(self) -> Mapping[str, QueueLength]:
         age = self._queues.age if self._queues else None
         return self._queues.latest if self._queues and age is not None and age <= MAX_AGE else {}
 
-    def _of_queues(self, number: Callable[[QueueView], int | None]) -> dict[str, int]:
+    def _of_queues(self, number: Callable[[QueueLength], int | None]) -> dict[str, int]:
         found: dict[str, int] = {}
         for name, queue in self._latest().items():
             value = number(queue)

@@ -11,12 +11,13 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from .. import __version__
+from ..broker_status import BrokerStatus
+from ..monitor.state import State
 from .event_counters import LAG_BUCKETS, WAIT_BUCKETS, Counts
 from .labels import braced
-from .readings import Readings
+from .readings import AccessCounts, HistoryNumbers, Readings
 from .series import NOTHING, SENT, Histogram, edges, number
 from .table import HISTORY, TASK_COUNTERS
-from .views import AccessView, BrokerView, HistoryView, StateView
 
 Steps = Iterable[str | None]
 Samples = dict[str, Steps]
@@ -27,7 +28,7 @@ _SERIES_PER_SLICE: Final = 200
 Item = TypeVar("Item")
 
 
-def make_samples(counts: Counts, readings: Readings, state: StateView, broker: BrokerView, now: float) -> Samples:
+def make_samples(counts: Counts, readings: Readings, state: State, broker: BrokerStatus, now: float) -> Samples:
     """Return the samples of each metric, by its name in the table."""
     return {
         "events_total": _events(counts),
@@ -69,35 +70,21 @@ def make_samples(counts: Counts, readings: Readings, state: StateView, broker: B
     }
 
 
-def make_access_samples(access: AccessView | None) -> Samples:
+def make_access_samples(access: AccessCounts | None) -> Samples:
     """Return the samples of the metrics about who gets in."""
     if access is None:
         return {name: [] for name in ("auth_refused_total", "auth_throttled_total", "logins_total", "sessions_total")}
     return {
-        "auth_refused_total": of_label("reason", access.counts),
-        "auth_throttled_total": [f" {access.counts['throttled']}"],
+        "auth_refused_total": of_label("reason", access.refused),
+        "auth_throttled_total": [f" {access.refused['throttled']}"],
         "logins_total": of_label("outcome", access.logins),
         "sessions_total": of_label("event", access.sessions),
     }
 
 
-def make_history_samples(history: HistoryView | None) -> Samples:
+def make_history_samples(numbers: HistoryNumbers | None) -> Samples:
     """Return the samples of the metrics about the history, none where there is no history."""
-    values: dict[str, float] = {}
-    if history is not None:
-        status = history.status
-        values = {
-            "history_available": int(status.available),
-            "history_backlog": history.backlog,
-            "history_lag_seconds": status.lag(),
-            "history_at_risk_seconds": history.at_risk(),
-            "history_written_total": status.written,
-            "history_failures_total": status.failures,
-            "history_dropped_total": status.dropped + status.unfit,
-            "history_refused_total": status.unfit,
-            "history_cleaned_total": status.cleaned,
-            "history_deleted_total": status.deleted,
-        }
+    values = numbers._asdict() if numbers else {}
     return {name: [f" {values[name]!r}"] if values else [] for name in HISTORY}
 
 

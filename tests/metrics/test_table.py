@@ -2,13 +2,12 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 from scene import Scene
 
-from taskmon.history.status import Status
 from taskmon.http.refusals import Refusals
-from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS
+from taskmon.metrics import CELERY_EXPORTER, CONTENT_TYPE, METRICS, HistoryNumbers
+from taskmon.metrics.table import HISTORY
 
 
 def test_every_metric_has_its_help_and_type_even_without_samples() -> None:
@@ -30,8 +29,8 @@ def test_the_labels_are_those_of_the_table() -> None:
     for kind in ("received", "started", "succeeded", "failed", "retried", "revoked", "rejected"):
         scene.see(f"task-{kind}", sent, "celery@w1", runtime=1.0)
     scene.state.prefetched["celery@w1", "app.add"] = 1
-    scene.metrics.watch_history(SimpleNamespace(status=Status(), backlog=0, at_risk=lambda: 0.0))
-    scene.metrics.watch_access(Refusals())
+    scene.metrics.watch_history(lambda: HistoryNumbers(1, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0))
+    scene.metrics.watch_access(Refusals().live_counts)
     table = {metric.full_name("flower"): metric for metric in METRICS + CELERY_EXPORTER}
     unseen = set(table)
     for name, labels in scene.samples():
@@ -40,6 +39,10 @@ def test_the_labels_are_those_of_the_table() -> None:
             assert {label for label, _ in labels} - {"le"} == set(metric.labels), name
             unseen.discard(metric.full_name("flower"))
     assert not unseen
+
+
+def test_each_metric_of_the_history_has_its_number() -> None:
+    assert HistoryNumbers._fields == HISTORY
 
 
 def test_the_docs_list_every_metric_with_its_labels_and_nothing_else() -> None:
