@@ -243,13 +243,13 @@ async def test_upkeep(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
     async with serving(purge_offline_workers=0) as served:
         fail = [True]
 
-        def tidy() -> None:
+        def maintain() -> None:
             if fail:
                 fail.clear()
                 raise RuntimeError("not today")
             served.tidied = True  # type: ignore[attr-defined]
 
-        monkeypatch.setattr(served.state, "tidy", tidy)
+        monkeypatch.setattr(served.state, "maintain", maintain)
         served.apply(event("worker-online"), event("task-received", "a", name="tasks.add"))
         assert served.state.workers
         await eventually(lambda: not served.state.workers)
