@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from factories import make_event, make_state
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from stored import assert_same, lives, open_sqlite, plain, read_all_rows, watched, write
 
+from taskmon.history import columns
 from taskmon.history.batches import clean_row
 from taskmon.history.columns import AGES, FIELDS, TIMES, finish, merge_tasks, to_row
 from taskmon.history.reading import read_children
@@ -69,6 +70,8 @@ def any_task() -> st.SearchStrategy[Task]:
 
 @given(any_task(), any_task())
 def test_the_order_of_two_rows_does_not_matter(first: Task, second: Task) -> None:
+    # A task that was put back, with a state that none of its times explains: there the order may matter.
+    assume(not columns._waits(first, second) or not max(columns._untimed(first), columns._untimed(second))[1])
     merged = merge_tasks(first, second)
     assert merged == merge_tasks(second, first)
     assert merge_tasks(merged, merged) == merged
