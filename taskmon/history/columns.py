@@ -6,6 +6,7 @@ what one of them does not know, the other one's is kept. The state follows from 
 rules as in `records.merge`: an end counts, else what came after the last retry; of that what Celery ranks highest.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery import states
@@ -47,6 +48,9 @@ ABOVE_CUSTOM: Final = (states.SUCCESS, states.FAILURE)
 #: States that a later rejection ends, as a later retry does.
 UNDER_WAY: Final = (states.STARTED, states.RECEIVED)
 
+#: What tells that a worker has the message of a task again, where it is later than a failure or a rejection.
+_AGAIN: Final = ("received", "started", "retried", "revoked")
+
 _NEVER: Final = -1.0
 
 
@@ -58,7 +62,7 @@ def ages_of(field: str) -> tuple[str, ...]:
 def finish(task: Task) -> None:
     """Give a task the state and the `timestamp` that follow from its events, whatever order they came in."""
     times = {field: getattr(task, field) for field in TIMES}
-    task.state = _find_state(times, _waits(task), *_untimed(task))
+    task.state = _find_state(times, _put_back(task), *_untimed(task, times))
     task.timestamp = max((time for time in (task.timestamp, *times.values()) if time is not None), default=None)
 
 
@@ -72,44 +76,45 @@ def merge_tasks(first: Task, second: Task) -> Task:
         uuid=first.uuid,
         born=min(first.born, second.born),
         seen=max(first.seen, second.seen),
-        state=_find_state(times, _waits(first, second), *max(_untimed(first), _untimed(second))),
+        state=_find_state(times, _put_back(first, second), *max(_untimed(task, times) for task in (first, second))),
     )
 
 
 _SPECIAL: Final = frozenset(("uuid", "born", "seen", "state"))
 
 
-def _untimed(task: Task) -> tuple[float, str]:
-    """Give the state of a task that none of its times explains, after the time that it holds from.
+def _untimed(task: Task, times: dict[str, float | None]) -> tuple[float, str]:
+    """Give the state of a task that none of the times explains, after the time that it holds from.
 
     It is a custom one, or one that the result backend told.
     """
     field = _TIME_OF.get(task.state)
-    if field is not None:
-        age = _age(getattr(task, field))
-        if task.state not in READY_STATES or age > _NEVER:
-            return _NEVER, ""
+    if field is not None and (task.state not in READY_STATES or times[field] is not None):
+        return _NEVER, ""
     return _age(task.timestamp), task.state
 
 
-def _waits(*tasks: Task) -> bool:
+def _put_back(*tasks: Task) -> bool:
     """Tell whether the message of a task was put back at its last rejection."""
     last = max(_age(task.rejected) for task in tasks)
     return any(task.state == states.PENDING and _age(task.rejected) == last > _NEVER for task in tasks)
 
 
-def _find_state(times: dict[str, float | None], waits: bool, untimed_at: float, untimed: str) -> str:
-    retried, rejected, received = (_age(times[field]) for field in ("retried", "rejected", "received"))
+def _find_state(times: dict[str, float | None], put_back: bool, untimed_at: float, untimed: str) -> str:
+    retried, rejected = _age(times["retried"]), _age(times["rejected"])
+    again = max(untimed_at, *(_age(times[field]) for field in _AGAIN))
+    waits = put_back and times["revoked"] is None and again <= rejected
     for state, field in BY_RANK:
+        if waits and state != states.SUCCESS:
+            return str(states.PENDING)
         if untimed and state not in ABOVE_CUSTOM and untimed_at >= retried:
             return untimed
         since = _NEVER if state in READY_STATES else max(retried, rejected) if state in UNDER_WAY else retried
         if state == states.RETRY or _age(times[field]) <= since:
             continue
-        runs_again = received > _age(times[field]) or (waits and received <= rejected)
-        if state == states.FAILURE and rejected > _NEVER and runs_again:  # the message was put back
+        if state == states.FAILURE and rejected > _NEVER and again > _age(times[field]):  # the message was put back
             continue
-        return str(states.PENDING) if state == states.REJECTED and waits else state
+        return state
     return str(states.PENDING if times["retried"] is None else states.RETRY)
 
 
@@ -181,33 +186,32 @@ def _state_sql(old: str, new: str, greatest: str) -> str:
     def age(field: str) -> str:
         return _age_sql([f"{old}.{field}", f"{new}.{field}"], greatest)
 
-    times = [_untimed_sql(side) for side in (old, new)]
-    latest = _age_sql(times, greatest)
+    times = [_untimed_sql(side, age) for side in (old, new)]
+    latest = f"{greatest}({', '.join(times)})"
     names = [
         f"(CASE WHEN {time} = {latest} THEN {side}.state END)" for side, time in zip((old, new), times, strict=True)
     ]
-    untimed = f"{_both(names[0], names[1], greatest)}"
-    custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {untimed}"
-    waits = _waits_sql(old, new, age("rejected"))
+    again = f"{greatest}({', '.join([latest, *map(age, _AGAIN)])})"
+    put_back = _put_back_sql(old, new, age("rejected"))
+    waits = f"{put_back} AND {age('revoked')} = {_NEVER} AND {again} <= {age('rejected')}"
     whens = []
     for state, field in BY_RANK:
-        if field == "retried":
+        if state == states.RETRY:
             continue
         since = [str(_NEVER)] if state in READY_STATES else [age("retried")]
         since += [age("rejected")] if state in UNDER_WAY else []
         known = [f"{age(field)} > {time}" for time in since]
         if state == states.FAILURE:
-            back = f"{waits} AND {age('received')} <= {age('rejected')}"
-            put_back = f"{age('received')} > {age(field)} OR {back}"
-            known.append(f"NOT ({age('rejected')} > {_NEVER} AND ({put_back}))")
-        result = f"CASE WHEN {waits} THEN '{states.PENDING}' ELSE '{state}' END"
-        whens.append(f"WHEN {' AND '.join(known)} THEN {result if state == states.REJECTED else repr(state)}")
+            known.append(f"NOT ({age('rejected')} > {_NEVER} AND {again} > {age(field)})")
+        whens.append(f"WHEN {' AND '.join(known)} THEN '{state}'")
+    custom = f"WHEN {latest} > {_NEVER} AND {latest} >= {age('retried')} THEN {_both(names[0], names[1], greatest)}"
     whens.insert(len(ABOVE_CUSTOM), custom)
+    whens.insert(1, f"WHEN {waits} THEN '{states.PENDING}'")  # behind SUCCESS alone
     otherwise = f"CASE WHEN {age('retried')} = {_NEVER} THEN '{states.PENDING}' ELSE '{states.RETRY}' END"
     return f"CASE {' '.join(whens)} ELSE {otherwise} END"
 
 
-def _waits_sql(old: str, new: str, last: str) -> str:
+def _put_back_sql(old: str, new: str, last: str) -> str:
     """Write whether the message of a task was put back at its last rejection."""
     waits = [
         f"({side}.state = '{states.PENDING}' AND coalesce({side}.rejected = {last}, false))" for side in (old, new)
@@ -215,10 +219,9 @@ def _waits_sql(old: str, new: str, last: str) -> str:
     return f"({last} > {_NEVER} AND ({' OR '.join(waits)}))"
 
 
-def _untimed_sql(side: str) -> str:
-    """Write the time from which a state holds that none of the times explains."""
+def _untimed_sql(side: str, age: Callable[[str], str]) -> str:
+    """Write the time from which a state holds that no time explains; `age` writes the greater one of each time."""
     known = ", ".join(f"'{state}'" for state, _ in BY_RANK if state not in READY_STATES)
-    whens = " ".join(f"WHEN '{state}' THEN {side}.{field}" for state, field in BY_RANK if state in READY_STATES)
-    age = f"coalesce(CASE {side}.state {whens} END, {_NEVER})"
-    explained = f"{side}.state IN ({known}) OR {age} > {_NEVER}"
+    whens = " ".join(f"WHEN '{state}' THEN {age(field)}" for state, field in BY_RANK if state in READY_STATES)
+    explained = f"{side}.state IN ({known}) OR coalesce(CASE {side}.state {whens} END, {_NEVER}) > {_NEVER}"
     return f"(CASE WHEN {explained} THEN {_NEVER} ELSE coalesce({side}.timestamp, {_NEVER}) END)"
