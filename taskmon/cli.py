@@ -351,6 +351,7 @@ def _with_settings(ctx: click.Context, flags: Mapping[str, object], run: Callabl
     settings = Settings()
     try:
         with Signals():
+            configure_logging(settings)  # for what is logged before the options are known, as on SIGUSR1
             settings, notes, files = load_settings(
                 flags, os.environ, Path.cwd(), ctx.meta.get(NOT_NEEDED, ()), ctx.meta.get(AS_FLOWER, ())
             )

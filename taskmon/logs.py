@@ -1,6 +1,7 @@
 """The log: one line a record, in UTC, with the password of every URL masked, as text or as JSON.
 
-`configure_logging` is called once, by the command line; other modules only ask `logging` for their logger.
+`configure_logging` is called by the command line alone, at its start and once the options are known; other modules
+only ask `logging` for their logger.
 """
 
 import json

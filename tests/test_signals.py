@@ -21,10 +21,11 @@ from tls import make_certificates
 from waiting import wait_until
 
 from taskmon.auth import Role
+from taskmon.cli import main
 from taskmon.credentials.passwords import hash_password
 from taskmon.credentials.token_commands import create
 from taskmon.credentials.tokens import new_token
-from taskmon.signals import DUMPING, IGNORED, MAX_TASKS_DUMPED, RELOADING, STOPPING, dump
+from taskmon.signals import DUMPING, IGNORED, MAX_TASKS_DUMPED, RELOADING, STOPPING, StopRequested, dump
 
 ROOT = Path(__file__).parent.parent
 
@@ -187,6 +188,22 @@ def test_sigusr1_dumps_threads_and_tasks(run: Any, level: str) -> None:
         program.wait_for(" serve\\n")
         assert "events.py" in program.log()
     assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in program.log().splitlines())
+
+
+def test_sigusr1_before_the_options_are_known(
+    process_as_before: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def load_slowly(*args: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wait_until(lambda: told.append(capfd.readouterr().err) or "Thread MainThread" in "".join(told))
+        raise StopRequested("here")
+
+    monkeypatch.setattr("taskmon.cli.load_settings", load_slowly)
+    with pytest.raises(SystemExit) as ended:
+        main(["--log-level=critical"])
+    assert ended.value.code == 0
 
 
 def test_the_end_of_a_terminal_stops_it(run: Any) -> None:
