@@ -52,7 +52,7 @@ class Bench:
     """A Diagnostics with all that it looks at, and a clock that the test moves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, facts: AppFacts = ALL_WELL, **options: Any) -> None:
-        self.now = 1_700_100_000.0  # later than the events of tasks are dated
+        self.now = 1_900_000_000.0  # later than any test dates the events of tasks
         monkeypatch.setattr("taskmon.monitor.state.time.time", lambda: self.now)
         monkeypatch.setattr(heartbeats, "ENABLING_LASTS", 0.0)
         self.state = State()
@@ -534,7 +534,7 @@ def test_a_time_for_which_events_were_missed(bench: Bench) -> None:
     bench.broker.missed = (bench.now - 60, 37.4, "the exchange was deleted")
     found = bench.find()
     assert (found.code, found.setting) == ("events-missed", "--durable-queue")
-    assert "37 s until 2023-11-16T01:59:00Z were missed: the exchange was deleted" in found.message
+    assert "37 s until 2030-03-17T17:45:40Z were missed: the exchange was deleted" in found.message
     bench.now += RECENT_OUTAGE
     assert "events-missed" not in {finding.code for finding in bench.diagnostics.examine()}
 
