@@ -13,7 +13,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from math import inf
@@ -119,27 +118,6 @@ async def test_a_prefix(prefix: str) -> None:
 
 
 # What clients may not do to it
-
-
-async def test_only_so_many_connections() -> None:
-    async with serving(max_connections=2) as served:
-        first, second = await served.connect(), await served.connect()
-        for _, writer in (first, second):
-            writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        for reader, _ in (first, second):
-            await reader.readuntil(b"OK")
-        refused, third = await served.connect()
-        assert await refused.read() == b""
-        await close(third)
-        await close(first[1])
-
-        async def answers() -> bool:
-            return bool(await served.send(b"GET /healthcheck HTTP/1.0\r\n\r\n"))
-
-        deadline = time.monotonic() + PATIENCE
-        while not await answers():
-            assert time.monotonic() < deadline
-        await close(second[1])
 
 
 @pytest.mark.parametrize("head", ["Content-Length: 2000000", "Content-Length: 99999999999999999999"])
