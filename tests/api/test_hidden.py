@@ -214,21 +214,27 @@ async def test_no_way_out_tells_what_is_hidden(
 ) -> None:
     caplog.set_level(logging.DEBUG, "taskmon")
     may_see = show_args != "none" and role >= Role.parse(show_args)
-    told = []
-    for number, world in enumerate((FIRST, OTHER_NAMED if may_see else OTHER)):
-        history = tmp_path / f"{number}.sqlite3" if with_history else None
-        async with living_in(world, memory_broker, history, show_args) as served:
-            found = await ask_all(served, role)
-        for place, (_, text) in found.items():
-            assert world.named not in text, place
-            if not may_see:
-                assert world.plain not in text, place
-        logged = caplog.text
-        caplog.clear()
-        told.append(found)
-    assert OTHER.named not in logged, "what is in a search is there, and that is of the first world"
-    for place in told[0]:
-        assert told[0][place] == told[1][place], place
+    worlds = FIRST, OTHER_NAMED if may_see else OTHER
+    differing: set[tuple[str, str, bytes]] | None = None
+    for attempt in range(3):  # what a secret decides differs each time, unlike what a busy machine does to an answer
+        told = []
+        for number, world in enumerate(worlds):
+            history = tmp_path / f"{attempt}-{number}.sqlite3" if with_history else None
+            async with living_in(world, memory_broker, history, show_args) as served:
+                found = await ask_all(served, role)
+            for place, (_, text) in found.items():
+                assert world.named not in text, place
+                if not may_see:
+                    assert world.plain not in text, place
+            logged = caplog.text
+            caplog.clear()
+            told.append(found)
+        assert OTHER.named not in logged, "what is in a search is there, and that is of the first world"
+        now = {place for place in told[0] if told[0][place] != told[1][place]}
+        differing = now if differing is None else differing & now
+        if not differing:
+            break
+    assert not differing, [(told[0][place], told[1][place]) for place in differing]
     shown = "".join(text for _, text in told[0].values())
     assert (FIRST.plain in shown) is may_see, "what is not hidden is there, or the walk says nothing"
     assert "***" in shown or not may_see
