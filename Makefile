@@ -10,13 +10,12 @@ LIVE := tests/live
 # Processes that run tests: more than there are processors, for live tests mostly wait.
 WORKERS ?= 8
 
-# Options from the environment must not leave out tests unnoticed. Each process of pytest-xdist imports all tests: from
-# what another has compiled.
+# Options from the environment must not leave out tests unnoticed.
 PYTEST := PYTEST_ADDOPTS= PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo venv flower services test test-unit test-newest test-lowest lint format lock upgrade bench build clean
+.PHONY: help demo venv flower services test test-unit test-newest test-lowest coverage lint format lock upgrade bench build clean
 
 help: ## Show this list
 	@echo "taskmon, a monitor for Celery clusters"
@@ -53,8 +52,10 @@ flower: venv ## Make .venv-flower with Flower in it, which taskmon is compared w
 services: ## Install the servers the live tests start (as root, by apt)
 	@scripts/install-services.sh
 
-test: services venv flower lint ## Run every check and every test, those against real brokers too
-	$(PYTEST) -n $(WORKERS) --dist=loadgroup --cov --cov-fail-under=95
+# Each process of pytest-xdist imports all tests, all at once: they are compiled before, beside the checks.
+test: services venv flower ## Run every check and every test, those against real brokers too
+	@$(PYTEST) --collect-only --quiet >/dev/null & $(MAKE) --no-print-directory lint && wait
+	$(PYTEST) -n $(WORKERS) --dist=loadgroup
 
 test-unit: venv ## Run the tests that need no broker
 	$(PYTEST) --ignore=$(LIVE)
@@ -64,6 +65,9 @@ test-newest: venv ## The same with the newest versions that pyproject.toml allow
 
 test-lowest: venv ## The same with the lowest versions that pyproject.toml allows
 	@scripts/test-resolved.sh $(VENV) lowest-direct .venv-lowest
+
+coverage: services venv flower ## Run every test and show which branches none takes
+	$(PYTEST) -n $(WORKERS) --dist=loadgroup --cov --cov-fail-under=95
 
 lint: venv ## Check style, types and layers
 	$(BIN)/ruff check

@@ -218,9 +218,7 @@ def test_any_password_survives(tmp_path_factory: pytest.TempPathFactory, passwor
     found = tomllib.loads(convert(path))
     assert found["port"] == 1
     assert found.get("basic_auth", [f"user:{password}"]) == [f"user:{password}"]
-    assert ("basic_auth" in found) == (
-        password.strip() != "" and password.isprintable()
-    ) or not password.isprintable()
+    assert "basic_auth" in found or not password.isprintable()
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
