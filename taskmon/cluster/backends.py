@@ -32,7 +32,6 @@ from .connections import (
 )
 from .replies import declare_result_queue, remove_result_queue
 from .result_decoding import READABLE, Result, read_stored
-from .result_table import TableSource
 
 #: As many replies of workers are kept, of so many bytes together; only for the backend `rpc://`.
 MAX_REPLIES: Final = 10_000
@@ -77,6 +76,8 @@ def make_source(celery_app: Celery) -> tuple[Source | None, str, Queue | None]:
 
 
 def _make_table_source(celery_app: Celery, url: str) -> tuple[Source | None, str, Queue | None]:
+    from .result_table import TableSource  # which takes SQLAlchemy: a quarter of a second
+
     try:
         return TableSource(celery_app, url or celery_app.conf.database_url), "", None
     except Exception as exc:  # it imports what the URL names
